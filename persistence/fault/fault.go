@@ -1,0 +1,128 @@
+// Package fault is the one vocabulary of errors that every layer shares.
+//
+// An error says what was attempted (Op), on what (Key), what kind of trouble it
+// is (Kind) and, where a person can do something, what that is (Remedy). Policy
+// reads only the Kind:
+//
+//	Kind ──► HTTP status            (node/api)
+//	     ──► retry, and how slowly  (actors/task, actors/callback)
+//	     ──► restart, stop, escalate (actors/supervise)
+//
+// A sentinel error is for one caller's if; a Kind is for policy.
+package fault
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Kind classes an error by its cure.
+type Kind uint8
+
+const (
+	Unknown     Kind = iota // not classed: treated as a bug
+	Invalid                 // the caller's input is wrong and will stay wrong
+	NotFound                // no such task, file, model
+	Conflict                // the same id with another body, or a sequence that moved on
+	Fenced                  // an older epoch: another owner took over; look the route up again
+	Unavailable             // not now: retry with backoff
+	Overloaded              // a named limit is reached: retry slowly
+	NoSpace                 // the disk reserve is touched: free space, reads go on
+	TooLarge                // over a named size limit
+	Timeout                 // no answer in time: the outcome is unknown
+	Corrupt                 // bytes on disk or on the wire fail their checksum
+	Refused                 // policy forbids it (an address, a path)
+	numKinds
+)
+
+var kindNames = [numKinds]string{"unknown", "invalid", "not_found", "conflict", "fenced", "unavailable",
+	"overloaded", "no_space", "too_large", "timeout", "corrupt", "refused"}
+
+// String returns the stable, lower-case name used in logs, metrics and JSON.
+func (k Kind) String() string {
+	if k >= numKinds {
+		return kindNames[Unknown]
+	}
+	return kindNames[k]
+}
+
+// Retryable tells whether the same call may succeed later without any change.
+func (k Kind) Retryable() bool {
+	switch k {
+	case Fenced, Unavailable, Overloaded, NoSpace, Timeout:
+		return true
+	}
+	return false
+}
+
+// Error is an error with a Kind.
+type Error struct {
+	Op     string // package and verb, "journal.append"
+	Key    string // the task, member or file concerned; may be empty
+	Kind   Kind
+	Remedy string // what a person can do, a sentence without its full stop; may be empty
+	Err    error  // cause, for errors.Is; may be nil
+}
+
+// Error joins the parts that are set: "op key: cause (remedy)".
+func (e *Error) Error() string {
+	s := e.Op
+	if e.Key != "" {
+		s += " " + e.Key
+	}
+	if e.Err != nil {
+		s += ": " + e.Err.Error()
+	} else {
+		s += ": " + e.Kind.String()
+	}
+	if e.Remedy != "" {
+		s += " (" + e.Remedy + ")"
+	}
+	return s
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// New makes an *Error whose cause is the formatted text; %w works as in fmt.Errorf.
+func New(kind Kind, op, key, format string, args ...any) *Error {
+	return &Error{Op: op, Key: key, Kind: kind, Err: fmt.Errorf(format, args...)}
+}
+
+// WithRemedy returns a copy of e that names what a person can do.
+func (e *Error) WithRemedy(format string, args ...any) *Error {
+	c := *e
+	c.Remedy = fmt.Sprintf(format, args...)
+	return &c
+}
+
+// KindOf returns the Kind of the outermost *Error in err's chain that has one,
+// and Unknown when there is none (also for nil).
+func KindOf(err error) Kind {
+	for err != nil {
+		var e *Error
+		if !errors.As(err, &e) {
+			return Unknown
+		}
+		if e.Kind != Unknown {
+			return e.Kind
+		}
+		err = e.Err
+	}
+	return Unknown
+}
+
+// RemedyOf returns the outermost remedy in err's chain, or "".
+func RemedyOf(err error) string {
+	for err != nil {
+		var e *Error
+		if !errors.As(err, &e) {
+			return ""
+		}
+		if e.Remedy != "" {
+			return e.Remedy
+		}
+		err = e.Err
+	}
+	return ""
+}
