@@ -1,0 +1,76 @@
+package persistence
+
+import "github.com/open-autoglm/autoglm/persistence/fault"
+
+// CountersMax is how many counters a shard may hold that are not zero.
+const CountersMax = 4096
+
+// writeOverhead bounds what the log encoding adds to the bytes of one Write.
+const writeOverhead = 64
+
+// Size returns the bytes of w that count against WriteMax and AppendMax.
+func (w *Write) Size() int {
+	n := writeOverhead + len(w.Key.Kind) + len(w.Key.ID) + len(w.Data)
+	for i := range w.Index {
+		x := &w.Index[i]
+		n += len(x.Name) + len(x.Key) + len(x.Value) + 16
+	}
+	for i := range w.Count {
+		n += len(w.Count[i].Name) + 16
+	}
+	if w.Snap != nil {
+		n += len(w.Snap.State) + 8
+	}
+	return n
+}
+
+// Check tells whether w respects every limit of one Write: nil, or a *fault.Error of
+// kind Invalid or TooLarge. Every Journal answers such a Write with this error.
+func (w *Write) Check() error {
+	const op = "journal.check"
+	bad := func(format string, args ...any) error {
+		return fault.New(fault.Invalid, op, w.Key.String(), format, args...)
+	}
+	switch {
+	case w.Key.Kind == "" || w.Key.ID == "":
+		return bad("kind and id must not be empty")
+	case len(w.Key.Kind) > KeyMax || len(w.Key.ID) > KeyMax:
+		return bad("kind or id is longer than KeyMax (%d bytes)", KeyMax)
+	case len(w.Data) == 0:
+		return bad("a write needs data")
+	}
+	for i := range w.Index {
+		x := &w.Index[i]
+		if x.Name == "" || len(x.Name) > KeyMax || len(x.Key) == 0 || len(x.Key) > IndexKeyMax {
+			return bad("index row %d: the name takes 1..%d bytes, the key 1..%d", i, KeyMax, IndexKeyMax)
+		}
+	}
+	for i := range w.Count {
+		if n := len(w.Count[i].Name); n == 0 || n > KeyMax {
+			return bad("counter %d: the name takes 1..%d bytes", i, KeyMax)
+		}
+	}
+	if n := w.Size(); n > WriteMax {
+		return fault.New(fault.TooLarge, op, w.Key.String(), "%d bytes are more than WriteMax (%d)", n, WriteMax)
+	}
+	return nil
+}
+
+// CheckAppend tells whether writes may travel in one Append, as Check does for one.
+func CheckAppend(writes []Write) error {
+	const op = "journal.append"
+	if len(writes) == 0 {
+		return fault.New(fault.Invalid, op, "", "no writes")
+	}
+	if len(writes) > AppendCount {
+		return fault.New(fault.TooLarge, op, "", "%d writes are more than AppendCount (%d)", len(writes), AppendCount)
+	}
+	n := 0
+	for i := range writes {
+		n += writes[i].Size()
+	}
+	if n > AppendMax && len(writes) > 1 { // one write alone is judged by Check
+		return fault.New(fault.TooLarge, op, "", "%d bytes are more than AppendMax (%d)", n, AppendMax)
+	}
+	return nil
+}
