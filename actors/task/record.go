@@ -1,0 +1,236 @@
+package task
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/open-autoglm/autoglm/persistence/fault"
+)
+
+// Fact is one thing that happened to a task, as journaled. Which fields are set
+// depends on Event; the rest stay zero and take no room.
+type Fact struct {
+	Event   Event     `json:"event"`
+	At      time.Time `json:"at"`
+	Spec    *Spec     `json:"spec,omitempty"`    // Submitted
+	Attempt uint32    `json:"attempt,omitempty"` // all that concern an attempt; for a callback: the try
+	Epoch   uint64    `json:"epoch,omitempty"`   // Claimed: the owner's epoch
+	Node    string    `json:"node,omitempty"`    // Claimed
+	Engine  string    `json:"engine,omitempty"`  // Claimed
+	Until   time.Time `json:"until,omitzero"`    // Claimed: lease; AttemptFailed, LeaseLost, CallbackLost: not before
+	Answer  *Answer   `json:"answer,omitempty"`  // Answered, StepDone
+	Error   *Failure  `json:"error,omitempty"`   // AttemptFailed, LeaseLost, Refused, Expired, CallbackLost, CallbackGaveUp
+	Reason  string    `json:"reason,omitempty"`  // CancelAsked, OwnerMoved
+}
+
+// Answer is what an engine said, with what it took.
+type Answer struct {
+	Text         string    `json:"text"`
+	FinishReason string    `json:"finish_reason,omitempty"` // stop, length
+	Model        string    `json:"model,omitempty"`         // as the engine named it
+	PromptTokens int       `json:"prompt_tokens,omitempty"`
+	OutputTokens int       `json:"completion_tokens,omitempty"`
+	StartedAt    time.Time `json:"started_at,omitzero"` // request to the engine sent
+	EndedAt      time.Time `json:"ended_at,omitzero"`
+	DataSHA256   string    `json:"data_sha256,omitempty"` // of what data_url gave, in hex
+	DataBytes    int64     `json:"data_bytes,omitempty"`
+}
+
+// Failure is an error as kept in the journal and shown to clients.
+type Failure struct {
+	Kind    string `json:"kind"` // fault.Kind.String()
+	Message string `json:"message"`
+	Remedy  string `json:"remedy,omitempty"`
+}
+
+// FailureOf keeps what a client may see of err. The message is cut at 2,000 bytes.
+func FailureOf(err error) *Failure {
+	msg := err.Error()
+	if len(msg) > 2000 {
+		msg = msg[:2000] + "…"
+	}
+	return &Failure{Kind: fault.KindOf(err).String(), Message: msg, Remedy: fault.RemedyOf(err)}
+}
+
+// Attempt is one try to run the task, or one of its steps: the execution context.
+type Attempt struct {
+	Number    uint32    `json:"number"`
+	Step      int       `json:"step,omitempty"`
+	Node      string    `json:"node"`
+	Engine    string    `json:"engine"`
+	ClaimedAt time.Time `json:"claimed_at"`
+	Answer    *Answer   `json:"answer,omitempty"`
+	EndedAt   time.Time `json:"ended_at,omitzero"`
+	Outcome   string    `json:"outcome,omitempty"` // the Event that ended it
+	Error     *Failure  `json:"error,omitempty"`
+}
+
+// CallbackState is how far the callback of a final task came.
+type CallbackState string
+
+const (
+	CallbackNone      CallbackState = ""
+	CallbackWaiting   CallbackState = "waiting"
+	CallbackDelivered CallbackState = "delivered"
+	CallbackDropped   CallbackState = "gave up"
+)
+
+// Record is what a task's journaled facts add up to.
+type Record struct {
+	State     State
+	Version   uint64 // grows by one with each fact
+	Spec      *Spec
+	CreatedAt time.Time
+	UpdatedAt time.Time
+
+	Attempt   uint32    // number of the newest attempt, 0 before the first
+	Tries     int       // attempts of this step that count against the limit; Tries <= Attempt
+	Moves     int       // attempts lost to a new owner, which do not count
+	Epoch     uint64    // of the owner that claimed the newest attempt
+	Lease     time.Time // while Running
+	NotBefore time.Time // while Pending
+	Answers   []Answer  // one a finished step; a completed task has len(Spec.Steps)+1
+	Error     *Failure  // why it failed, or why the newest attempt did
+	EndedAt   time.Time // became final
+	Attempts  []Attempt // the newest attemptsKept; the journal has all of them
+
+	Callback       CallbackState
+	CallbackTries  int
+	CallbackNext   time.Time // next try while waiting
+	CallbackReason *Failure  // of the newest failed try
+}
+
+// attemptsKept bounds a Record in memory; a task may have AttemptsMax a step.
+const attemptsKept = 20
+
+// Apply folds one fact into r. It is pure: recovery folds with the same Apply as
+// the live actor. A fact that the lifecycle refuses gives a Conflict fault and the
+// record unchanged.
+func (r Record) Apply(f Fact) (Record, error) {
+	next, ok := Next(r.State, f.Event)
+	if !ok {
+		return r, fault.New(fault.Conflict, "task.apply", "", "%v cannot happen to a %v task", f.Event, r.State)
+	}
+	if f.Event == Submitted {
+		if f.Spec == nil {
+			return r, fault.New(fault.Corrupt, "task.apply", "", "submitted without a spec")
+		}
+		r.Spec, r.CreatedAt, r.NotBefore = f.Spec, f.At, f.At
+		if f.Spec.NotBefore != nil && f.Spec.NotBefore.After(f.At) {
+			r.NotBefore = *f.Spec.NotBefore
+		}
+	}
+	switch f.Event {
+	case Claimed:
+		r.Attempt, r.Epoch, r.Lease = f.Attempt, f.Epoch, f.Until
+		r.Tries++
+		r.Attempts = append(r.kept(), Attempt{Number: f.Attempt, Step: len(r.Answers), Node: f.Node, Engine: f.Engine, ClaimedAt: f.At})
+	case StepDone, Answered:
+		if f.Answer == nil {
+			return r, fault.New(fault.Corrupt, "task.apply", "", "%v without an answer", f.Event)
+		}
+		r.Answers = append(r.Answers[:len(r.Answers):len(r.Answers)], *f.Answer)
+		r.Tries, r.Error, r.NotBefore = 0, nil, f.At
+		r.endAttempt(f)
+	case AttemptFailed, LeaseLost:
+		r.Error, r.NotBefore = f.Error, f.Until
+		r.endAttempt(f)
+	case OwnerMoved:
+		r.Tries--
+		r.Moves++
+		r.NotBefore = f.At
+		r.endAttempt(f)
+	case Refused, Expired, CancelAsked:
+		if f.Event != CancelAsked {
+			r.Error = f.Error
+		}
+		if r.State == Running {
+			r.endAttempt(f)
+		}
+	case CallbackSent:
+		r.Callback, r.CallbackTries, r.CallbackReason, r.CallbackNext = CallbackDelivered, int(f.Attempt), nil, time.Time{}
+	case CallbackLost:
+		r.CallbackTries, r.CallbackReason, r.CallbackNext = int(f.Attempt), f.Error, f.Until
+	case CallbackGaveUp:
+		r.Callback, r.CallbackTries, r.CallbackReason, r.CallbackNext = CallbackDropped, int(f.Attempt), f.Error, time.Time{}
+	}
+	if next.Final() && !r.State.Final() {
+		r.EndedAt = f.At
+		if r.Spec.CallbackURL != "" {
+			r.Callback, r.CallbackNext = CallbackWaiting, f.At
+		}
+	}
+	if next != Running {
+		r.Lease = time.Time{}
+	}
+	r.State, r.UpdatedAt = next, f.At
+	r.Version++
+	return r, nil
+}
+
+// kept returns Attempts with room for one more, as a copy: records share nothing.
+func (r *Record) kept() []Attempt {
+	from := max(0, len(r.Attempts)-attemptsKept+1)
+	return append(make([]Attempt, 0, len(r.Attempts)-from+1), r.Attempts[from:]...)
+}
+
+func (r *Record) endAttempt(f Fact) {
+	if len(r.Attempts) == 0 {
+		return
+	}
+	a := append([]Attempt(nil), r.Attempts...)
+	last := &a[len(a)-1]
+	last.EndedAt, last.Outcome, last.Error = f.At, f.Event.String(), f.Error
+	if f.Answer != nil {
+		meta := *f.Answer
+		meta.Text = "" // the text is kept once, in Answers
+		last.Answer = &meta
+	}
+	r.Attempts = a
+}
+
+// Conversation returns the messages to send for the step that is next: the
+// prompt, then each answer so far with the step that follows it.
+func (r *Record) Conversation() []Message {
+	s := r.Spec
+	ms := append([]Message(nil), s.Messages...)
+	if len(ms) == 0 {
+		if s.System != "" {
+			ms = append(ms, Message{Role: "system", Content: s.System})
+		}
+		ms = append(ms, Message{Role: "user", Content: s.Prompt})
+	}
+	for i, a := range r.Answers {
+		ms = append(ms, Message{Role: "assistant", Content: a.Text})
+		if i < len(s.Steps) {
+			ms = append(ms, Message{Role: "user", Content: s.Steps[i]})
+		}
+	}
+	return ms
+}
+
+// LastStep tells whether the next answer ends the task.
+func (r *Record) LastStep() bool { return len(r.Answers) >= len(r.Spec.Steps) }
+
+// Text returns the last answer, or "".
+func (r *Record) Text() string {
+	if len(r.Answers) == 0 {
+		return ""
+	}
+	return r.Answers[len(r.Answers)-1].Text
+}
+
+// Hash identifies the body of a task, its id aside: equal specs, equal hash.
+func (s *Spec) Hash() string {
+	c := *s
+	c.ID = ""
+	b, err := json.Marshal(&c) // fields in order, map keys sorted
+	if err != nil {
+		panic(fmt.Errorf("task.hash: %w", err)) // only NaN could, and Validate refuses it
+	}
+	h := sha256.Sum256(b)
+	return hex.EncodeToString(h[:16])
+}
