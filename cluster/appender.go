@@ -1,0 +1,192 @@
+package cluster
+
+import (
+	"sync"
+	"time"
+
+	"github.com/open-autoglm/autoglm/persistence"
+	"github.com/open-autoglm/autoglm/persistence/fault"
+)
+
+const (
+	appendQueueMax    = 1 << 16          // writes waiting for a proposal, per shard; beyond: Overloaded
+	appendInFlightMax = 4                // proposals under way, per shard: more only make groups smaller
+	appendTimeout     = 5 * time.Second  // of one proposal
+	appendRetryFor    = 20 * time.Second // how long a group is proposed again after a Timeout or Overloaded
+	appendRetryWait   = 25 * time.Millisecond
+	appendGroupBytes  = 1 << 20 // payload of one proposal; a larger one delays its neighbors in Raft
+)
+
+// appender groups the writes of many actors of one shard into few proposals. While
+// appendInFlightMax proposals are under way, what arrives waits and forms the
+// next group: the slower the disk, the larger the groups.
+type appender struct {
+	journal persistence.Journal
+	epoch   uint64
+	applied func([]persistence.Write, []persistence.Outcome) // before the writers hear of it
+	observe func(writes int, took time.Duration)
+	now     func() time.Time
+
+	mu       sync.Mutex
+	pending  []queued
+	inFlight int
+	closed   error // set once: why nothing more is taken
+}
+
+type queued struct {
+	write persistence.Write
+	done  func(persistence.Outcome, error)
+}
+
+// group is one proposal with its writers.
+type group struct {
+	writes []persistence.Write
+	done   []func(persistence.Outcome, error)
+	began  time.Time
+}
+
+// add queues a write; done is called once, from another goroutine or, when the
+// write is refused at once, from this one.
+func (a *appender) add(w persistence.Write, done func(persistence.Outcome, error)) {
+	a.mu.Lock()
+	if err := a.closed; err != nil {
+		a.mu.Unlock()
+		done(persistence.Outcome{}, err)
+		return
+	}
+	if len(a.pending) >= appendQueueMax {
+		a.mu.Unlock()
+		done(persistence.Outcome{}, fault.New(fault.Overloaded, "cluster.append", w.Key.String(), "appendQueueMax of %d writes are waiting", appendQueueMax))
+		return
+	}
+	a.pending = append(a.pending, queued{w, done})
+	g := a.nextLocked()
+	a.mu.Unlock()
+	a.propose(g)
+}
+
+// addAll queues writes that become proposals of their own, so that a bulk submit
+// is one log entry. len(writes) == len(done).
+func (a *appender) addAll(writes []persistence.Write, done []func(persistence.Outcome, error)) {
+	a.mu.Lock()
+	err := a.closed
+	if err == nil && len(a.pending)+len(writes) > appendQueueMax {
+		err = fault.New(fault.Overloaded, "cluster.append", "", "appendQueueMax of %d writes are waiting", appendQueueMax)
+	}
+	if err != nil {
+		a.mu.Unlock()
+		for _, d := range done {
+			d(persistence.Outcome{}, err)
+		}
+		return
+	}
+	for i, w := range writes {
+		a.pending = append(a.pending, queued{w, done[i]})
+	}
+	g := a.nextLocked()
+	a.mu.Unlock()
+	a.propose(g)
+}
+
+// nextLocked takes the next group off the queue, or nil.
+func (a *appender) nextLocked() *group {
+	if len(a.pending) == 0 || a.inFlight >= appendInFlightMax {
+		return nil
+	}
+	n, size := 0, 0
+	for n < len(a.pending) && n < persistence.AppendCount {
+		s := sizeOf(&a.pending[n].write)
+		if n > 0 && size+s > appendGroupBytes {
+			break
+		}
+		size += s
+		n++
+	}
+	g := &group{writes: make([]persistence.Write, n), done: make([]func(persistence.Outcome, error), n), began: a.now()}
+	for i, q := range a.pending[:n] {
+		g.writes[i], g.done[i] = q.write, q.done
+	}
+	clear(a.pending[:n])
+	if a.pending = a.pending[n:]; len(a.pending) == 0 {
+		a.pending = nil // let a burst's array go
+	}
+	a.inFlight++
+	return g
+}
+
+func (a *appender) propose(g *group) {
+	if g == nil {
+		return
+	}
+	a.journal.Append(a.epoch, g.writes, appendTimeout, func(out []persistence.Outcome, err error) { a.finish(g, out, err) })
+}
+
+// finish runs once for each proposal. A group whose outcome is unknown is proposed
+// again as it is: the state machine knows a write that it already has.
+func (a *appender) finish(g *group, out []persistence.Outcome, err error) {
+	switch fault.KindOf(err) {
+	case fault.Timeout, fault.Unavailable, fault.Overloaded:
+		if a.now().Sub(g.began) < appendRetryFor && a.open() {
+			time.AfterFunc(appendRetryWait, func() { a.propose(g) })
+			return
+		}
+	case fault.Fenced:
+		a.close(err)
+	}
+	if err == nil && a.applied != nil {
+		a.applied(g.writes, out)
+	}
+	if a.observe != nil {
+		a.observe(len(g.writes), a.now().Sub(g.began))
+	}
+	a.mu.Lock()
+	a.inFlight--
+	next := a.nextLocked()
+	a.mu.Unlock()
+	a.propose(next)
+	for i, done := range g.done {
+		if err != nil {
+			done(persistence.Outcome{}, err)
+		} else {
+			done(out[i], out[i].Err)
+		}
+	}
+}
+
+func (a *appender) open() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.closed == nil
+}
+
+// close refuses what waits and all that comes later with err; proposals under way
+// still end as they end.
+func (a *appender) close(err error) {
+	a.mu.Lock()
+	if a.closed != nil {
+		a.mu.Unlock()
+		return
+	}
+	a.closed = err
+	waiting := a.pending
+	a.pending = nil
+	a.mu.Unlock()
+	for _, q := range waiting {
+		q.done(persistence.Outcome{}, err)
+	}
+}
+
+// sizeOf estimates what a write takes in a proposal, in bytes.
+func sizeOf(w *persistence.Write) int {
+	n := len(w.Key.Kind) + len(w.Key.ID) + len(w.Data) + 32
+	for i := range w.Index {
+		n += len(w.Index[i].Name) + len(w.Index[i].Key) + len(w.Index[i].Value) + 8
+	}
+	for i := range w.Count {
+		n += len(w.Count[i].Name) + 12
+	}
+	if w.Snap != nil {
+		n += len(w.Snap.State)
+	}
+	return n
+}

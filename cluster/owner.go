@@ -1,0 +1,235 @@
+package cluster
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/open-autoglm/autoglm/persistence"
+	"github.com/open-autoglm/autoglm/persistence/fault"
+)
+
+// Owner is one shard as owned by this node under one epoch. Its actors reach the
+// shard's memory, timers and neighbors through it. It is safe for many goroutines.
+type Owner struct {
+	shard    int
+	epoch    uint64
+	journal  persistence.Journal
+	appender *appender
+	sys      *actor.ActorSystem
+	router   *Router
+	pid      *actor.PID // of the shard actor, set before the owner is published
+	now      func() time.Time
+
+	observers map[string][]Observer // by index name; fixed before the owner is published
+	alarms    alarms
+	watchers  watchers
+	active    atomic.Int64
+}
+
+// Observer hears of index rows after they are durable, before the writer does. It
+// is called from many goroutines and must not block.
+type Observer func(rows []persistence.Index)
+
+// Shard returns the shard's number.
+func (o *Owner) Shard() int { return o.shard }
+
+// Epoch returns the epoch that fences earlier owners; outside effects carry it.
+func (o *Owner) Epoch() uint64 { return o.epoch }
+
+// Now returns the injected time.
+func (o *Owner) Now() time.Time { return o.now() }
+
+// Router reaches any entity of the cluster.
+func (o *Owner) Router() *Router { return o.router }
+
+// Active returns how many entities are awake.
+func (o *Owner) Active() int64 { return o.active.Load() }
+
+// Append makes one write durable together with those of other actors of the shard
+// and calls done once. A Fenced error means that this owner's time is over.
+func (o *Owner) Append(w persistence.Write, done func(persistence.Outcome, error)) {
+	o.appender.add(w, done)
+}
+
+// Read returns a journal as it stands; see persistence.Journal.
+func (o *Owner) Read(key persistence.Key, after uint64) (persistence.Log, error) {
+	return o.journal.Read(key, after)
+}
+
+// Scan walks an index; see persistence.Journal.
+func (o *Owner) Scan(index string, from, to []byte, f func(key, value []byte) bool) error {
+	return o.journal.Scan(index, from, to, f)
+}
+
+// Counters returns the shard's counters.
+func (o *Owner) Counters() (map[string]int64, error) { return o.journal.Counters() }
+
+// Alarm wakes the entity with Wake at about t as long as this owner lives; a zero t
+// clears it. One alarm for each key. Use a TimerRow for what must outlive the owner.
+func (o *Owner) Alarm(key persistence.Key, t time.Time) { o.alarms.set(key, t) }
+
+// Watch returns a channel that gets a value after each append to key, merged when
+// the reader is slow, and a function that ends it.
+func (o *Owner) Watch(key persistence.Key) (<-chan struct{}, func()) { return o.watchers.add(key) }
+
+// Tell posts a message to an entity of this shard and does not wait.
+func (o *Owner) Tell(e *Envelope) { o.sys.Root.Send(o.pid, e) }
+
+// applied runs after each durable group: observers first, then watchers.
+func (o *Owner) applied(writes []persistence.Write, out []persistence.Outcome) {
+	for name, obs := range o.observers {
+		var rows []persistence.Index
+		for i := range writes {
+			if out[i].Err != nil {
+				continue
+			}
+			for _, r := range writes[i].Index {
+				if r.Name == name {
+					rows = append(rows, r)
+				}
+			}
+		}
+		if len(rows) > 0 {
+			for _, f := range obs {
+				f(rows)
+			}
+		}
+	}
+	o.watchers.changed(writes)
+}
+
+// Envelope is one message on its way to an entity. Reply is called at most once,
+// from any goroutine, must not block, and may be nil.
+type Envelope struct {
+	Key   persistence.Key
+	Msg   any
+	Reply func(answer any, err error)
+}
+
+// Answer calls Reply where there is one.
+func (e *Envelope) Answer(v any, err error) {
+	if e.Reply != nil {
+		e.Reply(v, err)
+	}
+}
+
+// Wake is the message of a timer or an alarm that is due.
+type Wake struct{}
+
+// Kind supplies the actors of one kind of entity. An entity gets *Envelope
+// messages and asks its parent for sleep with Passivate.
+type Kind interface {
+	Name() string
+	Props(o *Owner, id string) *actor.Props
+}
+
+// Passivate is sent by an entity to its shard: stop me, and lose no message.
+type Passivate struct{ Key persistence.Key }
+
+// Idle is sent by a shard to an entity that had no message for a while: sleep if
+// you can.
+type Idle struct{}
+
+// alarms are an owner's volatile timers, one for each key.
+type alarms struct {
+	mu sync.Mutex
+	at map[persistence.Key]time.Time
+}
+
+func (a *alarms) set(k persistence.Key, t time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if t.IsZero() {
+		delete(a.at, k)
+		return
+	}
+	if a.at == nil {
+		a.at = map[persistence.Key]time.Time{}
+	}
+	a.at[k] = t
+}
+
+// due removes and returns the keys whose time has come.
+func (a *alarms) due(now time.Time) (keys []persistence.Key) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for k, t := range a.at {
+		if !t.After(now) {
+			keys = append(keys, k)
+			delete(a.at, k)
+		}
+	}
+	return keys
+}
+
+// watchers tells readers that a journal grew.
+type watchers struct {
+	n  atomic.Int64 // watchers in all, so that an append without any costs nothing
+	mu sync.Mutex
+	by map[persistence.Key]map[chan struct{}]struct{}
+}
+
+func (w *watchers) add(k persistence.Key) (<-chan struct{}, func()) {
+	c := make(chan struct{}, 1)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.by == nil {
+		w.by = map[persistence.Key]map[chan struct{}]struct{}{}
+	}
+	if w.by[k] == nil {
+		w.by[k] = map[chan struct{}]struct{}{}
+	}
+	w.by[k][c] = struct{}{}
+	w.n.Add(1)
+	var once sync.Once
+	return c, func() {
+		once.Do(func() {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.n.Add(-1)
+			if delete(w.by[k], c); len(w.by[k]) == 0 {
+				delete(w.by, k)
+			}
+		})
+	}
+}
+
+func (w *watchers) changed(writes []persistence.Write) {
+	if w.n.Load() == 0 {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i := range writes {
+		for c := range w.by[writes[i].Key] {
+			select {
+			case c <- struct{}{}:
+			default: // one is waiting already
+			}
+		}
+	}
+}
+
+// acquire raises the epoch until it works or ctx ends.
+func acquire(ctx context.Context, j persistence.Journal) (uint64, error) {
+	for {
+		try, cancel := context.WithTimeout(ctx, appendTimeout)
+		epoch, err := j.Acquire(try)
+		cancel()
+		if err == nil {
+			return epoch, nil
+		}
+		if !fault.KindOf(err).Retryable() {
+			return 0, err
+		}
+		select {
+		case <-ctx.Done():
+			return 0, err
+		case <-time.After(appendRetryWait):
+		}
+	}
+}

@@ -1,0 +1,227 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/open-autoglm/autoglm/persistence"
+	"github.com/open-autoglm/autoglm/persistence/fault"
+)
+
+// Options configure Shards. Store, System and Kinds are needed, the rest has defaults.
+type Options struct {
+	Store     persistence.Store
+	System    *actor.ActorSystem
+	Kinds     []Kind
+	Strategy  actor.SupervisorStrategy             // of the entities; nil: protoactor's default
+	Observers func(*Owner) map[string][]Observer   // by index name, asked before a shard opens
+	Opened    func(*Owner)                         // a shard is owned: wake what must not wait for a message
+	Closed    func(*Owner)                         // its actors are stopped
+	Committed func(writes int, took time.Duration) // one group append ended, for metrics
+	Now       func() time.Time                     // default time.Now
+	Log       *slog.Logger                         // default slog.Default
+}
+
+// Shards opens and closes this node's shards as Raft's leadership comes and goes.
+type Shards struct {
+	opt    Options
+	router *Router
+	ctx    context.Context
+	cancel context.CancelFunc
+	done   chan struct{}
+
+	mu    sync.Mutex
+	owned map[int]*owned
+	fail  error
+	ready chan struct{} // closed when all shards were owned for the first time
+}
+
+type owned struct {
+	o        *Owner
+	stopTick context.CancelFunc
+	ticked   chan struct{}
+}
+
+// NewShards starts following the store's leadership. Stop ends it.
+func NewShards(opt Options) (*Shards, error) {
+	if opt.Store == nil || opt.System == nil {
+		return nil, errors.New("cluster.NewShards: Store and System are needed")
+	}
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
+	if opt.Log == nil {
+		opt.Log = slog.Default()
+	}
+	s := &Shards{opt: opt, router: newRouter(opt.Store.Shards(), opt.Now), done: make(chan struct{}), owned: map[int]*owned{}, ready: make(chan struct{})}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	go s.follow()
+	return s, nil
+}
+
+// Router returns the node's router.
+func (s *Shards) Router() *Router { return s.router }
+
+// Ready is closed when this node has owned all shards once: on one node alone,
+// when it can serve.
+func (s *Shards) Ready() <-chan struct{} { return s.ready }
+
+// Owners returns the shards owned now, in no order.
+func (s *Shards) Owners() []*Owner {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]*Owner, 0, len(s.owned))
+	for _, w := range s.owned {
+		all = append(all, w.o)
+	}
+	return all
+}
+
+// follow opens shards side by side and closes them as their lead is lost. One
+// goroutine for each change of a shard, in order: the last one wins.
+func (s *Shards) follow() {
+	defer close(s.done)
+	var wg sync.WaitGroup
+	turn := map[int]chan struct{}{} // of a shard: closed when its previous change is carried out
+	quit := map[int]context.CancelFunc{}
+	for lead := range s.opt.Store.Leads() {
+		if s.ctx.Err() != nil {
+			continue // drain until the store closes the channel
+		}
+		before, mine := turn[lead.Shard], make(chan struct{})
+		turn[lead.Shard] = mine
+		if stop := quit[lead.Shard]; stop != nil {
+			stop() // an opening that is under way is out of date
+		}
+		ctx, cancel := context.WithCancel(s.ctx)
+		quit[lead.Shard] = cancel
+		wg.Go(func() {
+			defer close(mine)
+			if before != nil {
+				<-before
+			}
+			if !lead.Leading {
+				s.close(lead.Shard)
+				return
+			}
+			if err := s.open(ctx, lead.Shard); err != nil && ctx.Err() == nil {
+				s.opt.Log.Error("shard cannot be opened", "shard", lead.Shard, "err", err)
+				s.mu.Lock()
+				s.fail = err
+				s.mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	for _, stop := range quit {
+		stop()
+	}
+}
+
+// Err returns why a shard could not be opened, or nil.
+func (s *Shards) Err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.fail
+}
+
+func (s *Shards) open(ctx context.Context, n int) error {
+	s.close(n) // a lead won again starts a new epoch with new actors
+	j := s.opt.Store.Journal(n)
+	epoch, err := acquire(ctx, j)
+	if err != nil {
+		return err
+	}
+	o := &Owner{shard: n, epoch: epoch, journal: j, sys: s.opt.System, router: s.router, now: s.opt.Now}
+	o.appender = &appender{journal: j, epoch: epoch, applied: o.applied, observe: s.opt.Committed, now: s.opt.Now}
+	t := &timers{next: s.opt.Now()} // look at once for what fell due while nobody owned the shard
+	if s.opt.Observers != nil {
+		o.observers = s.opt.Observers(o)
+	}
+	if o.observers == nil {
+		o.observers = map[string][]Observer{}
+	}
+	o.observers[TimerIndex] = append(o.observers[TimerIndex], t.observe)
+	kinds := map[string]Kind{}
+	for _, k := range s.opt.Kinds {
+		kinds[k.Name()] = k
+	}
+	opts := []actor.PropsOption{}
+	if s.opt.Strategy != nil {
+		opts = append(opts, actor.WithSupervisor(s.opt.Strategy))
+	}
+	o.pid = s.opt.System.Root.Spawn(actor.PropsFromProducer(func() actor.Actor {
+		return &shard{o: o, kinds: kinds, log: s.opt.Log, timers: t, awake: map[persistence.Key]*entity{}, byPID: map[string]persistence.Key{}}
+	}, opts...))
+	tctx, stop := context.WithCancel(context.Background())
+	w := &owned{o: o, stopTick: stop, ticked: make(chan struct{})}
+	go w.tick(tctx, s.opt.System)
+	s.mu.Lock()
+	s.owned[n] = w
+	all := len(s.owned) == s.opt.Store.Shards()
+	s.mu.Unlock()
+	s.router.set(n, o)
+	if s.opt.Opened != nil {
+		s.opt.Opened(o)
+	}
+	if all {
+		s.mu.Lock()
+		select {
+		case <-s.ready:
+		default:
+			close(s.ready)
+		}
+		s.mu.Unlock()
+	}
+	return nil
+}
+
+func (w *owned) tick(ctx context.Context, sys *actor.ActorSystem) {
+	defer close(w.ticked)
+	t := time.NewTicker(shardTick)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			sys.Root.Send(w.o.pid, tick{})
+		}
+	}
+}
+
+// close stops a shard's actors. What they still append is refused.
+func (s *Shards) close(n int) {
+	s.mu.Lock()
+	w := s.owned[n]
+	delete(s.owned, n)
+	s.mu.Unlock()
+	if w == nil {
+		return
+	}
+	s.router.set(n, nil)
+	w.stopTick()
+	<-w.ticked
+	w.o.appender.close(fault.New(fault.Fenced, "cluster.append", "", "this node no longer owns shard %d", n))
+	_ = s.opt.System.Root.StopFuture(w.o.pid).Wait() // its only error is a time-out, and nothing here can hurry an actor
+	if s.opt.Closed != nil {
+		s.opt.Closed(w.o)
+	}
+}
+
+// Stop closes all shards. The store's Close ends the following goroutine; Stop
+// does not wait for it. It is safe to call twice.
+func (s *Shards) Stop() {
+	s.cancel()
+	for _, o := range s.Owners() {
+		s.close(o.shard)
+	}
+}
+
+// Wait returns after the store closed its Leads and the last change was carried out.
+func (s *Shards) Wait() { <-s.done }
