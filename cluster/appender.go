@@ -31,18 +31,20 @@ type appender struct {
 	pending  []queued
 	inFlight int
 	closed   error // set once: why nothing more is taken
+	groups   map[*group]struct{}
 }
 
 type queued struct {
 	write persistence.Write
 	done  func(persistence.Outcome, error)
+	at    time.Time
 }
 
 // group is one proposal with its writers.
 type group struct {
 	writes []persistence.Write
 	done   []func(persistence.Outcome, error)
-	began  time.Time
+	began  time.Time // when its oldest write was added
 }
 
 // add queues a write; done is called once, from another goroutine or, when the
@@ -59,7 +61,7 @@ func (a *appender) add(w persistence.Write, done func(persistence.Outcome, error
 		done(persistence.Outcome{}, fault.New(fault.Overloaded, "cluster.append", w.Key.String(), "appendQueueMax of %d writes are waiting", appendQueueMax))
 		return
 	}
-	a.pending = append(a.pending, queued{w, done})
+	a.pending = append(a.pending, queued{w, done, a.now()})
 	g := a.nextLocked()
 	a.mu.Unlock()
 	a.propose(g)
@@ -80,8 +82,9 @@ func (a *appender) addAll(writes []persistence.Write, done []func(persistence.Ou
 		}
 		return
 	}
+	now := a.now()
 	for i, w := range writes {
-		a.pending = append(a.pending, queued{w, done[i]})
+		a.pending = append(a.pending, queued{w, done[i], now})
 	}
 	g := a.nextLocked()
 	a.mu.Unlock()
@@ -95,14 +98,14 @@ func (a *appender) nextLocked() *group {
 	}
 	n, size := 0, 0
 	for n < len(a.pending) && n < persistence.AppendCount {
-		s := sizeOf(&a.pending[n].write)
+		s := a.pending[n].write.Size()
 		if n > 0 && size+s > appendGroupBytes {
 			break
 		}
 		size += s
 		n++
 	}
-	g := &group{writes: make([]persistence.Write, n), done: make([]func(persistence.Outcome, error), n), began: a.now()}
+	g := &group{writes: make([]persistence.Write, n), done: make([]func(persistence.Outcome, error), n), began: a.pending[0].at}
 	for i, q := range a.pending[:n] {
 		g.writes[i], g.done[i] = q.write, q.done
 	}
@@ -111,6 +114,10 @@ func (a *appender) nextLocked() *group {
 		a.pending = nil // let a burst's array go
 	}
 	a.inFlight++
+	if a.groups == nil {
+		a.groups = map[*group]struct{}{}
+	}
+	a.groups[g] = struct{}{}
 	return g
 }
 
@@ -141,6 +148,7 @@ func (a *appender) finish(g *group, out []persistence.Outcome, err error) {
 	}
 	a.mu.Lock()
 	a.inFlight--
+	delete(a.groups, g)
 	next := a.nextLocked()
 	a.mu.Unlock()
 	a.propose(next)
@@ -159,6 +167,23 @@ func (a *appender) open() bool {
 	return a.closed == nil
 }
 
+// settled returns a time before which nothing is still under way: every write added
+// earlier is durable or refused.
+func (a *appender) settled() time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	t := a.now()
+	for g := range a.groups {
+		if g.began.Before(t) {
+			t = g.began
+		}
+	}
+	if len(a.pending) > 0 && a.pending[0].at.Before(t) {
+		t = a.pending[0].at
+	}
+	return t
+}
+
 // close refuses what waits and all that comes later with err; proposals under way
 // still end as they end.
 func (a *appender) close(err error) {
@@ -174,19 +199,4 @@ func (a *appender) close(err error) {
 	for _, q := range waiting {
 		q.done(persistence.Outcome{}, err)
 	}
-}
-
-// sizeOf estimates what a write takes in a proposal, in bytes.
-func sizeOf(w *persistence.Write) int {
-	n := len(w.Key.Kind) + len(w.Key.ID) + len(w.Data) + 32
-	for i := range w.Index {
-		n += len(w.Index[i].Name) + len(w.Index[i].Key) + len(w.Index[i].Value) + 8
-	}
-	for i := range w.Count {
-		n += len(w.Count[i].Name) + 12
-	}
-	if w.Snap != nil {
-		n += len(w.Snap.State)
-	}
-	return n
 }

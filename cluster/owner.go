@@ -55,6 +55,11 @@ func (o *Owner) Append(w persistence.Write, done func(persistence.Outcome, error
 	o.appender.add(w, done)
 }
 
+// Settled returns a time before which no append is under way any more: what an index
+// ordered by time shows before it is complete, up to clock readings taken before
+// the append.
+func (o *Owner) Settled() time.Time { return o.appender.settled() }
+
 // Read returns a journal as it stands; see persistence.Journal.
 func (o *Owner) Read(key persistence.Key, after uint64) (persistence.Log, error) {
 	return o.journal.Read(key, after)
@@ -127,8 +132,12 @@ type Kind interface {
 	Props(o *Owner, id string) *actor.Props
 }
 
-// Passivate is sent by an entity to its shard: stop me, and lose no message.
-type Passivate struct{ Key persistence.Key }
+// Passivate is sent by an entity to its shard: stop me, unless you sent more than
+// I have seen.
+type Passivate struct {
+	Key  persistence.Key
+	Seen uint64 // envelopes received in this incarnation's actor
+}
 
 // Idle is sent by a shard to an entity that had no message for a while: sleep if
 // you can.

@@ -171,3 +171,11 @@ func sleep(ctx context.Context, d time.Duration) bool {
 		return true
 	}
 }
+
+// Tell posts msg to an entity without waiting. While its shard has no owner the
+// message is lost: use it for what a timer repeats.
+func (r *Router) Tell(key persistence.Key, msg any) {
+	if o, err := r.Owner(r.ShardOf(key)); err == nil {
+		o.Tell(&Envelope{Key: key, Msg: msg})
+	}
+}

@@ -34,8 +34,9 @@ type shard struct {
 // entity is a child of the shard.
 type entity struct {
 	pid      *actor.PID
+	sent     uint64 // messages forwarded to it
 	used     time.Time
-	sleeping bool        // poisoned; what arrives waits in kept
+	sleeping bool        // being stopped; what arrives waits in kept
 	kept     []*Envelope // at most sleepMax
 }
 
@@ -47,9 +48,11 @@ func (s *shard) Receive(c actor.Context) {
 	case *Envelope:
 		s.forward(c, m)
 	case *Passivate:
-		if e := s.awake[m.Key]; e != nil && !e.sleeping && sameActor(c.Sender(), e.pid) {
+		// Only when it has seen all that was sent to it: a message in its mailbox
+		// could start a commit that a stop would cut off from its sender.
+		if e := s.awake[m.Key]; e != nil && !e.sleeping && m.Seen == e.sent && sameActor(c.Sender(), e.pid) {
 			e.sleeping = true
-			c.Poison(e.pid) // behind what is in its mailbox already
+			c.Stop(e.pid)
 		}
 	case *actor.Terminated:
 		s.slept(c, m.Who.GetId())
@@ -85,6 +88,7 @@ func (s *shard) forward(c actor.Context, m *Envelope) {
 		return
 	}
 	e.used = s.o.now()
+	e.sent++
 	c.Send(e.pid, m)
 }
 

@@ -16,6 +16,7 @@ type Fact struct {
 	Event   Event     `json:"event"`
 	At      time.Time `json:"at"`
 	Spec    *Spec     `json:"spec,omitempty"`    // Submitted
+	Model   string    `json:"model,omitempty"`   // Submitted: the queue, also when the spec names no model
 	Attempt uint32    `json:"attempt,omitempty"` // all that concern an attempt; for a callback: the try
 	Epoch   uint64    `json:"epoch,omitempty"`   // Claimed: the owner's epoch
 	Node    string    `json:"node,omitempty"`    // Claimed
@@ -83,6 +84,7 @@ type Record struct {
 	State     State
 	Version   uint64 // grows by one with each fact
 	Spec      *Spec
+	Model     string // whose queue it waits in
 	CreatedAt time.Time
 	UpdatedAt time.Time
 
@@ -118,7 +120,7 @@ func (r Record) Apply(f Fact) (Record, error) {
 		if f.Spec == nil {
 			return r, fault.New(fault.Corrupt, "task.apply", "", "submitted without a spec")
 		}
-		r.Spec, r.CreatedAt, r.NotBefore = f.Spec, f.At, f.At
+		r.Spec, r.Model, r.CreatedAt, r.NotBefore = f.Spec, f.Model, f.At, f.At
 		if f.Spec.NotBefore != nil && f.Spec.NotBefore.After(f.At) {
 			r.NotBefore = *f.Spec.NotBefore
 		}

@@ -1,0 +1,211 @@
+package entity
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/open-autoglm/autoglm/cluster"
+	"github.com/open-autoglm/autoglm/persistence"
+	"github.com/open-autoglm/autoglm/persistence/fault"
+)
+
+// keptMax bounds the messages that wait for one commit; beyond: Overloaded.
+const keptMax = 256
+
+// incarnation is one life of an entity in memory, from waking to sleep or crash.
+// Its fields belong to the actor's goroutine.
+type incarnation[S, E any] struct {
+	kind  *Kind[S, E]
+	o     *cluster.Owner
+	key   persistence.Key
+	state S
+	seq   uint64
+	bad   error // it could not be recovered: every message is answered with this
+
+	committing *Context[S, E] // the message whose commit is under way, or nil
+	next       S              // the state after it; memory never runs ahead: state != next until durable
+	began      time.Time
+	kept       []*cluster.Envelope // arrived meanwhile, in order; at most keptMax
+	used       time.Time
+	seen       *uint64 // envelopes this actor received, over its restarts: the shard counts the same
+	asleep     bool    // asked to be put to sleep
+}
+
+// durable is posted by the appender's callback. A message of an older incarnation
+// carries another of, and is dropped: its successor replayed the journal.
+type durable struct {
+	of  any
+	out persistence.Outcome
+	err error
+}
+
+// Receive handles one message at a time.
+func (in *incarnation[S, E]) Receive(c actor.Context) {
+	switch m := c.Message().(type) {
+	case *actor.Started:
+		in.recover(c)
+	case *cluster.Envelope:
+		in.asleep = false
+		*in.seen++
+		if in.committing != nil {
+			in.keep(m)
+			return
+		}
+		in.handle(c, m)
+		in.rest(c)
+	case *durable:
+		if m.of != any(in) || in.committing == nil {
+			return
+		}
+		in.committed(c, m)
+		in.rest(c)
+	case cluster.Idle:
+		in.rest(c)
+	case *actor.Restarting, *actor.Stopping:
+		in.abandon(fault.New(fault.Unavailable, "entity", in.key.String(), "it is being stopped"))
+	}
+}
+
+func (in *incarnation[S, E]) recover(c actor.Context) {
+	in.kind.note(Note{What: "activated"})
+	in.state, in.seq, in.bad = in.kind.Load(in.o, in.key.ID)
+	if in.bad == nil && in.seq > 0 && in.kind.Enter != nil {
+		in.kind.Enter(&Context[S, E]{kind: in.kind, o: in.o, id: in.key.ID, state: in.state, seq: in.seq, clock: in.o.Now, recovered: true})
+	}
+}
+
+func (in *incarnation[S, E]) keep(m *cluster.Envelope) {
+	if len(in.kept) >= keptMax {
+		m.Answer(nil, fault.New(fault.Overloaded, "entity", in.key.String(), "keptMax of %d messages wait for its commit", keptMax))
+		return
+	}
+	in.kept = append(in.kept, m)
+}
+
+// handle runs the behavior of the state on one message. A panic answers the sender
+// before the supervisor hears of it: it would lose the message.
+func (in *incarnation[S, E]) handle(c actor.Context, m *cluster.Envelope) {
+	if in.bad != nil {
+		m.Answer(nil, in.bad)
+		return
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			err := fault.New(fault.Unknown, "entity", in.key.String(), "crashed on %T: %v", m.Msg, r)
+			m.Answer(nil, err)
+			in.kind.note(Note{What: "crashed", Err: err})
+			panic(r)
+		}
+	}()
+	in.used = in.o.Now()
+	x := &Context[S, E]{kind: in.kind, o: in.o, id: in.key.ID, state: in.state, seq: in.seq, env: m, clock: in.o.Now}
+	in.kind.Behave(in.state)(x)
+	if x.refused != nil {
+		in.kind.note(Note{What: "refused", Err: x.refused})
+		m.Answer(nil, x.refused)
+		return
+	}
+	if len(x.events) == 0 {
+		in.answer(x)
+		return
+	}
+	next, w, err := in.kind.write(in.key, in.state, in.seq, x.events)
+	if err != nil {
+		in.kind.note(Note{What: "refused", Err: err})
+		m.Answer(nil, fmt.Errorf("entity.commit: %w", err))
+		return
+	}
+	in.committing, in.next, in.began = x, next, in.used
+	self, root := c.Self(), c.ActorSystem().Root
+	in.o.Append(w, func(out persistence.Outcome, err error) { root.Send(self, &durable{of: in, out: out, err: err}) })
+}
+
+// committed takes the next state over, or stops this incarnation when the append
+// failed: then only the journal knows what is true.
+func (in *incarnation[S, E]) committed(c actor.Context, m *durable) {
+	x := in.committing
+	in.committing = nil
+	defer func() {
+		if r := recover(); r != nil { // Enter crashed: the commit stands, its sender may ask again
+			x.env.Answer(nil, fault.New(fault.Unavailable, "entity", in.key.String(), "crashed after its commit: %v", r))
+			in.kind.note(Note{What: "crashed"})
+			panic(r)
+		}
+	}()
+	if m.err != nil {
+		if fault.KindOf(m.err) == fault.Conflict {
+			// Another incarnation wrote first. The sender may try again on the replayed state.
+			m.err = &fault.Error{Op: "entity.commit", Key: in.key.String(), Kind: fault.Unavailable, Err: m.err}
+		}
+		in.kind.note(Note{What: "refused", Err: m.err})
+		x.env.Answer(nil, m.err)
+		in.abandon(m.err)
+		in.bad = m.err
+		in.sleep(c)
+		return
+	}
+	in.kind.note(Note{What: "committed", Took: in.o.Now().Sub(in.began)})
+	in.state, in.seq = in.next, m.out.Seq
+	x.state, x.seq, x.events = in.state, in.seq, nil
+	if in.kind.Enter != nil {
+		in.kind.Enter(x)
+	}
+	in.answer(x)
+	for len(in.kept) > 0 && in.committing == nil {
+		first := in.kept[0]
+		in.kept[0] = nil
+		in.kept = in.kept[1:]
+		in.handle(c, first)
+	}
+	if len(in.kept) == 0 {
+		in.kept = nil
+	}
+}
+
+func (in *incarnation[S, E]) answer(x *Context[S, E]) {
+	if x.reply != nil {
+		x.env.Answer(x.reply(), nil)
+	} else {
+		x.env.Answer(nil, nil)
+	}
+}
+
+// rest asks for sleep when nothing is left to do.
+func (in *incarnation[S, E]) rest(c actor.Context) {
+	if in.committing != nil {
+		return
+	}
+	if in.bad == nil {
+		if in.kind.Resident != nil && in.kind.Resident(in.state) {
+			return
+		}
+		if in.kind.Linger > 0 && in.o.Now().Sub(in.used) < in.kind.Linger {
+			return
+		}
+	}
+	in.sleep(c)
+}
+
+func (in *incarnation[S, E]) sleep(c actor.Context) {
+	if in.asleep {
+		return
+	}
+	in.asleep = true
+	in.kind.note(Note{What: "passivated"})
+	c.Request(c.Parent(), &cluster.Passivate{Key: in.key, Seen: *in.seen})
+}
+
+// abandon answers everybody who waits: this incarnation ends. A commit under way may
+// still become durable; its sender asks the next incarnation.
+func (in *incarnation[S, E]) abandon(err error) {
+	if in.committing != nil {
+		in.committing.env.Answer(nil, err)
+		in.committing = nil
+	}
+	for _, m := range in.kept {
+		m.Answer(nil, err)
+	}
+	in.kept = nil
+}

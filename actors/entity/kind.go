@@ -1,0 +1,85 @@
+package entity
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/open-autoglm/autoglm/cluster"
+	"github.com/open-autoglm/autoglm/persistence"
+)
+
+// Kind describes one kind of persistent actor with state S and events E. Name and
+// Apply and Behave are needed. All functions but Enter are pure: no clock, no
+// socket, no lock. S is passed by value: Apply must not change what an older S
+// still refers to.
+type Kind[S, E any] struct {
+	Name   string                 // stable for ever: it is part of every journal's key
+	Apply  func(S, E) (S, error)  // folds one event; an error refuses the whole commit
+	Behave func(S) Behavior[S, E] // the behavior of a state; states are data, behaviors are code
+	Enter  func(c *Context[S, E]) // after recovery and after each commit: sends and alarms; no Commit here
+
+	Index    func(id string, before, after S) []persistence.Index // rows to put or delete with a commit
+	Count    func(before, after S) []persistence.Count            // counters to move with a commit
+	Timer    func(S) time.Time                                    // wake me with Wake then, also after a crash; zero: never
+	Resident func(S) bool                                         // stay awake in this state
+	Linger   time.Duration                                        // how long a non-resident stays awake after a message; 0: not at all
+
+	SnapshotEvery int  // rows between two snapshots; 0: none
+	Truncate      bool // a snapshot also deletes the rows before it: less disk, no history
+
+	EncodeEvents func([]E) ([]byte, error) // default: JSON array
+	DecodeEvents func([]byte) ([]E, error)
+
+	Decorate []actor.PropsOption // for protoactor middleware; the slice is read only
+	Observer func(Note)          // for metrics and logs; must not block; may be nil
+}
+
+// Behavior handles one message in one state.
+type Behavior[S, E any] func(c *Context[S, E])
+
+// Wake is the message of a Timer or an Alarm that is due.
+type Wake = cluster.Wake
+
+// Note tells what an entity did, for metrics.
+type Note struct {
+	What string        // "activated", "passivated", "committed", "refused", "crashed"
+	Took time.Duration // of a commit, from Commit to durable
+	Err  error
+}
+
+func (k *Kind[S, E]) encode(es []E) ([]byte, error) {
+	if k.EncodeEvents != nil {
+		return k.EncodeEvents(es)
+	}
+	return json.Marshal(es)
+}
+
+func (k *Kind[S, E]) decode(b []byte) (es []E, err error) {
+	if k.DecodeEvents != nil {
+		return k.DecodeEvents(b)
+	}
+	err = json.Unmarshal(b, &es)
+	return es, err
+}
+
+func (k *Kind[S, E]) note(n Note) {
+	if k.Observer != nil {
+		k.Observer(n)
+	}
+}
+
+// Register makes the kind known to cluster.Shards.
+func (k *Kind[S, E]) Register() cluster.Kind { return registered[S, E]{k} }
+
+type registered[S, E any] struct{ k *Kind[S, E] }
+
+func (r registered[S, E]) Name() string { return r.k.Name }
+
+func (r registered[S, E]) Props(o *cluster.Owner, id string) *actor.Props {
+	seen := new(uint64) // props belong to one actor; its incarnations share the count
+	return actor.PropsFromProducer(func() actor.Actor {
+		return &incarnation[S, E]{kind: r.k, o: o, key: persistence.Key{Kind: r.k.Name, ID: id}, seen: seen}
+	}, r.k.Decorate...)
+}

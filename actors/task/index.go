@@ -1,0 +1,185 @@
+package task
+
+import (
+	"bytes"
+	"encoding/binary"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/open-autoglm/autoglm/persistence"
+)
+
+// The ordered indexes of tasks, one set a shard. Times are big-endian microseconds.
+//
+//	ready    model 0 priority visible id      pending tasks, as they will run
+//	running  id                               what a new owner must look at
+//	all      ^created id                      newest first, for lists
+//	ended    ended id           → state       final tasks as they ended, for results
+//	trouble  state ended id                   failed and cancelled ones: few among many
+const (
+	IndexReady   = "ready"
+	IndexRunning = "running"
+	IndexAll     = "all"
+	IndexEnded   = "ended"
+	IndexTrouble = "trouble"
+)
+
+// ReadyKey is a parsed key of IndexReady.
+type ReadyKey struct {
+	Model    string
+	Priority int
+	Visible  time.Time // not to be claimed before
+	ID       string
+}
+
+// Bytes returns the key as stored; the order of keys is the order of claims.
+func (k ReadyKey) Bytes() []byte {
+	b := make([]byte, 0, len(k.Model)+len(k.ID)+10)
+	b = append(b, k.Model...)
+	b = append(b, 0, byte(k.Priority))
+	b = binary.BigEndian.AppendUint64(b, uint64(k.Visible.UnixMicro()))
+	return append(b, k.ID...)
+}
+
+// ParseReadyKey is the inverse of Bytes.
+func ParseReadyKey(b []byte) (k ReadyKey, ok bool) {
+	i := bytes.IndexByte(b, 0)
+	if i < 0 || len(b) < i+10 {
+		return k, false
+	}
+	return ReadyKey{Model: string(b[:i]), Priority: int(b[i+1]), Visible: time.UnixMicro(int64(binary.BigEndian.Uint64(b[i+2:]))), ID: string(b[i+10:])}, true
+}
+
+// readyPrefix starts all keys of a model and priority.
+func readyPrefix(model string, priority int) []byte {
+	b := append(make([]byte, 0, len(model)+2), model...)
+	return append(b, 0, byte(priority))
+}
+
+func timeKey(t time.Time, id string) []byte {
+	return append(binary.BigEndian.AppendUint64(make([]byte, 0, 8+len(id)), uint64(t.UnixMicro())), id...)
+}
+
+// ParseTimeKey splits a key of IndexEnded, or of IndexTrouble after its first byte.
+func ParseTimeKey(b []byte) (t time.Time, id string, ok bool) {
+	if len(b) < 8 {
+		return t, "", false
+	}
+	return time.UnixMicro(int64(binary.BigEndian.Uint64(b))), string(b[8:]), true
+}
+
+// AllKey is the key of IndexAll: newest first.
+func AllKey(created time.Time, id string) []byte {
+	return append(binary.BigEndian.AppendUint64(make([]byte, 0, 8+len(id)), ^uint64(created.UnixMicro())), id...)
+}
+
+// ParseAllKey returns the creation time and id of a key of IndexAll.
+func ParseAllKey(b []byte) (created time.Time, id string, ok bool) {
+	if len(b) < 8 {
+		return created, "", false
+	}
+	return time.UnixMicro(int64(^binary.BigEndian.Uint64(b))), string(b[8:]), true
+}
+
+// TroublePrefix starts the keys of IndexTrouble of one state.
+func TroublePrefix(s State) []byte { return []byte{byte(s)} }
+
+// index returns the rows that change when a task goes from one record to another.
+func index(id string, before, after Record) (rows []persistence.Index) {
+	put := func(name string, key, value []byte) {
+		rows = append(rows, persistence.Index{Name: name, Key: key, Value: value})
+	}
+	del := func(name string, key []byte) {
+		rows = append(rows, persistence.Index{Name: name, Key: key, Delete: true})
+	}
+	was, is := before.State, after.State
+	if was == is {
+		return nil // a callback's progress; timers are the entity's business
+	}
+	if was == None {
+		put(IndexAll, AllKey(after.CreatedAt, id), nil)
+	}
+	if was == Pending {
+		del(IndexReady, before.readyKey(id).Bytes())
+	}
+	if is == Pending {
+		put(IndexReady, after.readyKey(id).Bytes(), nil)
+	}
+	if was == Running {
+		del(IndexRunning, []byte(id))
+	}
+	if is == Running {
+		put(IndexRunning, []byte(id), nil)
+	}
+	if is.Final() {
+		put(IndexEnded, timeKey(after.EndedAt, id), []byte{byte(is)})
+		if is != Completed {
+			put(IndexTrouble, append(TroublePrefix(is), timeKey(after.EndedAt, id)...), nil)
+		}
+	}
+	return rows
+}
+
+func (r *Record) readyKey(id string) ReadyKey {
+	return ReadyKey{Model: r.Model, Priority: r.Spec.PriorityOr(), Visible: r.NotBefore, ID: id}
+}
+
+// Counter names: "tasks/<state>", and "ready/<priority>/<model>" for the queues.
+const (
+	countTasks = "tasks/"
+	countReady = "ready/"
+)
+
+func count(before, after Record) (cs []persistence.Count) {
+	was, is := before.State, after.State
+	if was == is {
+		return nil
+	}
+	if was != None {
+		cs = append(cs, persistence.Count{Name: countTasks + was.String(), Delta: -1})
+	}
+	cs = append(cs, persistence.Count{Name: countTasks + is.String(), Delta: 1})
+	if was == Pending {
+		cs = append(cs, persistence.Count{Name: before.queueName(), Delta: -1})
+	}
+	if is == Pending {
+		cs = append(cs, persistence.Count{Name: after.queueName(), Delta: 1})
+	}
+	return cs
+}
+
+func (r *Record) queueName() string {
+	return countReady + strconv.Itoa(r.Spec.PriorityOr()) + "/" + r.Model
+}
+
+// Tally is what the counters of shards say about tasks.
+type Tally struct {
+	ByState map[State]int64
+	Waiting map[QueueName]int64 // pending tasks; only queues that are not empty
+}
+
+// QueueName names one queue.
+type QueueName struct {
+	Model    string
+	Priority int
+}
+
+// Add adds the counters of one shard.
+func (t *Tally) Add(counters map[string]int64) {
+	if t.ByState == nil {
+		t.ByState, t.Waiting = map[State]int64{}, map[QueueName]int64{}
+	}
+	for name, n := range counters {
+		if s, ok := strings.CutPrefix(name, countTasks); ok {
+			if state, ok := ParseState(s); ok {
+				t.ByState[state] += n
+			}
+		} else if q, ok := strings.CutPrefix(name, countReady); ok {
+			p, model, _ := strings.Cut(q, "/")
+			if prio, err := strconv.Atoi(p); err == nil && n != 0 {
+				t.Waiting[QueueName{model, prio}] += n
+			}
+		}
+	}
+}

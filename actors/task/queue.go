@@ -1,0 +1,184 @@
+package task
+
+import (
+	"sync"
+	"time"
+
+	"github.com/open-autoglm/autoglm/cluster"
+	"github.com/open-autoglm/autoglm/persistence"
+	"github.com/open-autoglm/autoglm/persistence/fault"
+)
+
+// Queue is the waiting tasks of one owned shard, by model and priority. It hands out
+// ids to claim; the tasks themselves decide. It follows the ready index as an
+// Observer, so that nothing is polled. It is safe for many goroutines.
+type Queue struct {
+	o      *cluster.Owner
+	notify func(q *Queue, model string, at time.Time) // there is, or at a time will be, something to claim; must not block
+
+	mu    sync.Mutex
+	feeds map[QueueName]*feed
+}
+
+// NewQueue makes the queue of a shard that is about to open. Give Observe to
+// cluster.Options.Observers for IndexReady, and call Open once the shard is open.
+func NewQueue(o *cluster.Owner, notify func(q *Queue, model string, at time.Time)) *Queue {
+	return &Queue{o: o, notify: notify, feeds: map[QueueName]*feed{}}
+}
+
+// Shard returns the number of the shard.
+func (q *Queue) Shard() int { return q.o.Shard() }
+
+// Observe follows the ready index.
+func (q *Queue) Observe(rows []persistence.Index) {
+	now := q.o.Now()
+	var tell map[string]time.Time
+	q.mu.Lock()
+	for _, r := range rows {
+		k, ok := ParseReadyKey(r.Key)
+		if !ok {
+			continue
+		}
+		f := q.feedLocked(k)
+		if r.Delete {
+			f.delete(k)
+			continue
+		}
+		f.put(k)
+		if tell == nil {
+			tell = map[string]time.Time{}
+		}
+		if t, ok := tell[k.Model]; !ok || k.Visible.Before(t) {
+			tell[k.Model] = k.Visible
+		}
+	}
+	q.mu.Unlock()
+	for model, at := range tell {
+		if at.Before(now) {
+			at = now
+		}
+		q.notify(q, model, at)
+	}
+}
+
+func (q *Queue) feedLocked(k ReadyKey) *feed {
+	name := QueueName{k.Model, k.Priority}
+	f := q.feeds[name]
+	if f == nil {
+		f = newFeed(k.Model, k.Priority)
+		q.feeds[name] = f
+	}
+	return f
+}
+
+// Open looks for what waited before this owner, and wakes tasks that ran under
+// an older epoch: their attempts cannot be recorded any more.
+func (q *Queue) Open() error {
+	counters, err := q.o.Counters()
+	if err != nil {
+		return err
+	}
+	var t Tally
+	t.Add(counters)
+	for name := range t.Waiting {
+		q.mu.Lock()
+		q.feedLocked(ReadyKey{Model: name.Model, Priority: name.Priority})
+		q.mu.Unlock()
+		q.notify(q, name.Model, q.o.Now())
+	}
+	return q.o.Scan(IndexRunning, nil, nil, func(id, _ []byte) bool {
+		q.o.Tell(&cluster.Envelope{Key: Key(string(id)), Msg: cluster.Wake{}})
+		return true
+	})
+}
+
+// Key returns the key of a task's journal.
+func Key(id string) persistence.Key { return persistence.Key{Kind: KindName, ID: id} }
+
+// Next returns when the first task of a model that is not visible yet becomes so;
+// ok is false when none waits in memory.
+func (q *Queue) Next(model string) (at time.Time, ok bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for name, f := range q.feeds {
+		if name.Model == model && len(f.rows) > 0 && (!ok || f.rows[0].Visible.Before(at)) {
+			at, ok = f.rows[0].Visible, true
+		}
+	}
+	return at, ok
+}
+
+// Claim takes up to n tasks of a model, best priority first, and makes them
+// running under one group append. done gets what was claimed, maybe fewer, once,
+// from another goroutine or this one.
+func (q *Queue) Claim(model string, n int, c *Claim, done func([]*Work, error)) {
+	keys, err := q.take(model, n)
+	if len(keys) == 0 {
+		done(nil, err)
+		return
+	}
+	g := &claimed{left: len(keys), works: make([]*Work, 0, len(keys)), done: done}
+	for _, k := range keys {
+		q.o.Tell(&cluster.Envelope{Key: Key(k.ID), Msg: c, Reply: func(v any, err error) {
+			if err != nil && fault.KindOf(err).Retryable() {
+				q.mu.Lock()
+				q.feedLocked(k).putBack(k)
+				q.mu.Unlock()
+			} else if err != nil {
+				q.forget(k)
+			}
+			w, _ := v.(*Work)
+			g.add(w, err)
+		}})
+	}
+}
+
+// forget drops a row that its task refused to be claimed by: it is not pending, so
+// the row is gone or about to go.
+func (q *Queue) forget(k ReadyKey) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	delete(q.feedLocked(k).taken, k.ID)
+}
+
+func (q *Queue) take(model string, n int) (keys []ReadyKey, err error) {
+	now := q.o.Now()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for p := 0; p <= PriorityMax && len(keys) < n; p++ {
+		f := q.feeds[QueueName{model, p}]
+		if f == nil {
+			continue
+		}
+		if err = f.load(model, p, n-len(keys), q.o.Scan); err != nil {
+			return keys, err
+		}
+		keys = append(keys, f.take(n-len(keys), now)...)
+	}
+	return keys, nil
+}
+
+// claimed gathers the answers of one Claim.
+type claimed struct {
+	mu    sync.Mutex
+	left  int
+	works []*Work
+	err   error // of the newest that was not a plain refusal
+	done  func([]*Work, error)
+}
+
+func (g *claimed) add(w *Work, err error) {
+	g.mu.Lock()
+	if w != nil {
+		g.works = append(g.works, w)
+	}
+	if err != nil && fault.KindOf(err) != fault.Conflict {
+		g.err = err
+	}
+	g.left--
+	last := g.left == 0
+	g.mu.Unlock()
+	if last {
+		g.done(g.works, g.err)
+	}
+}

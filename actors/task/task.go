@@ -1,0 +1,360 @@
+package task
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/open-autoglm/autoglm/actors/entity"
+	"github.com/open-autoglm/autoglm/persistence/fault"
+)
+
+// KindName is the kind of tasks in journals and keys.
+const KindName = "task"
+
+// Messages to a task. Each is harmless when it comes twice.
+type (
+	// Submit creates the task. The answer is Accepted.
+	Submit struct {
+		Spec  *Spec
+		Model string // the queue; Spec.Model, or the node's default
+	}
+	// Claim takes a pending task for an engine. The answer is *Work.
+	Claim struct{ Node, Engine string }
+	// Done is the answer of an attempt.
+	Done struct {
+		Attempt uint32
+		Epoch   uint64
+		Answer  Answer
+	}
+	// Lost is the end of an attempt without an answer. Err's Kind decides what follows.
+	Lost struct {
+		Attempt    uint32
+		Epoch      uint64
+		Err        error
+		RetryAfter time.Duration // as the engine asked; 0: no wish
+		Dropped    bool          // the worker or its lease is gone, rather than an error answered
+	}
+	// Cancel ends a task that is not final. The answer is the Record; a final task
+	// refuses with a Conflict.
+	Cancel struct{ Reason string }
+	// Called is how a try to call back ended. Err nil: acknowledged.
+	Called struct {
+		Try    int
+		Err    error
+		Wait   time.Duration // until the next try
+		GiveUp bool
+	}
+)
+
+// Accepted answers Submit.
+type Accepted struct {
+	Version uint64
+	State   State
+	Existed bool
+}
+
+// Work is one claimed task on its way to an engine.
+type Work struct {
+	ID      string
+	Attempt uint32
+	Epoch   uint64
+	Lease   time.Time
+	Timeout time.Duration
+	Record  Record // as claimed
+}
+
+// Callbacks delivers a final task's callback and tells the task by Called. Deliver
+// must not block; a delivery that finds no room is dropped, and the task's timer
+// repeats it.
+type Callbacks interface {
+	Deliver(id string, r Record, try int)
+}
+
+// callbackGrace is when the durable timer looks after a callback whose first
+// delivery follows the commit at once: only a crash in between needs it.
+const callbackGrace = 15 * time.Second
+
+// Task is the behaviors of the task kind and what they need.
+type Task struct {
+	policy    Policy
+	callbacks Callbacks
+}
+
+// NewKind returns the task kind. callbacks may be nil where nothing calls back.
+func NewKind(p Policy, callbacks Callbacks, observe func(entity.Note)) *entity.Kind[Record, Fact] {
+	t := &Task{policy: p, callbacks: callbacks}
+	return &entity.Kind[Record, Fact]{
+		Name:         KindName,
+		Apply:        Record.Apply,
+		Behave:       t.behavior,
+		Enter:        t.enter,
+		Index:        index,
+		Count:        count,
+		Timer:        timer,
+		Resident:     func(r Record) bool { return r.State == Running },
+		EncodeEvents: EncodeFacts,
+		DecodeEvents: DecodeFacts,
+		Observer:     observe,
+	}
+}
+
+type context = entity.Context[Record, Fact]
+
+// behavior is a switch from state to method.
+func (t *Task) behavior(r Record) entity.Behavior[Record, Fact] {
+	switch r.State {
+	case None:
+		return t.none
+	case Pending:
+		return t.pending
+	case Running:
+		return t.running
+	default:
+		return t.final
+	}
+}
+
+// none is a task nobody submitted.
+func (t *Task) none(c *context) {
+	switch m := c.Message().(type) {
+	case *Submit:
+		c.Commit(Fact{Event: Submitted, At: c.Now(), Spec: m.Spec, Model: m.Model})
+		c.Reply(Accepted{Version: 1, State: Pending})
+	case entity.Wake:
+	default:
+		c.Refuse(fault.New(fault.NotFound, "task", c.ID(), "no such task"))
+	}
+}
+
+// pending waits for a batch, or for its time.
+func (t *Task) pending(c *context) {
+	r := c.State()
+	switch m := c.Message().(type) {
+	case *Submit:
+		t.again(c, m)
+	case *Claim:
+		now := c.Now()
+		if t.expired(c, now) {
+			return
+		}
+		if r.NotBefore.After(now) {
+			c.Refuse(fault.New(fault.Conflict, "task.claim", c.ID(), "not before %v", r.NotBefore))
+			return
+		}
+		timeout := t.policy.AttemptTimeout(r.Spec)
+		until := now.Add(timeout + t.policy.LeaseMargin)
+		c.Commit(Fact{Event: Claimed, At: now, Attempt: r.Attempt + 1, Epoch: c.Epoch(), Node: m.Node, Engine: m.Engine, Until: until})
+		c.ReplyWith(func(r Record) any {
+			return &Work{ID: c.ID(), Attempt: r.Attempt, Epoch: r.Epoch, Lease: until, Timeout: timeout, Record: r}
+		})
+	case *Cancel:
+		c.Commit(Fact{Event: CancelAsked, At: c.Now(), Reason: m.Reason})
+		c.ReplyWith(record)
+	case entity.Wake:
+		t.expired(c, c.Now())
+	default:
+		t.late(c)
+	}
+}
+
+// running waits for one attempt. An answer to an older attempt is late, not wrong:
+// drop it.
+func (t *Task) running(c *context) {
+	r := c.State()
+	switch m := c.Message().(type) {
+	case *Submit:
+		t.again(c, m)
+	case *Done:
+		if m.Attempt != r.Attempt || m.Epoch != r.Epoch {
+			return
+		}
+		e := StepDone
+		if r.LastStep() {
+			e = Answered
+		}
+		c.Commit(Fact{Event: e, At: c.Now(), Attempt: m.Attempt, Answer: &m.Answer})
+	case *Lost:
+		if m.Attempt != r.Attempt || m.Epoch != r.Epoch {
+			return
+		}
+		t.lost(c, m)
+	case *Claim:
+		c.Refuse(fault.New(fault.Conflict, "task.claim", c.ID(), "attempt %d holds it", r.Attempt))
+	case *Cancel:
+		c.Commit(Fact{Event: CancelAsked, At: c.Now(), Attempt: r.Attempt, Reason: m.Reason})
+		c.ReplyWith(record)
+	case entity.Wake:
+		t.runningTooLong(c)
+	default:
+		t.late(c)
+	}
+}
+
+// final is for ever. Only the callback goes on.
+func (t *Task) final(c *context) {
+	r := c.State()
+	switch m := c.Message().(type) {
+	case *Submit:
+		t.again(c, m)
+	case *Cancel:
+		c.Refuse(fault.New(fault.Conflict, "task.cancel", c.ID(), "it is %v already", r.State))
+	case *Claim:
+		c.Refuse(fault.New(fault.Conflict, "task.claim", c.ID(), "it is %v", r.State))
+	case *Called:
+		if r.Callback != CallbackWaiting || m.Try != r.CallbackTries+1 {
+			return
+		}
+		f := Fact{Event: CallbackSent, At: c.Now(), Attempt: uint32(m.Try)}
+		switch {
+		case m.Err != nil && m.GiveUp:
+			f.Event, f.Error = CallbackGaveUp, FailureOf(m.Err)
+		case m.Err != nil:
+			f.Event, f.Error, f.Until = CallbackLost, FailureOf(m.Err), f.At.Add(m.Wait)
+		}
+		c.Commit(f)
+	case entity.Wake:
+		t.call(c)
+	default:
+		t.late(c)
+	}
+}
+
+// again answers a Submit of a task that exists: the same body is harmless.
+func (t *Task) again(c *context, m *Submit) {
+	r := c.State()
+	if r.Spec.Hash() != m.Spec.Hash() {
+		c.Refuse(fault.New(fault.Conflict, "task.submit", c.ID(), "another body was submitted under this id").
+			WithRemedy("use a new task_id, or send the same body to get the same task"))
+		return
+	}
+	c.Reply(Accepted{Version: c.Version(), State: r.State, Existed: true})
+}
+
+// late ignores what an older attempt, or an older owner, still says.
+func (t *Task) late(*context) {}
+
+func (t *Task) expired(c *context, now time.Time) bool {
+	r := c.State()
+	if d := r.Spec.Deadline; d == nil || d.After(now) {
+		return false
+	}
+	err := fault.New(fault.Timeout, "task", c.ID(), "the deadline %v passed", r.Spec.Deadline.UTC().Format(time.RFC3339))
+	c.Commit(Fact{Event: Expired, At: now, Attempt: r.Attempt, Error: FailureOf(err)})
+	if _, claim := c.Message().(*Claim); claim {
+		c.ReplyWith(func(Record) any { return nil })
+	}
+	return true
+}
+
+func (t *Task) lost(c *context, m *Lost) {
+	r := c.State()
+	now := c.Now()
+	if t.expired(c, now) {
+		return
+	}
+	kind := fault.KindOf(m.Err)
+	if again, wait := t.policy.verdict(&r, kind, m.RetryAfter); again {
+		e := AttemptFailed
+		if m.Dropped {
+			e = LeaseLost
+		}
+		c.Commit(Fact{Event: e, At: now, Attempt: r.Attempt, Error: FailureOf(m.Err), Until: now.Add(wait)})
+		return
+	}
+	f := FailureOf(m.Err)
+	if kind.Retryable() {
+		f.Remedy = "the attempts are used up: see the task's attempts, raise retry.attempts, and submit it under a new id"
+	}
+	c.Commit(Fact{Event: Refused, At: now, Attempt: r.Attempt, Error: f})
+}
+
+// runningTooLong runs on a lease or deadline that is due, and on a new owner's
+// first look: an attempt under an older epoch cannot answer any more.
+func (t *Task) runningTooLong(c *context) {
+	r, now := c.State(), c.Now()
+	switch {
+	case t.expired(c, now):
+	case r.Epoch != c.Epoch() && r.Moves < t.policy.MovesMax:
+		c.Commit(Fact{Event: OwnerMoved, At: now, Attempt: r.Attempt, Reason: "the shard's owner changed"})
+	case r.Epoch != c.Epoch() || !r.Lease.After(now):
+		t.lost(c, &Lost{Attempt: r.Attempt, Epoch: r.Epoch, Dropped: true,
+			Err: fault.New(fault.Timeout, "task", c.ID(), "no word from engine %s within the lease", r.engine())})
+	default:
+		c.Alarm(r.Lease)
+	}
+}
+
+func (r *Record) engine() string {
+	if n := len(r.Attempts); n > 0 {
+		return r.Attempts[n-1].Engine
+	}
+	return ""
+}
+
+// enter runs after a commit is durable, and once after recovery.
+func (t *Task) enter(c *context) {
+	r := c.State()
+	switch {
+	case r.State == Running:
+		c.Alarm(r.Lease)
+	case r.State.Final():
+		c.Alarm(time.Time{})
+		if !c.Recovered() && r.CallbackTries == 0 {
+			t.call(c)
+		}
+	default:
+		c.Alarm(time.Time{})
+	}
+}
+
+// call hands the callback over. The timer goes on asking until a try is journaled;
+// Callbacks knows which deliveries are under way.
+func (t *Task) call(c *context) {
+	r := c.State()
+	if r.Callback != CallbackWaiting || t.callbacks == nil || r.CallbackNext.After(c.Now()) {
+		return
+	}
+	t.callbacks.Deliver(c.ID(), r, r.CallbackTries+1)
+}
+
+// timer is the task's durable timer: what must happen even if nobody asks.
+func timer(r Record) time.Time {
+	switch {
+	case r.State.Final():
+		switch {
+		case r.Callback == CallbackWaiting && r.CallbackTries == 0:
+			return r.EndedAt.Add(callbackGrace)
+		case r.Callback == CallbackWaiting:
+			return r.CallbackNext
+		}
+	case r.Spec != nil && r.Spec.Deadline != nil:
+		return *r.Spec.Deadline
+	}
+	return time.Time{}
+}
+
+func record(r Record) any { return r }
+
+// Row format of a task's facts: a version byte, then a JSON array.
+const factsVersion = 1
+
+// EncodeFacts makes a journal row.
+func EncodeFacts(fs []Fact) ([]byte, error) {
+	b, err := json.Marshal(fs)
+	if err != nil {
+		return nil, err
+	}
+	return append([]byte{factsVersion}, b...), nil
+}
+
+// DecodeFacts reads a journal row. A version it does not know is Corrupt: a newer
+// program wrote it.
+func DecodeFacts(b []byte) (fs []Fact, err error) {
+	if len(b) == 0 || b[0] != factsVersion {
+		return nil, fault.New(fault.Corrupt, "task.decode", "", "row of an unknown version").WithRemedy("run the program version that wrote it, or a newer one")
+	}
+	if err := json.Unmarshal(b[1:], &fs); err != nil {
+		return nil, fault.New(fault.Corrupt, "task.decode", "", "%w", err)
+	}
+	return fs, nil
+}
