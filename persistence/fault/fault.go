@@ -32,11 +32,12 @@ const (
 	Timeout                 // no answer in time: the outcome is unknown
 	Corrupt                 // bytes on disk or on the wire fail their checksum
 	Refused                 // policy forbids it (an address, a path)
+	Malformed               // an engine's answer breaks its promised form; another try may not
 	numKinds
 )
 
 var kindNames = [numKinds]string{"unknown", "invalid", "not_found", "conflict", "fenced", "unavailable",
-	"overloaded", "no_space", "too_large", "timeout", "corrupt", "refused"}
+	"overloaded", "no_space", "too_large", "timeout", "corrupt", "refused", "malformed"}
 
 // String returns the stable, lower-case name used in logs, metrics and JSON.
 func (k Kind) String() string {
@@ -49,7 +50,7 @@ func (k Kind) String() string {
 // Retryable tells whether the same call may succeed later without any change.
 func (k Kind) Retryable() bool {
 	switch k {
-	case Fenced, Unavailable, Overloaded, NoSpace, Timeout:
+	case Fenced, Unavailable, Overloaded, NoSpace, Timeout, Malformed:
 		return true
 	}
 	return false
