@@ -1,0 +1,48 @@
+# How glm-worker is compiled. The top Makefile includes this file; it works alone too: make -f cmd/glm-worker/build.mk
+#
+# The C++ compiler runs on llama.cpp only once per set of flags: Go's build cache keeps the objects (52 MB). So build and
+# test must use the same flags, and they do as long as both run with $(GLM_ENV).
+
+# What this machine's processor can run. GLM_MARCH=x86-64 builds for any; a v3 build on an older processor says so.
+GLM_CPU_FLAGS := $(shell grep -m1 '^flags' /proc/cpuinfo 2>/dev/null)
+GLM_NEEDS     := avx avx2 fma bmi1 bmi2 f16c movbe abm
+GLM_MARCH     ?= $(if $(filter $(words $(GLM_NEEDS)),$(words $(filter $(GLM_NEEDS),$(GLM_CPU_FLAGS)))),x86-64-v3,x86-64)
+
+# C++ of two jobs at a time: each takes up to 700 MB.
+GLM_JOBS ?= 2
+
+# $(call glm-env,LEVEL): the whole environment of a build or test of cmd/glm-worker/...
+# Plain go build gives SSE2 only, 5 to 10 times slower; the flags must go through the environment, because #cgo lines
+# here do not reach the packages of another module. -trimpath is part of the cache key, so it is in both.
+glm-env = CGO_ENABLED=1 CGO_CFLAGS="-O3 -march=$(1)" CGO_CXXFLAGS="-O3 -march=$(1)" GOFLAGS="$(strip $(GOFLAGS) -trimpath)"
+GLM_ENV = $(call glm-env,$(GLM_MARCH))
+
+# Everything a rebuild depends on; go build itself decides what is stale, so this is only to skip calling it.
+GLM_SOURCES := $(shell find cmd/glm-worker -name '*.go' -o -name '*.[ch]') go.mod go.sum
+
+bin/glm-worker: $(GLM_SOURCES) cmd/glm-worker/build.mk
+	@echo "glm-worker: building for $(GLM_MARCH); llama.cpp takes about 3 minutes the first time, then it is cached"
+	@mkdir -p bin
+	@$(GLM_ENV) go build -p $(GLM_JOBS) -ldflags '-s -w' -o $@ ./cmd/glm-worker
+
+# Both levels as single static files, for machines without libstdc++ or of unknown age.
+.PHONY: glm-release glm-test glm-race
+glm-release: bin/glm-worker-v3 bin/glm-worker-v1
+
+bin/glm-worker-v3: GLM_LEVEL = x86-64-v3
+bin/glm-worker-v1: GLM_LEVEL = x86-64
+bin/glm-worker-v3 bin/glm-worker-v1: $(GLM_SOURCES) cmd/glm-worker/build.mk
+	@echo "$(@F): building a static file for $(GLM_LEVEL); llama.cpp takes about 3 minutes the first time"
+	@mkdir -p bin
+	@$(call glm-env,$(GLM_LEVEL)) go build -p $(GLM_JOBS) -ldflags '-s -w -linkmode external -extldflags "-static"' \
+		-tags netgo,osusergo -o $@ ./cmd/glm-worker
+
+# The packages with no C++ in them, which the race detector may compile again; the others it would cost minutes.
+GLM_PURE := ./cmd/glm-worker/chat ./cmd/glm-worker/engine ./cmd/glm-worker/gguf ./cmd/glm-worker/grammar \
+	./cmd/glm-worker/openai ./cmd/glm-worker/sample
+
+glm-test:
+	@$(GLM_ENV) go test -p $(GLM_JOBS) ./cmd/glm-worker/...
+
+glm-race:
+	@go test -race -p $(GLM_JOBS) $(GLM_PURE)
