@@ -65,11 +65,12 @@ func (in *incarnation[S, E]) Receive(c actor.Context) {
 		in.rest(c)
 	case *actor.Restarting, *actor.Stopping:
 		in.abandon(fault.New(fault.Unavailable, "entity", in.key.String(), "it is being stopped"))
+		in.kind.note(Note{What: Stopped})
 	}
 }
 
 func (in *incarnation[S, E]) recover(c actor.Context) {
-	in.kind.note(Note{What: "activated"})
+	in.kind.note(Note{What: Activated})
 	in.state, in.seq, in.bad = in.kind.Load(in.o, in.key.ID)
 	if in.bad == nil && in.seq > 0 && in.kind.Enter != nil {
 		in.kind.Enter(&Context[S, E]{kind: in.kind, o: in.o, id: in.key.ID, state: in.state, seq: in.seq, clock: in.o.Now, recovered: true})
@@ -95,7 +96,7 @@ func (in *incarnation[S, E]) handle(c actor.Context, m *cluster.Envelope) {
 		if r := recover(); r != nil {
 			err := fault.New(fault.Unknown, "entity", in.key.String(), "crashed on %T: %v", m.Msg, r)
 			m.Answer(nil, err)
-			in.kind.note(Note{What: "crashed", Err: err})
+			in.kind.note(Note{What: Crashed, Err: err})
 			panic(r)
 		}
 	}()
@@ -103,7 +104,7 @@ func (in *incarnation[S, E]) handle(c actor.Context, m *cluster.Envelope) {
 	x := &Context[S, E]{kind: in.kind, o: in.o, id: in.key.ID, state: in.state, seq: in.seq, env: m, clock: in.o.Now}
 	in.kind.Behave(in.state)(x)
 	if x.refused != nil {
-		in.kind.note(Note{What: "refused", Err: x.refused})
+		in.kind.note(Note{What: Rejected, Err: x.refused})
 		m.Answer(nil, x.refused)
 		return
 	}
@@ -113,7 +114,7 @@ func (in *incarnation[S, E]) handle(c actor.Context, m *cluster.Envelope) {
 	}
 	next, w, err := in.kind.write(in.key, in.state, in.seq, x.events)
 	if err != nil {
-		in.kind.note(Note{What: "refused", Err: err})
+		in.kind.note(Note{What: Rejected, Err: err})
 		m.Answer(nil, fmt.Errorf("entity.commit: %w", err))
 		return
 	}
@@ -130,7 +131,7 @@ func (in *incarnation[S, E]) committed(c actor.Context, m *durable) {
 	defer func() {
 		if r := recover(); r != nil { // Enter crashed: the commit stands, its sender may ask again
 			x.env.Answer(nil, fault.New(fault.Unavailable, "entity", in.key.String(), "crashed after its commit: %v", r))
-			in.kind.note(Note{What: "crashed"})
+			in.kind.note(Note{What: Crashed})
 			panic(r)
 		}
 	}()
@@ -139,15 +140,15 @@ func (in *incarnation[S, E]) committed(c actor.Context, m *durable) {
 			// Another incarnation wrote first. The sender may try again on the replayed state.
 			m.err = &fault.Error{Op: "entity.commit", Key: in.key.String(), Kind: fault.Unavailable, Err: m.err}
 		}
-		in.kind.note(Note{What: "refused", Err: m.err})
+		in.kind.note(Note{What: Rejected, Err: m.err})
 		x.env.Answer(nil, m.err)
 		in.abandon(m.err)
 		in.bad = m.err
 		in.sleep(c)
 		return
 	}
-	in.kind.note(Note{What: "committed", Took: in.o.Now().Sub(in.began)})
 	in.state, in.seq = in.next, m.out.Seq
+	in.kind.note(Note{What: Committed, Took: in.o.Now().Sub(in.began), State: in.state})
 	x.state, x.seq, x.events = in.state, in.seq, nil
 	if in.kind.Enter != nil {
 		in.kind.Enter(x)
@@ -193,7 +194,6 @@ func (in *incarnation[S, E]) sleep(c actor.Context) {
 		return
 	}
 	in.asleep = true
-	in.kind.note(Note{What: "passivated"})
 	c.Request(c.Parent(), &cluster.Passivate{Key: in.key, Seen: *in.seen})
 }
 

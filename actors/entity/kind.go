@@ -44,10 +44,22 @@ type Wake = cluster.Wake
 
 // Note tells what an entity did, for metrics.
 type Note struct {
-	What string        // "activated", "passivated", "committed", "refused", "crashed"
-	Took time.Duration // of a commit, from Commit to durable
-	Err  error
+	What  What
+	Took  time.Duration // Committed: from the message to durable
+	State any           // Committed: the S that it led to
+	Err   error         // Refused, Crashed
 }
+
+// What an entity did.
+type What string
+
+const (
+	Activated What = "activated" // an incarnation woke up
+	Stopped   What = "stopped"   // it went to sleep or was stopped; one for each Activated
+	Committed What = "committed"
+	Rejected  What = "rejected" // a message was refused, or a commit failed
+	Crashed   What = "crashed"
+)
 
 func (k *Kind[S, E]) encode(es []E) ([]byte, error) {
 	if k.EncodeEvents != nil {

@@ -71,6 +71,19 @@ func (q *Queue) feedLocked(k ReadyKey) *feed {
 	return f
 }
 
+// Announce notifies of every queue that may have something.
+func (q *Queue) Announce() {
+	q.mu.Lock()
+	models := map[string]bool{}
+	for name := range q.feeds {
+		models[name.Model] = true
+	}
+	q.mu.Unlock()
+	for m := range models {
+		q.notify(q, m, q.o.Now())
+	}
+}
+
 // Open looks for what waited before this owner, and wakes tasks that ran under
 // an older epoch: their attempts cannot be recorded any more.
 func (q *Queue) Open() error {
@@ -84,8 +97,8 @@ func (q *Queue) Open() error {
 		q.mu.Lock()
 		q.feedLocked(ReadyKey{Model: name.Model, Priority: name.Priority})
 		q.mu.Unlock()
-		q.notify(q, name.Model, q.o.Now())
 	}
+	q.Announce()
 	return q.o.Scan(IndexRunning, nil, nil, func(id, _ []byte) bool {
 		q.o.Tell(&cluster.Envelope{Key: Key(string(id)), Msg: cluster.Wake{}})
 		return true

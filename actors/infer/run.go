@@ -1,0 +1,172 @@
+package infer
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"github.com/open-autoglm/autoglm/actors/meter"
+	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/persistence/fault"
+)
+
+// Data is what a data_url gave.
+type Data struct {
+	Text   string
+	SHA256 string // hex
+	Bytes  int64
+}
+
+// schemasMax bounds the compiled schemas kept; past it all are dropped at once.
+const schemasMax = 256
+
+// Runner turns one claimed work into an answer: it fetches the data, asks the
+// engine under the attempt's timeout, and checks the promised form. It is safe for
+// many goroutines.
+type Runner struct {
+	Fetch   func(ctx context.Context, url string) (Data, error)
+	Compose func(prompt string, d Data) string // puts data into a prompt
+	Learn   func(model string, ms []Message, promptTokens int)
+	Meter   *meter.Meter
+	Now     func() time.Time
+
+	mu      sync.Mutex
+	schemas map[string]*jsonschema.Schema // by response_format
+}
+
+// Do runs one attempt. The error carries a fault.Kind; its message names the remedy
+// where there is one.
+func (r *Runner) Do(ctx context.Context, e Engine, w *task.Work) (task.Answer, error) {
+	spec := w.Record.Spec
+	started := r.Now()
+	// After a wait for a slot there may not be the full timeout left: the answer has to
+	// reach the task before its lease ends.
+	until := started.Add(w.Timeout)
+	if w.Lease.Before(until) {
+		until = w.Lease
+	}
+	ctx, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
+	r.Meter.Observe(meter.PhaseQueue, started.Sub(w.Record.NotBefore))
+
+	a := task.Answer{}
+	ms := messages(w.Record.Conversation())
+	if spec.DataURL != "" {
+		d, err := r.Fetch(ctx, spec.DataURL)
+		if err != nil {
+			return a, fmt.Errorf("data_url: %w", err)
+		}
+		r.Meter.Observe(meter.PhaseFetch, r.Now().Sub(started))
+		a.DataSHA256, a.DataBytes = d.SHA256, d.Bytes
+		i := firstQuestion(&w.Record)
+		ms[i].Content = r.Compose(ms[i].Content, d)
+	}
+	a.StartedAt = r.Now()
+	res, err := e.Do(ctx, &Request{
+		Model: w.Record.Model, Messages: ms, MaxTokens: spec.MaxTokens, Temperature: greedyUnlessAsked(spec), TopP: spec.TopP,
+		Seed: spec.Seed, Stop: spec.Stop, Format: spec.Format, Key: fmt.Sprintf("%s/%d", w.ID, w.Attempt),
+	})
+	if err != nil {
+		return a, fmt.Errorf("engine %s: %w", e.Name(), err)
+	}
+	a.EndedAt = r.Now()
+	r.Meter.Observe(meter.PhaseRun, a.EndedAt.Sub(a.StartedAt))
+	a.Text, a.FinishReason, a.Model, a.PromptTokens, a.OutputTokens = res.Text, res.FinishReason, res.Model, res.PromptTokens, res.OutputTokens
+	if r.Learn != nil {
+		r.Learn(w.Record.Model, ms, res.PromptTokens)
+	}
+	return a, r.check(spec.Format, res)
+}
+
+// greedyUnlessAsked makes 0 explicit: engines default to sampling, tasks to the same
+// answer each time.
+func greedyUnlessAsked(s *task.Spec) *float64 {
+	if s.Temperature != nil {
+		return s.Temperature
+	}
+	return new(float64)
+}
+
+func messages(ms []task.Message) []Message {
+	out := make([]Message, len(ms))
+	for i, m := range ms {
+		out[i] = Message(m)
+	}
+	return out
+}
+
+// firstQuestion is the index of the message that the data belongs to: the last user
+// message of the task as submitted, the same in every step.
+func firstQuestion(r *task.Record) int {
+	n := len(r.Spec.Messages)
+	if n == 0 {
+		if r.Spec.System != "" {
+			return 1
+		}
+		return 0
+	}
+	for i := n - 1; i > 0; i-- {
+		if r.Spec.Messages[i].Role == "user" {
+			return i
+		}
+	}
+	return 0
+}
+
+// check holds an answer against the promised form. An engine that cannot keep to a
+// form may do so at another try, so the kind is Malformed, which is retried.
+func (r *Runner) check(format json.RawMessage, res *Response) error {
+	if len(format) == 0 {
+		return nil
+	}
+	schema, object, err := r.schema(format)
+	if err != nil || schema == nil && !object {
+		return err
+	}
+	bad := func(err error) error {
+		f := fault.New(fault.Malformed, "infer.check", "", "the answer does not keep to response_format: %w", err)
+		if res.FinishReason == "length" {
+			return f.WithRemedy("it was cut off: raise max_tokens")
+		}
+		return f.WithRemedy("use an engine with structured output, or a simpler schema")
+	}
+	doc, err := jsonschema.UnmarshalJSON(strings.NewReader(res.Text))
+	if err != nil {
+		return bad(err)
+	}
+	if schema == nil {
+		if _, ok := doc.(map[string]any); !ok {
+			return bad(fmt.Errorf("it is no JSON object"))
+		}
+		return nil
+	}
+	if err := schema.Validate(doc); err != nil {
+		return bad(err)
+	}
+	return nil
+}
+
+func (r *Runner) schema(format json.RawMessage) (s *jsonschema.Schema, object bool, err error) {
+	r.mu.Lock()
+	s, ok := r.schemas[string(format)]
+	r.mu.Unlock()
+	if ok && s != nil {
+		return s, false, nil
+	}
+	f, s, err := task.CompileFormat(format)
+	if err != nil || s == nil {
+		return nil, f.Type == "json_object", err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.schemas == nil || len(r.schemas) >= schemasMax {
+		r.schemas = map[string]*jsonschema.Schema{}
+	}
+	r.schemas[string(format)] = s
+	return s, false, nil
+}

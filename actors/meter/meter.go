@@ -1,0 +1,75 @@
+// Package meter is the actors' Prometheus metrics: one place for their names,
+// labels and buckets. Names follow the Prometheus conventions: base units, _total for
+// counters. What can be read off the journal exactly (tasks by state, queue depth)
+// is not counted here but collected by package node.
+package meter
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Phases of a task's life, for the phase histogram.
+const (
+	PhaseQueue    = "queue"    // visible → claimed
+	PhaseRun      = "run"      // request sent → answered
+	PhaseFetch    = "fetch"    // data_url
+	PhaseTotal    = "total"    // submitted → final
+	PhaseCallback = "callback" // final → acknowledged
+)
+
+// Meter holds the metrics. Make one with New.
+type Meter struct {
+	Attempts    *prometheus.CounterVec   // engine, outcome: answered or a fault kind
+	Finished    *prometheus.CounterVec   // outcome: completed, failed, cancelled
+	Callbacks   *prometheus.CounterVec   // outcome: delivered, failed, gave_up
+	Tokens      *prometheus.CounterVec   // engine, direction: prompt, output
+	BatchSize   prometheus.Histogram     // works
+	Batches     *prometheus.CounterVec   // cause
+	InFlight    *prometheus.GaugeVec     // engine
+	Limit       *prometheus.GaugeVec     // engine
+	Phase       *prometheus.HistogramVec // phase, seconds
+	Commit      prometheus.Histogram     // seconds of one group append
+	CommitGroup prometheus.Histogram     // writes of one group append
+	Actors      *prometheus.GaugeVec     // kind
+	Entity      *prometheus.CounterVec   // kind, event: activated, passivated, committed, refused, crashed
+	Late        prometheus.Counter       // answers that came after their attempt was given up
+}
+
+// New makes the metrics and registers them.
+func New(r prometheus.Registerer) *Meter {
+	seconds := prometheus.ExponentialBuckets(0.0005, 2, 22) // 0.5 ms to 17 min
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "autoglm_" + name, Help: help}, labels)
+	}
+	gauge := func(name, help string, labels ...string) *prometheus.GaugeVec {
+		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "autoglm_" + name, Help: help}, labels)
+	}
+	histogram := func(name, help string, buckets []float64) prometheus.Histogram {
+		return prometheus.NewHistogram(prometheus.HistogramOpts{Name: "autoglm_" + name, Help: help, Buckets: buckets})
+	}
+	m := &Meter{
+		Attempts:    counter("attempts_total", "Attempts that ended, by engine and outcome.", "engine", "outcome"),
+		Finished:    counter("tasks_finished_total", "Tasks that became final on this node, by outcome.", "outcome"),
+		Callbacks:   counter("callbacks_total", "Tries to call back, by outcome.", "outcome"),
+		Tokens:      counter("tokens_total", "Tokens as reported by engines.", "engine", "direction"),
+		BatchSize:   histogram("batch_size_tasks", "Tasks of one batch.", prometheus.ExponentialBuckets(1, 2, 10)),
+		Batches:     counter("batches_total", "Batches sent to engines, by what made them ripe.", "cause"),
+		InFlight:    gauge("inflight_requests", "Requests under way, by engine.", "engine"),
+		Limit:       gauge("engine_concurrency_limit", "Requests allowed at once, by engine.", "engine"),
+		Phase:       prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "autoglm_phase_duration_seconds", Help: "Time tasks spend in a phase.", Buckets: seconds}, []string{"phase"}),
+		Commit:      histogram("commit_duration_seconds", "From a group append's oldest write to durable.", prometheus.ExponentialBuckets(0.00025, 2, 16)),
+		CommitGroup: histogram("commit_group_writes", "Writes of one group append.", prometheus.ExponentialBuckets(1, 2, 13)),
+		Actors:      gauge("actors", "Actors awake, by kind.", "kind"),
+		Entity:      counter("entity_events_total", "What entities did, by kind and event.", "kind", "event"),
+		Late:        prometheus.NewCounter(prometheus.CounterOpts{Name: "autoglm_late_answers_total", Help: "Answers dropped because their attempt had been given up."}),
+	}
+	r.MustRegister(m.Attempts, m.Finished, m.Callbacks, m.Tokens, m.BatchSize, m.Batches, m.InFlight, m.Limit, m.Phase, m.Commit, m.CommitGroup, m.Actors, m.Entity, m.Late)
+	return m
+}
+
+// Observe adds one phase.
+func (m *Meter) Observe(phase string, d time.Duration) {
+	m.Phase.WithLabelValues(phase).Observe(max(0, d.Seconds()))
+}

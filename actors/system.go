@@ -1,0 +1,259 @@
+package actors
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/open-autoglm/autoglm/actors/batch"
+	"github.com/open-autoglm/autoglm/actors/entity"
+	"github.com/open-autoglm/autoglm/actors/infer"
+	"github.com/open-autoglm/autoglm/actors/meter"
+	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/cluster"
+	"github.com/open-autoglm/autoglm/persistence"
+)
+
+// Engine is one engine and how much it may be asked at once.
+type Engine struct {
+	infer.Engine
+	Concurrency int
+	Prefetch    int
+}
+
+// Options configure a System. Node, Store, Runner and Meter are needed.
+type Options struct {
+	Node      string // id, kept in each attempt
+	Store     persistence.Store
+	Engines   []Engine
+	Policy    task.Policy
+	Window    batch.Window
+	Callbacks func(*cluster.Router) task.Callbacks // nil: nothing calls back
+	Runner    *infer.Runner
+	Kinds     []cluster.Kind // a user's own, beside the task
+	Strategy  actor.SupervisorStrategy
+	Meter     *meter.Meter
+	Now       func() time.Time
+	Log       *slog.Logger
+}
+
+// System is the running actors of one node.
+type System struct {
+	Tasks  *entity.Kind[task.Record, task.Fact]
+	Router *cluster.Router
+	Shards *cluster.Shards
+
+	opt     Options
+	sys     *actor.ActorSystem
+	batcher *actor.PID
+	workers []*actor.PID
+	status  []*infer.Status
+
+	mu        sync.Mutex
+	queues    map[*cluster.Owner]*task.Queue
+	tokens    infer.Estimators
+	callbacks late
+}
+
+// late lets the task kind exist before the router that callbacks need.
+type late struct{ task.Callbacks }
+
+func (l *late) Deliver(id string, r task.Record, try int) {
+	if l.Callbacks != nil {
+		l.Callbacks.Deliver(id, r, try)
+	}
+}
+
+// Start builds the whole supervision tree. The shards open as the store gains their
+// lead; see Shards.Ready.
+func Start(o Options) (*System, error) {
+	s := &System{opt: o, queues: map[*cluster.Owner]*task.Queue{}, tokens: infer.Estimators{}}
+	s.sys = actor.NewActorSystem(actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return o.Log }))
+	root := s.sys.Root
+	if o.Strategy != nil {
+		root = root.WithGuardian(o.Strategy)
+	}
+	var err error
+	b, err := batch.New(o.Node, o.Window, s.estimate, s.resync, o.Now, o.Log)
+	if err != nil {
+		return nil, err
+	}
+	s.batcher = root.Spawn(b)
+	s.Tasks = task.NewKind(o.Policy, &s.callbacks, s.observe(task.KindName, s.finished))
+	s.Shards, err = cluster.NewShards(cluster.Options{
+		Store: o.Store, System: s.sys, Kinds: append([]cluster.Kind{s.Tasks.Register()}, o.Kinds...),
+		Strategy: o.Strategy, Now: o.Now, Log: o.Log,
+		Observers: s.opening, Opened: s.opened, Closed: s.closed,
+		Committed: func(n int, took time.Duration) {
+			o.Meter.Commit.Observe(took.Seconds())
+			o.Meter.CommitGroup.Observe(float64(n))
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.Router = s.Shards.Router()
+	if o.Callbacks != nil {
+		s.callbacks.Callbacks = o.Callbacks(s.Router)
+	}
+	o.Runner.Learn = s.learn
+	for _, e := range o.Engines {
+		st := infer.NewStatus(e.Name())
+		w, err := infer.NewWorker(infer.WorkerOptions{
+			Engine: e.Engine, Concurrency: e.Concurrency, Prefetch: e.Prefetch,
+			Batcher: s.batcher, Router: s.Router, Run: o.Runner, Status: st, Meter: o.Meter, Log: o.Log, Now: o.Now,
+		})
+		if err != nil {
+			return nil, fmt.Errorf("engine %s: %w", e.Name(), err)
+		}
+		pid := root.Spawn(w)
+		s.mu.Lock()
+		s.workers, s.status = append(s.workers, pid), append(s.status, st)
+		s.mu.Unlock()
+	}
+	return s, nil
+}
+
+// opening gives a shard that is about to open its queue.
+func (s *System) opening(o *cluster.Owner) map[string][]cluster.Observer {
+	q := task.NewQueue(o, func(q *task.Queue, model string, at time.Time) {
+		s.sys.Root.Send(s.batcher, &batch.Ready{Queue: q, Model: model, At: at})
+	})
+	s.mu.Lock()
+	s.queues[o] = q
+	s.mu.Unlock()
+	return map[string][]cluster.Observer{task.IndexReady: {q.Observe}}
+}
+
+func (s *System) opened(o *cluster.Owner) {
+	if err := s.queue(o).Open(); err != nil {
+		s.opt.Log.Error("a shard's queue cannot be read", "shard", o.Shard(), "err", err)
+	}
+}
+
+func (s *System) closed(o *cluster.Owner) {
+	s.sys.Root.Send(s.batcher, &batch.Closed{Queue: s.queue(o)})
+	s.mu.Lock()
+	delete(s.queues, o)
+	s.mu.Unlock()
+}
+
+func (s *System) queue(o *cluster.Owner) *task.Queue {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.queues[o]
+}
+
+// resync runs in a batcher that starts, maybe again.
+func (s *System) resync() {
+	s.mu.Lock()
+	qs := make([]*task.Queue, 0, len(s.queues))
+	for _, q := range s.queues {
+		qs = append(qs, q)
+	}
+	ws := slices.Clone(s.workers)
+	s.mu.Unlock()
+	for _, q := range qs {
+		q.Announce()
+	}
+	for _, w := range ws {
+		s.sys.Root.Send(w, infer.Resync{})
+	}
+}
+
+func (s *System) estimate(w *task.Work) int {
+	n := 0
+	for _, m := range w.Record.Conversation() {
+		n += infer.RoughTokens(m.Content) + 4
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.tokens[w.Record.Model].Estimate(n)
+}
+
+func (s *System) learn(model string, ms []infer.Message, promptTokens int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tokens.Observe(model, ms, promptTokens)
+}
+
+// observe counts what the entities of a kind do.
+func (s *System) observe(kind string, also func(entity.Note)) func(entity.Note) {
+	m := s.opt.Meter
+	activated, passivated := m.Entity.WithLabelValues(kind, "activated"), m.Entity.WithLabelValues(kind, "passivated")
+	committed, awake := m.Entity.WithLabelValues(kind, "committed"), m.Actors.WithLabelValues(kind)
+	return func(n entity.Note) {
+		switch n.What {
+		case entity.Activated:
+			activated.Inc()
+			awake.Inc()
+		case entity.Stopped:
+			passivated.Inc()
+			awake.Dec()
+		case entity.Committed:
+			committed.Inc()
+		default:
+			m.Entity.WithLabelValues(kind, string(n.What)).Inc()
+		}
+		if also != nil {
+			also(n)
+		}
+	}
+}
+
+// finished counts tasks as they become final.
+func (s *System) finished(n entity.Note) {
+	if n.What != entity.Committed {
+		return
+	}
+	if r, ok := n.State.(task.Record); ok && r.State.Final() && r.UpdatedAt.Equal(r.EndedAt) {
+		s.opt.Meter.Finished.WithLabelValues(r.State.String()).Inc()
+		s.opt.Meter.Observe(meter.PhaseTotal, r.EndedAt.Sub(r.CreatedAt))
+	}
+}
+
+// Engines returns the state of each engine.
+func (s *System) Engines() []infer.EngineState {
+	out := make([]infer.EngineState, len(s.status))
+	for i, st := range s.status {
+		out[i] = st.Get()
+	}
+	return out
+}
+
+// Busy returns how many requests are under way.
+func (s *System) Busy() (n int) {
+	for _, e := range s.Engines() {
+		n += e.InFlight
+	}
+	return n
+}
+
+// Drain stops claiming and waits until what runs has ended, or ctx ends.
+func (s *System) Drain(ctx context.Context) {
+	_ = s.sys.Root.StopFuture(s.batcher).Wait() // only a time-out, and then Stop ends it
+	t := time.NewTicker(10 * time.Millisecond)
+	defer t.Stop()
+	for s.Busy() > 0 {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+	}
+}
+
+// Stop ends all actors: engines first, then shards with their entities. What still
+// ran is taken over by the next owner without costing a try. It is safe to call twice.
+func (s *System) Stop() {
+	for _, w := range s.workers {
+		_ = s.sys.Root.StopFuture(w).Wait()
+	}
+	s.Shards.Stop()
+	s.sys.Shutdown()
+}

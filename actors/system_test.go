@@ -1,0 +1,117 @@
+package actors_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+
+	"github.com/open-autoglm/autoglm/actors"
+	"github.com/open-autoglm/autoglm/actors/batch"
+	"github.com/open-autoglm/autoglm/actors/infer"
+	"github.com/open-autoglm/autoglm/actors/meter"
+	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/persistence"
+	"github.com/open-autoglm/autoglm/persistence/persisttest"
+)
+
+func start(t testing.TB, store persistence.Store, engines ...actors.Engine) *actors.System {
+	t.Helper()
+	m := meter.New(prometheus.NewRegistry())
+	policy := task.DefaultPolicy(rand.Float64)
+	policy.BackoffMin, policy.BackoffMax = 5*time.Millisecond, 20*time.Millisecond
+	sys, err := actors.Start(actors.Options{
+		Node: "n1", Store: store, Engines: engines, Policy: policy, Window: batch.DefaultWindow(),
+		Runner: &infer.Runner{Meter: m, Now: time.Now}, Meter: m, Now: time.Now, Log: slog.New(slog.DiscardHandler),
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { sys.Stop(); require.NoError(t, store.Close()) })
+	select {
+	case <-sys.Shards.Ready():
+	case <-time.After(20 * time.Second):
+		t.Fatal("shards are not ready")
+	}
+	return sys
+}
+
+func submit(t testing.TB, sys *actors.System, spec *task.Spec) {
+	t.Helper()
+	_, w, err := sys.Tasks.First(spec.ID, &task.Submit{Spec: spec, Model: "m"}, time.Now)
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	require.NoError(t, sys.Router.Create(ctx, []persistence.Write{w})[0])
+}
+
+// await waits until the task is final.
+func await(t testing.TB, sys *actors.System, id string) task.Record {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	o, err := sys.Router.OwnerOf(ctx, task.Key(id))
+	require.NoError(t, err)
+	changed, stop := o.Watch(task.Key(id))
+	defer stop()
+	for {
+		r, _, err := sys.Tasks.Load(o, id)
+		require.NoError(t, err)
+		if r.State.Final() {
+			return r
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			t.Fatalf("task %s is still %v: %+v", id, r.State, r)
+		}
+	}
+}
+
+func TestTasksAreAnswered(t *testing.T) {
+	sys := start(t, persisttest.NewStore(4), actors.Engine{Engine: infer.NewEcho(infer.EchoOptions{}), Concurrency: 32, Prefetch: 8})
+	const n = 2000
+	for i := range n {
+		submit(t, sys, &task.Spec{ID: fmt.Sprintf("t%d", i), Prompt: fmt.Sprintf("say %d", i)})
+	}
+	for i := range n {
+		r := await(t, sys, fmt.Sprintf("t%d", i))
+		require.Equal(t, task.Completed, r.State)
+		require.Equal(t, fmt.Sprintf("say %d", i), r.Text())
+		require.EqualValues(t, 3, r.Version, "submitted, claimed, answered")
+	}
+}
+
+func TestFailingAttemptsAreRetriedThenGivenUp(t *testing.T) {
+	sys := start(t, persisttest.NewStore(2), actors.Engine{Engine: infer.NewEcho(infer.EchoOptions{Directives: true}), Concurrency: 4, Prefetch: 2})
+	submit(t, sys, &task.Spec{ID: "twice", Prompt: "#echo fail=2 kind=timeout\nhello"})
+	submit(t, sys, &task.Spec{ID: "always", Prompt: "#echo fail=always kind=timeout\nhello"})
+	submit(t, sys, &task.Spec{ID: "refused", Prompt: "#echo fail=always kind=invalid\nhello"})
+
+	r := await(t, sys, "twice")
+	require.Equal(t, task.Completed, r.State)
+	require.Equal(t, "hello", r.Text())
+	require.EqualValues(t, 3, r.Attempt)
+
+	r = await(t, sys, "always")
+	require.Equal(t, task.Failed, r.State)
+	require.EqualValues(t, 4, r.Attempt, "the policy's attempts")
+	require.Equal(t, "timeout", r.Error.Kind)
+
+	r = await(t, sys, "refused")
+	require.Equal(t, task.Failed, r.State)
+	require.EqualValues(t, 1, r.Attempt, "an invalid request fails at once")
+}
+
+func TestStepsSeeTheAnswersBefore(t *testing.T) {
+	sys := start(t, persisttest.NewStore(2), actors.Engine{Engine: infer.NewEcho(infer.EchoOptions{}), Concurrency: 4})
+	submit(t, sys, &task.Spec{ID: "steps", Prompt: "one", Steps: []string{"two", "three"}})
+	r := await(t, sys, "steps")
+	require.Equal(t, task.Completed, r.State)
+	require.Len(t, r.Answers, 3)
+	require.Equal(t, "three", r.Text())
+	require.Len(t, r.Conversation(), 6)
+}
