@@ -2,24 +2,34 @@ package persistence
 
 import "github.com/open-autoglm/autoglm/persistence/fault"
 
-// CountersMax is how many counters a shard may hold that are not zero.
-const CountersMax = 4096
+const (
+	bodyMax = 256 << 10 // bytes of Data or Snapshot.State kept in its row; more is stored in pieces
+	rowCost = 96        // bytes a row costs beside its content: a node of Badger's skip list
+)
 
-// writeOverhead bounds what the log encoding adds to the bytes of one Write.
-const writeOverhead = 64
-
-// Size returns the bytes of w that count against WriteMax and AppendMax.
+// Size returns the bytes of w that count against WriteMax and AppendMax: its content and
+// what every row costs beside it.
 func (w *Write) Size() int {
-	n := writeOverhead + len(w.Key.Kind) + len(w.Key.ID) + len(w.Data)
+	n := w.inline() + len(w.Data)
+	if w.Snap != nil {
+		n += len(w.Snap.State)
+	}
+	return n
+}
+
+// inline returns Size without the two bodies.
+func (w *Write) inline() int {
+	key := len(w.Key.Kind) + len(w.Key.ID) + rowCost
+	n := key
+	if w.Snap != nil {
+		n += key
+	}
 	for i := range w.Index {
 		x := &w.Index[i]
-		n += len(x.Name) + len(x.Key) + len(x.Value) + 16
+		n += len(x.Name) + len(x.Key) + len(x.Value) + rowCost
 	}
 	for i := range w.Count {
-		n += len(w.Count[i].Name) + 16
-	}
-	if w.Snap != nil {
-		n += len(w.Snap.State) + 8
+		n += len(w.Count[i].Name) + rowCost
 	}
 	return n
 }
@@ -52,6 +62,9 @@ func (w *Write) Check() error {
 	}
 	if n := w.Size(); n > WriteMax {
 		return fault.New(fault.TooLarge, op, w.Key.String(), "%d bytes are more than WriteMax (%d)", n, WriteMax)
+	}
+	if n := w.inline(); n > AppendMax/2 {
+		return fault.New(fault.TooLarge, op, w.Key.String(), "%d bytes of index rows and counters are more than half of AppendMax (%d)", n, AppendMax)
 	}
 	return nil
 }

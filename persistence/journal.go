@@ -7,12 +7,17 @@ import (
 
 // Limits of one Write and of one Append call. They keep a proposal well below
 // Raft's entry limit and a Badger transaction below 15 % of its memtable.
+//
+// A large Data or Snapshot.State (over 256 KiB) is stored in pieces, in front of the transaction
+// that makes it visible. So one Write may be larger than what several may
+// weigh together: a Write over AppendMax travels alone.
 const (
-	KeyMax      = 512     // bytes of kind, id, or an index name; an index key may have 1024
+	KeyMax      = 512     // bytes of kind, id, or a name; an index key may have more
 	IndexKeyMax = 1024    // bytes
-	WriteMax    = 8 << 20 // bytes of one Write with all its events, index rows and snapshot
-	AppendMax   = 8 << 20 // bytes of all Writes of one Append: one proposal
+	WriteMax    = 8 << 20 // bytes of one Write with all its events, index rows and snapshot; see Write.Size
+	AppendMax   = 2 << 20 // bytes of all Writes of one Append with more than one: one proposal
 	AppendCount = 4096    // Writes of one Append
+	CountersMax = 4096    // counters of a shard that are not zero
 )
 
 // Key names one journal: the kind of a persistent actor and its id.

@@ -1,0 +1,225 @@
+package persistence
+
+import (
+	"bytes"
+	"encoding/binary"
+
+	"github.com/cespare/xxhash/v2"
+	"github.com/dgraph-io/badger/v4"
+)
+
+// write applies one write to the batch, or says why not; seq is the journal's last
+// sequence after it.
+//
+// Where a journal stands is known from heads, or from at most three point reads: rows
+// first..last exist without a gap, so when row n exists and n+1 does not, n is the last.
+func (s *stateMachine) write(w *wireWrite) (code byte, seq uint64, err error) {
+	journal := journalKey(s.prefix, w.kind, w.id)
+	hash := xxhash.Sum64(w.raw)
+	next := w.after + 1
+
+	known, ok := s.heads.get(journal)
+	var snap snapRow
+	if !ok || known.seq != w.after || w.hasSnap {
+		r := rows{sm: s, view: s.db.view()}
+		defer r.view.close()
+		if ok && known.flush == s.flushes {
+			r.batch = &s.batch // written since the last flush: the batch knows better
+		}
+		if snap, err = r.snapshot(journal); err != nil {
+			return 0, 0, err
+		}
+		if !ok || known.seq != w.after {
+			fits, dup, err := r.compare(journal, snap, next, hash)
+			if err != nil {
+				return 0, 0, err
+			}
+			if !fits {
+				if !ok {
+					known = head{seq: r.last(journal, snap), flush: s.flushes - 1}
+					s.heads.put(journal, known)
+				}
+				if dup {
+					return codeDup, known.seq, nil
+				}
+				return codeConflict, known.seq, nil
+			}
+		}
+	}
+	if !s.countersFit(w.count) {
+		return codeCounters, w.after, nil
+	}
+	if err := s.put(w, journal, hash, snap); err != nil {
+		return 0, 0, err
+	}
+	s.heads.put(journal, head{seq: next, flush: s.flushes})
+	return codeOK, next, nil
+}
+
+// rows reads one journal as of the newest write: the batch, where one is set, then the
+// database.
+type rows struct {
+	sm    *stateMachine
+	view  view
+	batch *batch
+}
+
+func (r rows) get(key []byte, f func([]byte) error) (bool, error) {
+	if r.batch != nil {
+		if value, found := r.batch.find(key); found {
+			return true, f(value)
+		}
+	}
+	return r.view.get(key, f)
+}
+
+// snapshot reads the snapshot's row; without one, rows start at 1.
+func (r rows) snapshot(journal []byte) (snapRow, error) {
+	x := snapRow{first: 1}
+	_, err := r.get(snapKey(journal), func(b []byte) error {
+		if !x.decode(b) {
+			return r.sm.damaged("snapshot row")
+		}
+		x.data = nil // lent
+		return nil
+	})
+	return x, err
+}
+
+// compare tells whether row next is the one to come, and if not, whether the write with
+// this hash made it.
+func (r rows) compare(journal []byte, snap snapRow, next, hash uint64) (fits, dup bool, err error) {
+	if next < snap.first {
+		return false, next == snap.seq && snap.hash == hash, nil
+	}
+	exists, err := r.get(rowKey(journal, next), func(b []byte) error {
+		var x body
+		if !x.decode(b) {
+			return r.sm.damaged("row")
+		}
+		dup = x.hash == hash
+		return nil
+	})
+	if err != nil || exists {
+		return false, dup, err
+	}
+	if next == snap.first { // no rows at all
+		return true, false, nil
+	}
+	fits, err = r.get(rowKey(journal, next-1), func([]byte) error { return nil })
+	return fits, false, err
+}
+
+// last seeks the last row of a journal that the batch does not touch.
+func (r rows) last(journal []byte, snap snapRow) uint64 {
+	prefix := append(bytes.Clone(journal), slotRow)
+	it := r.view.NewIterator(badger.IteratorOptions{Prefix: prefix, Reverse: true})
+	defer it.Close()
+	it.Seek(append(prefix, 0xff))
+	if !it.Valid() {
+		return snap.first - 1
+	}
+	key := it.Item().Key()
+	return max(binary.BigEndian.Uint64(key[len(key)-8:]), snap.first-1)
+}
+
+// countersFit keeps the shard within CountersMax.
+func (s *stateMachine) countersFit(cs []wireCount) bool {
+	fresh := 0
+	for i := range cs {
+		if _, ok := s.counter(cs[i].name); !ok {
+			fresh++ // a name twice counts twice: settled below
+		}
+	}
+	if fresh == 0 || len(s.counters)+len(s.dirty)+fresh <= CountersMax {
+		return true
+	}
+	live := map[string]bool{}
+	for k := range s.counters {
+		live[k] = true
+	}
+	for k, n := range s.dirty {
+		if n == 0 {
+			delete(live, k)
+		} else {
+			live[k] = true
+		}
+	}
+	for i := range cs {
+		if cs[i].delta != 0 {
+			live[string(cs[i].name)] = true
+		}
+	}
+	return len(live) <= CountersMax
+}
+
+// counter returns the value with the batch's changes; ok is false when it is zero.
+func (s *stateMachine) counter(name []byte) (n int64, ok bool) {
+	if n, ok = s.dirty[string(name)]; ok {
+		return n, n != 0
+	}
+	n, ok = s.counters[string(name)] // only Update changes the map, and this is Update
+	return n, ok
+}
+
+// put adds the rows of an accepted write to the batch.
+func (s *stateMachine) put(w *wireWrite, journal []byte, hash uint64, snap snapRow) error {
+	seq := w.after + 1
+	if !w.truncate {
+		row, err := s.body(journal, slotRowPiece, seq, hash, w.data)
+		if err != nil {
+			return err
+		}
+		s.batch.set(rowKey(journal, seq), row.encode(make([]byte, 0, len(row.data)+10)))
+	}
+	if w.hasSnap {
+		state, err := s.body(journal, slotSnapPiece, seq, hash, w.snap)
+		if err != nil {
+			return err
+		}
+		gone := cleanup{journal: journal, first: 1, snapSeq: snap.seq, snapPieces: snap.pieces}
+		x := snapRow{seq: seq, first: snap.first, body: state}
+		if w.truncate {
+			x.first = seq + 1
+			gone.first, gone.last = snap.first, w.after
+		}
+		if gone.first <= gone.last || gone.snapPieces > 0 {
+			s.cleanup = append(s.cleanup, gone)
+		}
+		s.batch.set(snapKey(journal), x.encode(make([]byte, 0, len(state.data)+26)))
+	}
+	for i := range w.index {
+		if x := &w.index[i]; x.del {
+			s.batch.delete(indexKey(s.prefix, x.name, x.key))
+		} else {
+			s.batch.set(indexKey(s.prefix, x.name, x.key), bytes.Clone(x.value))
+		}
+	}
+	for i := range w.count {
+		n, _ := s.counter(w.count[i].name)
+		s.dirty[string(w.count[i].name)] = n + w.count[i].delta
+	}
+	return nil
+}
+
+// body makes the value of a row. Data over bodyMax goes to disk in pieces at once: nothing
+// refers to them before the row does, and a replay writes the same ones again.
+func (s *stateMachine) body(journal []byte, slot byte, seq, hash uint64, data []byte) (body, error) {
+	if len(data) <= bodyMax {
+		return body{hash: hash, data: data}, nil
+	}
+	var b batch
+	parts := 0
+	for ; len(data) > 0; parts++ {
+		piece := data[:min(len(data), bodyMax)]
+		data = data[len(piece):]
+		if b.size+len(piece) > txnBytes-txnBytes/64 {
+			if err := s.db.commit(&b); err != nil {
+				return body{}, err
+			}
+			b.reset()
+		}
+		b.set(pieceKey(journal, slot, seq, parts), piece)
+	}
+	return body{hash: hash, pieces: parts}, s.db.commit(&b)
+}

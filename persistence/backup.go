@@ -1,0 +1,5 @@
+package persistence
+
+import "context"
+
+func (s *store) Backup(ctx context.Context, dir string) error { return errClosed }

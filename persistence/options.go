@@ -1,0 +1,90 @@
+package persistence
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/open-autoglm/autoglm/persistence/fault"
+)
+
+// Options says where a node keeps its data and how much it may use for that. Zero
+// fields take the default named beside them.
+type Options struct {
+	Dir       string // data directory; made when it is missing
+	Shards    int    // fixed when the directory is created: 0 takes what it has, 16 for a new one
+	ReplicaID uint64 // this node's replica in every group; 1
+
+	// DiskReserve is how many bytes of the disk stay free: below it no journal
+	// is created, below half of it nothing is written at all. 512 MiB.
+	DiskReserve uint64
+
+	ApplyWorkers   int           // groups that apply at the same time; 16
+	InFlightCount  int           // Appends of one shard that wait for Raft; 1024
+	InFlightBytes  int           // bytes of all Appends that wait for Raft; 64 MiB
+	LogBytes       int           // Raft log bytes of one shard after which it is cut; 8 MiB
+	LogEntries     int           // Raft log entries of one shard after which it is cut; 20,000
+	MemTableBytes  int           // Badger's memtable; 16 MiB, not less
+	BlockCache     int           // bytes of Badger's block cache; 16 MiB
+	Heads          int           // last sequences remembered per node; 65,536
+	OpenTimeout    time.Duration // how long Open waits for the shards to lead; 30 s
+	AcquireTimeout time.Duration // one try of Acquire; 2 s
+
+	Logger *slog.Logger     // slog.Default()
+	Now    func() time.Time // time.Now; used for what is written for people, never for a decision
+}
+
+const (
+	shardsDefault = 16
+	shardsMax     = 1024
+	memTableMin   = 16 << 20 // 15 % of it hold one Append of AppendMax
+)
+
+func (o Options) withDefaults() (Options, error) {
+	def := func(p *int, v int) {
+		if *p == 0 {
+			*p = v
+		}
+	}
+	def(&o.ApplyWorkers, 16)
+	def(&o.InFlightCount, 1024)
+	def(&o.InFlightBytes, 64<<20)
+	def(&o.LogBytes, 8<<20)
+	def(&o.LogEntries, 20_000)
+	def(&o.MemTableBytes, memTableMin)
+	def(&o.BlockCache, 16<<20)
+	def(&o.Heads, 1<<16)
+	if o.ReplicaID == 0 {
+		o.ReplicaID = 1
+	}
+	if o.DiskReserve == 0 {
+		o.DiskReserve = 512 << 20
+	}
+	if o.OpenTimeout == 0 {
+		o.OpenTimeout = 30 * time.Second
+	}
+	if o.AcquireTimeout == 0 {
+		o.AcquireTimeout = 2 * time.Second
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	bad := func(format string, args ...any) error {
+		return fault.New(fault.Invalid, "store.open", o.Dir, format, args...)
+	}
+	switch {
+	case o.Dir == "":
+		return o, bad("no data directory is given")
+	case o.Shards < 0 || o.Shards > shardsMax:
+		return o, bad("%d shards: the bound is 1..%d", o.Shards, shardsMax)
+	case o.MemTableBytes < memTableMin:
+		return o, bad("MemTableBytes %d is below %d", o.MemTableBytes, memTableMin)
+	case o.InFlightBytes < 2*WriteMax:
+		return o, bad("InFlightBytes %d is below two of the largest writes (%d)", o.InFlightBytes, 2*WriteMax)
+	case min(o.ApplyWorkers, o.InFlightCount, o.LogBytes, o.LogEntries, o.BlockCache, o.Heads) < 1:
+		return o, bad("a limit is below 1")
+	}
+	return o, nil
+}

@@ -1,0 +1,324 @@
+package persistence
+
+import (
+	"encoding/binary"
+	"sync"
+	"sync/atomic"
+
+	"github.com/dgraph-io/badger/v4"
+	sm "github.com/lni/dragonboat/v4/statemachine"
+
+	"github.com/open-autoglm/autoglm/persistence/fault"
+)
+
+// stateMachine applies the commands of one shard to Badger. Its outcome depends on
+// the log alone: no clock, no randomness, no map order.
+//
+//	Raft entries ─► decode ─► epoch? ─► each write: sequence? ─► batch ─► committer
+//	                            └ Fenced       └ Conflict, Dup, Invalid
+//
+// The applied index moves in the same transaction as the data of its entry. When an entry
+// was applied but the answer is lost, its writer repeats it and gets Dup.
+type stateMachine struct {
+	shard int
+	db    *committer
+	grown func(shard int, bytes, applied uint64) // tells of log bytes applied; may be nil
+
+	// Owned by Update and its siblings, which dragonboat never runs side by side.
+	meta    meta
+	prefix  []byte
+	heads   heads
+	flushes uint64 // number of the batch being filled; the first is 1
+	writes  int    // in the batch; <= heads.size, so heads knows every journal it touches
+	batch   batch
+	dirty   map[string]int64 // counters moved by the batch, with their new value
+	cleanup []cleanup        // rows to delete once the batch is on disk
+	cmd     command
+
+	loading    sync.Mutex    // held while a generation is loaded or old ones are deleted
+	generation atomic.Uint32 // current one, for readers
+	epoch      atomic.Uint64 // newest applied, for Acquire
+	mu         sync.Mutex
+	counters   map[string]int64 // as of the last batch on disk
+}
+
+// cleanup is a range of rows and pieces that a snapshot made invisible.
+type cleanup struct {
+	journal     []byte
+	first, last uint64 // rows; none when first > last
+	snapSeq     uint64 // replaced snapshot, and
+	snapPieces  int    // how many pieces it has
+}
+
+// What an entry did, in the low byte of sm.Result.Value.
+const (
+	didNothing = iota // an entry without a command
+	didAppend         // all writes applied: no details
+	didMixed          // details in Data, see outcome codes
+	didFence          // the epoch was not the current one
+	didAcquire        // the epoch was raised
+)
+
+// Outcome codes in Data of didMixed: code byte and sequence for each write.
+const (
+	codeOK = iota
+	codeDup
+	codeConflict
+	codeCounters
+)
+
+func newStateMachine(shard int, db *committer, headsMax int, grown func(int, uint64, uint64)) *stateMachine {
+	return &stateMachine{shard: shard, db: db, grown: grown, heads: newHeads(headsMax),
+		flushes: 1, dirty: map[string]int64{}, counters: map[string]int64{}}
+}
+
+// Open reads the shard's state; Raft then replays what the log has after the returned
+// index.
+func (s *stateMachine) Open(<-chan struct{}) (uint64, error) { return s.meta.applied, s.load() }
+
+// load reads meta and counters of the current generation.
+func (s *stateMachine) load() error {
+	v := s.db.view()
+	defer v.close()
+	m, err := readMeta(v, s.shard)
+	if err != nil {
+		return err
+	}
+	counters := map[string]int64{}
+	prefix := append(dataPrefix(nil, s.shard, m.generation), spaceCounter)
+	it := v.NewIterator(badger.IteratorOptions{Prefix: prefix, PrefetchValues: true, PrefetchSize: 64})
+	defer it.Close()
+	for it.Rewind(); it.Valid(); it.Next() {
+		name := string(it.Item().Key()[len(prefix):])
+		if err := it.Item().Value(func(b []byte) error {
+			if len(b) != 8 {
+				return s.damaged("counter " + name)
+			}
+			counters[name] = int64(binary.BigEndian.Uint64(b))
+			return nil
+		}); err != nil {
+			return err
+		}
+	}
+	s.become(m, counters)
+	return nil
+}
+
+// become takes over a state that is on disk.
+func (s *stateMachine) become(m meta, counters map[string]int64) {
+	s.meta, s.prefix = m, dataPrefix(nil, s.shard, m.generation)
+	s.heads.clear()
+	s.generation.Store(m.generation)
+	s.epoch.Store(m.epoch)
+	s.mu.Lock()
+	s.counters = counters
+	s.mu.Unlock()
+}
+
+func readMeta(v view, shard int) (meta, error) {
+	m := meta{generation: 1}
+	_, err := v.get(metaKey(shard), func(b []byte) error {
+		if !m.decode(b) {
+			return damaged(shard, "meta row")
+		}
+		return nil
+	})
+	return m, err
+}
+
+func damaged(shard int, what string) error {
+	return fault.New(fault.Corrupt, "store.read", "", "shard %d: %s does not decode", shard, what).
+		WithRemedy(remedyCorrupt)
+}
+
+func (s *stateMachine) damaged(what string) error { return damaged(s.shard, what) }
+
+// Update applies entries. An error, of the disk or of damaged bytes, ends the process:
+// this replica can not go on.
+func (s *stateMachine) Update(entries []sm.Entry) ([]sm.Entry, error) {
+	bytes := uint64(0)
+	for i := range entries {
+		e := &entries[i]
+		bytes += uint64(len(e.Cmd)) + 64
+		if e.Index <= s.meta.applied {
+			return nil, fault.New(fault.Corrupt, "statemachine.update", "", "shard %d: entry %d comes after %d", s.shard, e.Index, s.meta.applied)
+		}
+		r, err := s.apply(e.Cmd)
+		if err != nil {
+			return nil, err
+		}
+		e.Result = r
+		s.meta.applied = e.Index
+	}
+	if err := s.flush(); err != nil {
+		return nil, err
+	}
+	if s.grown != nil {
+		s.grown(s.shard, bytes, s.meta.applied)
+	}
+	return entries, nil
+}
+
+func (s *stateMachine) apply(cmd []byte) (sm.Result, error) {
+	if len(cmd) == 0 {
+		return sm.Result{Value: didNothing}, nil
+	}
+	if err := s.cmd.decode(cmd); err != nil {
+		return sm.Result{}, err
+	}
+	if s.cmd.epoch != s.meta.epoch {
+		return sm.Result{Value: s.meta.epoch<<8 | didFence}, nil
+	}
+	if s.cmd.kind == kindAcquire {
+		s.meta.epoch++
+		return sm.Result{Value: s.meta.epoch<<8 | didAcquire}, nil
+	}
+	cost := 0
+	for i := range s.cmd.writes {
+		cost += s.cmd.writes[i].cost()
+	}
+	s.writes += len(s.cmd.writes)
+	if s.batch.size+cost > txnBytes-txnBytes/64 || s.batch.rows()+cost/rowCost > txnRows || s.writes > s.heads.size {
+		if err := s.flush(); err != nil { // with the applied index of the entry before
+			return sm.Result{}, err
+		}
+		s.writes = len(s.cmd.writes)
+	}
+	var mixed []byte
+	for i := range s.cmd.writes {
+		code, seq, err := s.write(&s.cmd.writes[i])
+		if err != nil {
+			return sm.Result{}, err
+		}
+		if code != codeOK && mixed == nil {
+			mixed = make([]byte, 0, len(s.cmd.writes)*4)
+			for j := range i {
+				mixed = binary.AppendUvarint(append(mixed, codeOK), s.cmd.writes[j].after+1)
+			}
+		}
+		if mixed != nil {
+			mixed = binary.AppendUvarint(append(mixed, code), seq)
+		}
+	}
+	if mixed != nil {
+		return sm.Result{Value: didMixed, Data: mixed}, nil
+	}
+	return sm.Result{Value: didAppend}, nil
+}
+
+// flush commits the batch together with the applied index and then deletes what it
+// made invisible.
+func (s *stateMachine) flush() error {
+	s.batch.set(metaKey(s.shard), s.meta.encode())
+	for name, n := range s.dirty { // rows of one transaction: their order means nothing
+		if k := counterKey(s.prefix, name); n == 0 {
+			s.batch.delete(k)
+		} else {
+			s.batch.set(k, binary.BigEndian.AppendUint64(nil, uint64(n)))
+		}
+	}
+	if err := s.db.commit(&s.batch); err != nil {
+		return err
+	}
+	s.batch.reset()
+	s.flushes++
+	s.writes = 0
+	s.epoch.Store(s.meta.epoch)
+	if len(s.dirty) > 0 {
+		s.mu.Lock()
+		for name, n := range s.dirty {
+			if n == 0 {
+				delete(s.counters, name)
+			} else {
+				s.counters[name] = n
+			}
+		}
+		s.mu.Unlock()
+		clear(s.dirty)
+	}
+	return s.clean()
+}
+
+// clean deletes invisible rows, in as many transactions as it takes. What a crash
+// leaves of them stays invisible.
+func (s *stateMachine) clean() error {
+	for _, x := range s.cleanup {
+		for seq := x.first; seq <= x.last; seq++ {
+			pieces, err := s.pieces(rowKey(x.journal, seq))
+			if err != nil {
+				return err
+			}
+			if err := s.drop(rowKey(x.journal, seq)); err != nil {
+				return err
+			}
+			for part := range pieces {
+				if err := s.drop(pieceKey(x.journal, slotRowPiece, seq, part)); err != nil {
+					return err
+				}
+			}
+		}
+		for part := range x.snapPieces {
+			if err := s.drop(pieceKey(x.journal, slotSnapPiece, x.snapSeq, part)); err != nil {
+				return err
+			}
+		}
+	}
+	s.cleanup = s.cleanup[:0]
+	return s.stage(0)
+}
+
+// pieces returns how many pieces the row has.
+func (s *stateMachine) pieces(row []byte) (n int, err error) {
+	v := s.db.view()
+	defer v.close()
+	_, err = v.get(row, func(b []byte) error {
+		var x body
+		if !x.decode(b) {
+			return s.damaged("row")
+		}
+		n = x.pieces
+		return nil
+	})
+	return n, err
+}
+
+func (s *stateMachine) drop(key []byte) error {
+	s.batch.delete(key)
+	if s.batch.rows() < txnRows/4 {
+		return nil
+	}
+	return s.stage(0)
+}
+
+// stage commits a batch of rows that nothing refers to (yet, or any more) when it has
+// more than limit bytes. The applied index does not move.
+func (s *stateMachine) stage(limit int) error {
+	if s.batch.size <= limit {
+		return nil
+	}
+	err := s.db.commit(&s.batch)
+	s.batch.reset()
+	return err
+}
+
+// Sync has nothing to do: every commit is synced.
+func (s *stateMachine) Sync() error { return nil }
+
+// Close leaves the database to the store.
+func (s *stateMachine) Close() error { return nil }
+
+// Lookup is not used: reads go to the database directly.
+func (s *stateMachine) Lookup(any) (any, error) { return nil, nil }
+
+// count returns a copy of the counters.
+func (s *stateMachine) count() map[string]int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := make(map[string]int64, len(s.counters))
+	for k, v := range s.counters {
+		m[k] = v
+	}
+	return m
+}
+
+var _ sm.IOnDiskStateMachine = (*stateMachine)(nil)
