@@ -100,7 +100,7 @@ func NewHTTP(o HTTPOptions) (*HTTP, error) {
 			return bad("engine URL %s: a socket needs three slashes and an absolute path", o.URL)
 		}
 		tr.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx, "unix", path) }
-		tr.IdleConnTimeout = 0 // glm-worker never closes an idle connection by itself
+		tr.IdleConnTimeout = time.Minute // glm-worker closes them after two
 		h.root, h.base = "http://localhost", "http://localhost/v1"
 		if o.Name == "" {
 			o.Name = path[strings.LastIndexByte(path, '/')+1:]
