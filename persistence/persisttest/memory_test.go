@@ -15,6 +15,10 @@ var (
 	_ persistence.Store   = (*Store)(nil)
 )
 
+func TestMemory(t *testing.T) {
+	Run(t, func(*testing.T) persistence.Journal { return NewMemory() })
+}
+
 func TestMemoryHooks(t *testing.T) {
 	m := NewMemory()
 	refused := fault.New(fault.NoSpace, "test", "", "full")
