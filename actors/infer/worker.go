@@ -16,9 +16,9 @@ import (
 )
 
 const (
-	unackedMax   = 4096            // answers on their way to their tasks; beyond: no more credit
-	modelsEvery  = 5 * time.Second // an engine whose models are not known is asked this often
-	modelsFresh  = time.Minute     // a known list is asked for again after this
+	unackedMax   = 4096                   // answers on their way to their tasks; beyond: no more credit
+	modelsEvery  = 500 * time.Millisecond // an engine whose models are not known is asked this often
+	modelsFresh  = time.Minute            // a known list is asked for again after this
 	modelsWithin = 3 * time.Second
 )
 
@@ -132,9 +132,9 @@ func (w *Worker) ran(m ran) {
 	case m.kind == fault.Overloaded:
 		w.limit = w.limit.Overloaded(w.Now(), m.again)
 		w.Status.set(func(s *EngineState) { s.Reason = "overloaded: its limit was lowered" })
-	case m.kind == fault.Unavailable || m.kind == fault.Timeout:
+	case m.kind == fault.Unavailable:
 		w.Status.set(func(s *EngineState) { s.Healthy, s.Reason = false, "it does not answer" })
-		w.models, w.asked = nil, w.Now() // no credit until it says what it serves
+		w.models = nil // no credit until it says what it serves
 	}
 }
 

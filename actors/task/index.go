@@ -183,3 +183,6 @@ func (t *Tally) Add(counters map[string]int64) {
 		}
 	}
 }
+
+// EndedBound is the first key of IndexEnded that is not before t.
+func EndedBound(t time.Time) []byte { return timeKey(t, "") }

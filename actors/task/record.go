@@ -122,7 +122,7 @@ func (r Record) Apply(f Fact) (Record, error) {
 		}
 		r.Spec, r.Model, r.CreatedAt, r.NotBefore = f.Spec, f.Model, f.At, f.At
 		if f.Spec.NotBefore != nil && f.Spec.NotBefore.After(f.At) {
-			r.NotBefore = *f.Spec.NotBefore
+			r.NotBefore = f.Spec.NotBefore.UTC().Truncate(time.Microsecond) // as in its index key
 		}
 	}
 	switch f.Event {

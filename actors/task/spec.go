@@ -87,6 +87,9 @@ func (s *Spec) Validate() error {
 	if !utf8.ValidString(s.ID) || strings.ContainsFunc(s.ID, func(r rune) bool { return r < ' ' || r == '/' || r == 0x7f }) {
 		return bad("task_id", "must be UTF-8 text without control characters and without a slash")
 	}
+	if len(s.Model) > IDMax || !utf8.ValidString(s.Model) || strings.ContainsFunc(s.Model, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		return bad("model", "must be at most %d bytes of UTF-8 text without control characters", IDMax)
+	}
 	switch {
 	case s.Prompt == "" && len(s.Messages) == 0:
 		return bad("prompt", "is missing: give prompt or messages")

@@ -118,7 +118,7 @@ func (t *Task) behavior(r Record) entity.Behavior[Record, Fact] {
 func (t *Task) none(c *context) {
 	switch m := c.Message().(type) {
 	case *Submit:
-		c.Commit(Fact{Event: Submitted, At: c.Now(), Spec: m.Spec, Model: m.Model})
+		c.Commit(Fact{Event: Submitted, At: clock(c), Spec: m.Spec, Model: m.Model})
 		c.Reply(Accepted{Version: 1, State: Pending})
 	case entity.Wake:
 	default:
@@ -133,12 +133,12 @@ func (t *Task) pending(c *context) {
 	case *Submit:
 		t.again(c, m)
 	case *Claim:
-		now := c.Now()
+		now := clock(c)
 		if t.expired(c, now) {
 			return
 		}
 		if r.NotBefore.After(now) {
-			c.Refuse(fault.New(fault.Conflict, "task.claim", c.ID(), "not before %v", r.NotBefore))
+			c.Refuse(fault.New(fault.Unavailable, "task.claim", c.ID(), "not before %v", r.NotBefore))
 			return
 		}
 		timeout := t.policy.AttemptTimeout(r.Spec)
@@ -148,10 +148,10 @@ func (t *Task) pending(c *context) {
 			return &Work{ID: c.ID(), Attempt: r.Attempt, Epoch: r.Epoch, Lease: until, Timeout: timeout, Record: r}
 		})
 	case *Cancel:
-		c.Commit(Fact{Event: CancelAsked, At: c.Now(), Reason: m.Reason})
+		c.Commit(Fact{Event: CancelAsked, At: clock(c), Reason: m.Reason})
 		c.ReplyWith(record)
 	case entity.Wake:
-		t.expired(c, c.Now())
+		t.expired(c, clock(c))
 	default:
 		t.late(c)
 	}
@@ -172,7 +172,7 @@ func (t *Task) running(c *context) {
 		if r.LastStep() {
 			e = Answered
 		}
-		c.Commit(Fact{Event: e, At: c.Now(), Attempt: m.Attempt, Answer: &m.Answer})
+		c.Commit(Fact{Event: e, At: clock(c), Attempt: m.Attempt, Answer: &m.Answer})
 	case *Lost:
 		if m.Attempt != r.Attempt || m.Epoch != r.Epoch {
 			return
@@ -181,7 +181,7 @@ func (t *Task) running(c *context) {
 	case *Claim:
 		c.Refuse(fault.New(fault.Conflict, "task.claim", c.ID(), "attempt %d holds it", r.Attempt))
 	case *Cancel:
-		c.Commit(Fact{Event: CancelAsked, At: c.Now(), Attempt: r.Attempt, Reason: m.Reason})
+		c.Commit(Fact{Event: CancelAsked, At: clock(c), Attempt: r.Attempt, Reason: m.Reason})
 		c.ReplyWith(record)
 	case entity.Wake:
 		t.runningTooLong(c)
@@ -204,7 +204,7 @@ func (t *Task) final(c *context) {
 		if r.Callback != CallbackWaiting || m.Try != r.CallbackTries+1 {
 			return
 		}
-		f := Fact{Event: CallbackSent, At: c.Now(), Attempt: uint32(m.Try)}
+		f := Fact{Event: CallbackSent, At: clock(c), Attempt: uint32(m.Try)}
 		switch {
 		case m.Err != nil && m.GiveUp:
 			f.Event, f.Error = CallbackGaveUp, FailureOf(m.Err)
@@ -248,7 +248,7 @@ func (t *Task) expired(c *context, now time.Time) bool {
 
 func (t *Task) lost(c *context, m *Lost) {
 	r := c.State()
-	now := c.Now()
+	now := clock(c)
 	if t.expired(c, now) {
 		return
 	}
@@ -258,7 +258,7 @@ func (t *Task) lost(c *context, m *Lost) {
 		if m.Dropped {
 			e = LeaseLost
 		}
-		c.Commit(Fact{Event: e, At: now, Attempt: r.Attempt, Error: FailureOf(m.Err), Until: now.Add(wait)})
+		c.Commit(Fact{Event: e, At: now, Attempt: r.Attempt, Error: FailureOf(m.Err), Until: now.Add(wait.Truncate(time.Microsecond))})
 		return
 	}
 	f := FailureOf(m.Err)
@@ -271,7 +271,7 @@ func (t *Task) lost(c *context, m *Lost) {
 // runningTooLong runs on a lease or deadline that is due, and on a new owner's
 // first look: an attempt under an older epoch cannot answer any more.
 func (t *Task) runningTooLong(c *context) {
-	r, now := c.State(), c.Now()
+	r, now := c.State(), clock(c)
 	switch {
 	case t.expired(c, now):
 	case r.Epoch != c.Epoch() && r.Moves < t.policy.MovesMax:
@@ -311,7 +311,7 @@ func (t *Task) enter(c *context) {
 // Callbacks knows which deliveries are under way.
 func (t *Task) call(c *context) {
 	r := c.State()
-	if r.Callback != CallbackWaiting || t.callbacks == nil || r.CallbackNext.After(c.Now()) {
+	if r.Callback != CallbackWaiting || t.callbacks == nil || r.CallbackNext.After(clock(c)) {
 		return
 	}
 	t.callbacks.Deliver(c.ID(), r, r.CallbackTries+1)
@@ -334,6 +334,10 @@ func timer(r Record) time.Time {
 }
 
 func record(r Record) any { return r }
+
+// clock returns whole microseconds in UTC: what index keys keep, so that a task and
+// its rows agree on what is due.
+func clock(c *context) time.Time { return c.Now().UTC().Truncate(time.Microsecond) }
 
 // Row format of a task's facts: a version byte, then a JSON array.
 const factsVersion = 1

@@ -1,0 +1,252 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"slices"
+	"time"
+
+	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/node/api"
+	"github.com/open-autoglm/autoglm/persistence/fault"
+)
+
+const (
+	pageMax     = 1000                   // tasks of one page
+	scanMax     = 20_000                 // tasks looked at for one page: a page may be short and still have a next
+	resultsPage = 256                    // rows read from a shard at a time
+	settleFor   = 250 * time.Millisecond // between reading the clock and adding the append
+)
+
+// A cursor is the last index key given, for each shard: a page merges all shards.
+type cursor map[int][]byte
+
+func (c cursor) String() string {
+	if len(c) == 0 {
+		return ""
+	}
+	b, err := json.Marshal(c)
+	if err != nil {
+		panic(err) // ints and bytes always marshal
+	}
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+func parseCursor(s string) (cursor, error) {
+	c := cursor{}
+	if s == "" {
+		return c, nil
+	}
+	b, err := base64.RawURLEncoding.DecodeString(s)
+	if err == nil {
+		err = json.Unmarshal(b, &c)
+	}
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "node.list", "cursor", "is none of ours").WithRemedy("use the cursor of the page before, or none to start again")
+	}
+	return c, nil
+}
+
+// stream is one shard's index rows in order, read ahead a little.
+type stream struct {
+	shard  int
+	rows   []indexRow
+	last   []byte // key of the newest row handed out or skipped
+	prefix []byte // all keys begin so
+	ended  bool
+	read   func(from []byte, n int) ([]indexRow, error)
+}
+
+type indexRow struct {
+	sort []byte // what shards are merged by
+	key  []byte
+	id   string
+}
+
+// head returns the next row, reading more when needed.
+func (s *stream) head() (*indexRow, error) {
+	if len(s.rows) == 0 && !s.ended {
+		from := s.prefix
+		if s.last != nil {
+			from = append(bytes.Clone(s.last), 0) // the first key after it
+		}
+		rows, err := s.read(from, resultsPage)
+		if err != nil {
+			return nil, err
+		}
+		s.rows, s.ended = rows, len(rows) < resultsPage
+	}
+	if len(s.rows) == 0 {
+		return nil, nil
+	}
+	return &s.rows[0], nil
+}
+
+func (s *stream) pop() {
+	s.last = s.rows[0].key
+	s.rows = s.rows[1:]
+}
+
+// merge walks the rows of all streams in order until f returns false.
+func merge(ss []*stream, f func(s *stream, r *indexRow) (bool, error)) error {
+	for {
+		var best *stream
+		var row *indexRow
+		for _, s := range ss {
+			r, err := s.head()
+			if err != nil {
+				return err
+			}
+			if r != nil && (best == nil || bytes.Compare(r.sort, row.sort) < 0) {
+				best, row = s, r
+			}
+		}
+		if best == nil {
+			return nil
+		}
+		if more, err := f(best, row); err != nil || !more {
+			return err
+		}
+	}
+}
+
+// List merges the shards' pages.
+func (s *service) List(ctx context.Context, q api.Query) ([]api.Item, string, error) {
+	if q.Limit < 1 || q.Limit > pageMax {
+		return nil, "", fault.New(fault.Invalid, "node.list", "limit", "is %d: use 1 to %d", q.Limit, pageMax)
+	}
+	cur, err := parseCursor(q.Cursor)
+	if err != nil {
+		return nil, "", err
+	}
+	index, prefix, parse := listIndex(q.State)
+	ss, err := s.streams(ctx, cur, index, prefix, parse, time.Time{})
+	if err != nil {
+		return nil, "", err
+	}
+	var page []api.Item
+	looked := 0
+	more := false
+	err = merge(ss, func(st *stream, r *indexRow) (bool, error) {
+		if len(page) == q.Limit || looked == scanMax || ctx.Err() != nil {
+			more = true
+			return false, nil
+		}
+		looked++
+		rec, err := s.Get(ctx, r.id)
+		if err != nil {
+			return false, err
+		}
+		st.pop()
+		cur[st.shard] = st.last
+		if matches(q, rec) {
+			page = append(page, api.Item{ID: r.id, Record: rec})
+		}
+		return true, nil
+	})
+	if err != nil || !more {
+		return page, "", err
+	}
+	return page, cur.String(), nil
+}
+
+// matches holds a record against the filters. The state is checked again: the task
+// may have moved on since its row was read.
+func matches(q api.Query, r *task.Record) bool {
+	if q.State != task.None && r.State != q.State || q.Model != "" && r.Model != q.Model {
+		return false
+	}
+	for k, v := range q.Metadata {
+		if got, ok := r.Spec.Metadata[k]; !ok || got != v {
+			return false
+		}
+	}
+	return true
+}
+
+// listIndex chooses the index that has a state's tasks in its own order.
+func listIndex(s task.State) (name string, prefix []byte, parse func(key []byte) (sort []byte, id string, ok bool)) {
+	whole := func(key []byte) ([]byte, string, bool) { _, id, ok := task.ParseTimeKey(key); return key, id, ok }
+	switch s {
+	case task.Pending:
+		return task.IndexReady, nil, func(key []byte) ([]byte, string, bool) {
+			k, ok := task.ParseReadyKey(key)
+			return key, k.ID, ok
+		}
+	case task.Running:
+		return task.IndexRunning, nil, func(key []byte) ([]byte, string, bool) { return key, string(key), true }
+	case task.Completed:
+		return task.IndexEnded, nil, whole
+	case task.Failed, task.Cancelled:
+		return task.IndexTrouble, task.TroublePrefix(s), func(key []byte) ([]byte, string, bool) {
+			_, id, ok := task.ParseTimeKey(key[1:])
+			return key, id, ok
+		}
+	}
+	return task.IndexAll, nil, whole
+}
+
+// streams opens an index on every shard behind the cursor. before, when set, ends
+// each stream at that time: rows of IndexEnded below it are complete.
+func (s *service) streams(ctx context.Context, cur cursor, index string, prefix []byte, parse func([]byte) ([]byte, string, bool), before time.Time) ([]*stream, error) {
+	var to []byte
+	if prefix != nil {
+		to = slices.Clone(prefix)
+		to[len(to)-1]++
+	}
+	var ss []*stream
+	for n := range s.store.Shards() {
+		o, err := s.sys.Router.Owner(n)
+		if err != nil {
+			return nil, err
+		}
+		end := to
+		if !before.IsZero() {
+			settled := o.Settled().Add(-settleFor)
+			if before.Before(settled) {
+				settled = before
+			}
+			end = task.EndedBound(settled)
+		}
+		read := func(from []byte, max int) (rows []indexRow, err error) {
+			err = o.Scan(index, from, end, func(key, _ []byte) bool {
+				k := bytes.Clone(key)
+				if sort, id, ok := parse(k); ok {
+					rows = append(rows, indexRow{sort, k, id})
+				}
+				return len(rows) < max
+			})
+			return rows, err
+		}
+		ss = append(ss, &stream{shard: n, last: cur[n], prefix: prefix, read: read})
+	}
+	return ss, nil
+}
+
+// Results walks final tasks as they ended.
+func (s *service) Results(ctx context.Context, after string, f func(api.Item) bool) (string, error) {
+	cur, err := parseCursor(after)
+	if err != nil {
+		return after, err
+	}
+	_, _, parse := listIndex(task.Completed)
+	ss, err := s.streams(ctx, cur, task.IndexEnded, nil, parse, s.now())
+	if err != nil {
+		return after, err
+	}
+	err = merge(ss, func(st *stream, r *indexRow) (bool, error) {
+		if err := ctx.Err(); err != nil {
+			return false, err
+		}
+		rec, err := s.Get(ctx, r.id)
+		if err != nil {
+			return false, err
+		}
+		st.pop()
+		cur[st.shard] = st.last
+		return f(api.Item{ID: r.id, Record: rec}), nil
+	})
+	return cur.String(), err
+}
