@@ -3,6 +3,7 @@ package task
 import (
 	"time"
 
+	"github.com/open-autoglm/autoglm/actors/backoff"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
@@ -59,13 +60,8 @@ func (p Policy) Backoff(s *Spec, n int, kind fault.Kind, asked time.Duration) ti
 	if kind == fault.Overloaded {
 		lo *= time.Duration(max(1, p.SlowFactor))
 	}
-	d := min(lo, hi)
-	for range n - 1 {
-		if d = min(2*d, hi); d == hi {
-			break
-		}
-	}
-	return max(d/2+time.Duration(p.Jitter()*float64(d/2)), asked)
+	wait := backoff.Exponential{Min: min(lo, hi), Max: hi, Jitter: 0.5}
+	return max(wait.Delay(n, p.Jitter()), asked)
 }
 
 // verdict says what a failed attempt leads to: another one after a wait, or the end.

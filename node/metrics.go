@@ -1,0 +1,65 @@
+package node
+
+import (
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// collector reads what the shards' exact counters and the store know at the moment
+// of a scrape.
+type collector struct {
+	s                                                          *service
+	tasks, waiting, owned, shards, free, reserve, refusing, up *prometheus.Desc
+}
+
+func newCollector(s *service) *collector {
+	d := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("autoglm_"+name, help, labels, nil)
+	}
+	return &collector{
+		s:        s,
+		tasks:    d("tasks", "Tasks by state, over all shards owned here.", "state"),
+		waiting:  d("queue_depth_tasks", "Pending tasks by model and priority (0 runs first).", "model", "priority"),
+		owned:    d("shards_owned", "Shards owned by this node."),
+		shards:   d("shards", "Shards of the data directory."),
+		free:     d("disk_free_bytes", "Free space below the data directory."),
+		reserve:  d("disk_reserve_bytes", "Free space below which new tasks are refused."),
+		refusing: d("disk_refusing", "1 while new tasks are refused for want of space."),
+		up:       d("engine_up", "1 while the engine answers.", "engine"),
+	}
+}
+
+// Describe is part of prometheus.Collector.
+func (c *collector) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(c, ch) }
+
+// Collect is part of prometheus.Collector.
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	flag := func(b bool) float64 {
+		if b {
+			return 1
+		}
+		return 0
+	}
+	tally, owned, err := c.s.tally()
+	if err == nil { // no numbers are better than wrong ones
+		for state, n := range tally.ByState {
+			gauge(c.tasks, float64(n), state.String())
+		}
+		for q, n := range tally.Waiting {
+			gauge(c.waiting, float64(n), q.Model, strconv.Itoa(q.Priority))
+		}
+	}
+	gauge(c.owned, float64(owned))
+	gauge(c.shards, float64(c.s.store.Shards()))
+	sp := c.s.store.Space()
+	gauge(c.free, float64(sp.Free))
+	gauge(c.reserve, float64(sp.Reserve))
+	gauge(c.refusing, flag(sp.Refusing))
+	for _, e := range c.s.engines() {
+		gauge(c.up, flag(e.Healthy), e.Name)
+	}
+}
