@@ -151,7 +151,7 @@ func (s *Shards) open(ctx context.Context, n int) error {
 	for _, k := range s.opt.Kinds {
 		kinds[k.Name()] = k
 	}
-	opts := []actor.PropsOption{}
+	opts := []actor.PropsOption{actor.WithDispatcher(Dispatcher)}
 	if s.opt.Strategy != nil {
 		opts = append(opts, actor.WithSupervisor(s.opt.Strategy))
 	}

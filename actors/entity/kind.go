@@ -90,8 +90,9 @@ type registered[S, E any] struct{ k *Kind[S, E] }
 func (r registered[S, E]) Name() string { return r.k.Name }
 
 func (r registered[S, E]) Props(o *cluster.Owner, id string) *actor.Props {
+	opts := append([]actor.PropsOption{actor.WithDispatcher(cluster.Dispatcher)}, r.k.Decorate...)
 	seen := new(uint64) // props belong to one actor; its incarnations share the count
 	return actor.PropsFromProducer(func() actor.Actor {
 		return &incarnation[S, E]{kind: r.k, o: o, key: persistence.Key{Kind: r.k.Name, ID: id}, seen: seen}
-	}, r.k.Decorate...)
+	}, opts...)
 }
