@@ -1,0 +1,95 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"path/filepath"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/open-autoglm/autoglm/node/api/wire"
+	"github.com/open-autoglm/autoglm/persistence/fault"
+)
+
+type statusOutput struct {
+	Body wire.Status
+}
+
+func (s *Server) status(ctx context.Context, _ *struct{}) (*statusOutput, error) {
+	return &statusOutput{Body: statusOf(s.svc.Status(ctx))}, nil
+}
+
+// statusOf copies field by field: empty lists are [] in JSON, not null.
+func statusOf(st Status) wire.Status {
+	out := wire.Status{
+		Ready: st.Ready, Reason: st.Reason, Node: st.Node, Version: st.Version, StartedAt: st.StartedAt,
+		Shards: st.Shards, ShardsOwned: st.Owned, Tasks: st.Tasks,
+		Queues: []wire.Queue{}, Engines: []wire.Engine{},
+		Disk: wire.Disk{FreeBytes: st.DiskFree, ReserveBytes: st.DiskNeeded, Full: st.DiskFull},
+	}
+	if out.Tasks == nil {
+		out.Tasks = map[string]int64{}
+	}
+	for _, q := range st.Queues {
+		out.Queues = append(out.Queues, wire.Queue(q))
+	}
+	for _, e := range st.Engines {
+		v := wire.Engine(e)
+		if v.Models == nil {
+			v.Models = []string{}
+		}
+		out.Engines = append(out.Engines, v)
+	}
+	return out
+}
+
+type backupInput struct {
+	Body wire.Backup
+}
+
+type backupOutput struct {
+	Body wire.Backup
+}
+
+func (s *Server) backup(ctx context.Context, in *backupInput) (*backupOutput, error) {
+	if !filepath.IsAbs(in.Body.Dir) {
+		return nil, s.problem(ctx, invalid("dir", "is %q: give an absolute path on the node's machine", in.Body.Dir))
+	}
+	if err := s.svc.Backup(ctx, filepath.Clean(in.Body.Dir)); err != nil {
+		return nil, s.problem(ctx, err)
+	}
+	return &backupOutput{Body: in.Body}, nil
+}
+
+// localOnly lets a route be used from this machine alone, until clients can prove who they are.
+func (s *Server) localOnly(c huma.Context, next func(huma.Context)) {
+	r, w := humago.Unwrap(c)
+	if !fromLoopback(r) {
+		err := fault.New(fault.Refused, "api.admin", "", "admin routes answer only on the node's own machine")
+		s.refuse(w, r, err.WithRemedy("run the command there"))
+		return
+	}
+	next(c)
+}
+
+func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	writeJSON(w, wire.Health{Status: "ok"})
+}
+
+func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	st := s.svc.Status(r.Context())
+	select {
+	case <-s.closing:
+		st.Ready, st.Reason = false, "stopping"
+	default:
+	}
+	if !st.Ready {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		writeJSON(w, wire.Health{Status: "not ready", Reason: st.Reason})
+		return
+	}
+	writeJSON(w, wire.Health{Status: "ok"})
+}

@@ -1,0 +1,207 @@
+package api
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"testing/iotest"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/open-autoglm/autoglm/node/api/wire"
+)
+
+func TestDecodeSpec(t *testing.T) {
+	for _, tc := range []struct {
+		name, in    string
+		status      int // 0: good
+		key, detail string
+	}{
+		{"good", `{"task_id":"a","prompt":"p","priority":3,"timeout":"90s","metadata":{"k":"v"}}`, 0, "", ""},
+		{"seconds", `{"prompt":"p","timeout":1.5}`, 0, "", ""},
+		{"spaces around", " \t{\"prompt\":\"p\"} \r\n", 0, "", ""},
+		{"unknown field", `{"prompt":"p","calback_url":"x"}`, 422, "calback_url", "is no field"},
+		{"unknown nested field", `{"prompt":"p","retry":{"atempts":1}}`, 422, "atempts", "is no field"},
+		{"wrong type", `{"prompt":7}`, 422, "prompt", "has a number where the API takes a string"},
+		{"wrong type inside", `{"messages":[{"role":1}]}`, 422, "messages.role", "a string"},
+		{"float for int", `{"prompt":"p","max_tokens":1.5}`, 422, "max_tokens", "whole number"},
+		{"wrong duration", `{"prompt":"p","timeout":"soon"}`, 422, "timeout", "write it like"},
+		{"wrong time", `{"prompt":"p","deadline":"soon"}`, 422, "deadline", "soon"},
+		{"no JSON", `hello`, 400, "", "starts with \"h\""},
+		{"array", `[1]`, 400, "", "starts with \"[\""},
+		{"null", `null`, 400, "", "starts with \"n\""},
+		{"empty", ` `, 400, "", "no JSON object"},
+		{"cut", `{"prompt":"p"`, 400, "", "ends too early"},
+		{"syntax", `{"prompt":}`, 400, "", "at byte"},
+		{"two", `{"prompt":"p"}{"prompt":"q"}`, 400, "", "more after"},
+		{"not UTF-8", "{\"prompt\":\"\xff\"}", 400, "", "UTF-8"},
+		{"deep", `{"metadata":` + strings.Repeat("[", 20000), 400, "", "depth"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			spec, err := decodeSpec([]byte(tc.in))
+			if tc.status == 0 {
+				require.NoError(t, err)
+				require.Equal(t, "p", spec.Prompt)
+				return
+			}
+			var p *wire.Problem
+			require.ErrorAs(t, err, &p)
+			require.Equal(t, tc.status, p.Status, p.Detail)
+			require.Equal(t, tc.key, p.Key)
+			require.Contains(t, p.Detail, tc.detail)
+		})
+	}
+}
+
+func TestLineReader(t *testing.T) {
+	const max = 10
+	for _, tc := range []struct {
+		name, in string
+		want     []string // number:text, "long" for a long one
+	}{
+		{"last line without newline", "a\nb", []string{"1:a", "2:b"}},
+		{"CRLF and blank lines", "a\r\n\r\n  \nb\r\n", []string{"1:a", "4:b"}},
+		{"byte order mark", "\xef\xbb\xbfa\nb\n", []string{"1:a", "2:b"}},
+		{"only a byte order mark", "\xef\xbb\xbf", nil},
+		{"empty", "", nil},
+		{"just fits", "0123456789\n", []string{"1:0123456789"}},
+		{"just fits with CRLF", "0123456789\r\na", []string{"1:0123456789", "2:a"}},
+		{"one too long", "01234567890\nb\n", []string{"1:long", "2:b"}},
+		{"very long", strings.Repeat("x", 1<<20) + "\nb\n", []string{"1:long", "2:b"}},
+		{"very long and last", "a\n" + strings.Repeat("x", 1<<20), []string{"1:a", "2:long"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			for _, r := range []io.Reader{strings.NewReader(tc.in), iotest.OneByteReader(strings.NewReader(tc.in))} {
+				var got []string
+				lr := newLineReader(r, max)
+				for {
+					l, err := lr.next()
+					if err == io.EOF {
+						break
+					}
+					require.NoError(t, err)
+					text := string(l.text)
+					if l.tooLong {
+						text = "long"
+					}
+					got = append(got, string(rune('0'+l.number))+":"+text)
+				}
+				require.Equal(t, tc.want, got)
+			}
+		})
+	}
+}
+
+func TestLineReaderSpansBuffers(t *testing.T) {
+	long := strings.Repeat("y", 200_000)
+	lr := newLineReader(strings.NewReader(long+"\r\n"+long), 1<<20)
+	for range 2 {
+		l, err := lr.next()
+		require.NoError(t, err)
+		require.Equal(t, long, string(l.text))
+	}
+}
+
+func TestLineReaderDropsAnUnfinishedLineOfABrokenStream(t *testing.T) {
+	broken := errors.New("broken")
+	lr := newLineReader(io.MultiReader(strings.NewReader("a\nb"), iotest.ErrReader(broken)), 10)
+	l, err := lr.next()
+	require.NoError(t, err)
+	require.Equal(t, "a", string(l.text))
+	_, err = lr.next()
+	require.ErrorIs(t, err, broken)
+}
+
+func TestDecodeArray(t *testing.T) {
+	got, err := decodeArray([]byte(`[{"prompt":"a"}, 7 ,null]`), 3)
+	require.NoError(t, err)
+	require.Len(t, got, 3)
+	for in, detail := range map[string]string{
+		`[1,2,3,4]`: "http.array_max", `[1,2`: "too early", `[1] 2`: "more after", `[1,,2]`: "at byte", "[\"\xff\"]": "UTF-8", `[`: "too early",
+	} {
+		_, err := decodeArray([]byte(in), 3)
+		require.ErrorContains(t, err, detail, in)
+	}
+}
+
+// A decoder never panics, and what it refuses it refuses with a Problem that says why.
+func FuzzDecodeSpec(f *testing.F) {
+	for _, s := range []string{`{"task_id":"a","prompt":"p"}`, `{"messages":[{"role":"user","content":"x"}],"steps":["y"]}`,
+		`{"prompt":"p","response_format":{"type":"json_schema","json_schema":{"name":"n","schema":{"type":"object"}}}}`,
+		`{"prompt":"p","deadline":"2026-01-01T00:00:00Z","timeout":1e3,"retry":{"attempts":3}}`, `[`, `{"a":1}`, "\xff", ``, `null`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		spec, err := decodeSpec(b)
+		if err != nil {
+			checkProblem(t, err)
+			return
+		}
+		if err := spec.Validate(); err != nil {
+			checkProblem(t, wire.ProblemOf(err))
+			return
+		}
+		out, err := json.Marshal(spec) // what is accepted survives the journal
+		require.NoError(t, err)
+		again, err := decodeSpec(out)
+		require.NoError(t, err, string(out))
+		require.Equal(t, spec.Hash(), again.Hash())
+	})
+}
+
+func FuzzDecodeArray(f *testing.F) {
+	for _, s := range []string{`[]`, `[{"prompt":"p"},{}]`, `[null`, `[[[`, "[\"\xff\"]"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if t := bytes.TrimLeft(b, " \t\r\n"); len(t) == 0 || t[0] != '[' {
+			return // submitJSON takes it for an object
+		}
+		entries, err := decodeArray(b, 4)
+		if err != nil {
+			checkProblem(t, err)
+			return
+		}
+		require.LessOrEqual(t, len(entries), 4)
+		for _, e := range entries {
+			if _, err := decodeSpec(e); err != nil {
+				checkProblem(t, err)
+			}
+		}
+	})
+}
+
+func FuzzLineReader(f *testing.F) {
+	for _, s := range []string{"a\nb", "\xef\xbb\xbfa\r\n\r\n", strings.Repeat("x", 100) + "\ny"} {
+		f.Add([]byte(s), 7)
+	}
+	f.Fuzz(func(t *testing.T, b []byte, max int) {
+		max = 1 + max&0xff
+		lr := newLineReader(bytes.NewReader(b), max)
+		last := 0
+		for {
+			l, err := lr.next()
+			if err == io.EOF {
+				return
+			}
+			require.NoError(t, err)
+			require.Greater(t, l.number, last)
+			require.LessOrEqual(t, len(l.text), max)
+			require.Equal(t, l.tooLong, l.text == nil)
+			last = l.number
+		}
+	})
+}
+
+func checkProblem(t *testing.T, err error) {
+	t.Helper()
+	var p *wire.Problem
+	require.ErrorAs(t, err, &p)
+	require.GreaterOrEqual(t, p.Status, 400)
+	require.Less(t, p.Status, 500)
+	require.NotEmpty(t, p.Detail)
+	require.NotEmpty(t, p.Kind)
+}

@@ -1,0 +1,174 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/open-autoglm/autoglm/node/api/wire"
+)
+
+// Server serves a Service over HTTP.
+type Server struct {
+	svc     Service
+	lim     Limits
+	log     *slog.Logger
+	reg     prometheus.Registerer // may be nil
+	metrics http.Handler          // serves /metrics; may be nil
+	hosts   []string              // names that a Host header may have besides local ones
+	version string
+
+	handler http.Handler
+	openapi []byte // served at /openapi.json
+	docs    []byte // served at /docs
+	http    *http.Server
+	streams chan struct{} // a token for each long request; cap is StreamsMax
+
+	closing   chan struct{} // closed when the server stops: streams end
+	closeOnce sync.Once
+}
+
+// Option changes a Server before it starts.
+type Option func(*Server)
+
+// WithLimits replaces DefaultLimits.
+func WithLimits(l Limits) Option { return func(s *Server) { s.lim = l } }
+
+// WithLogger replaces slog.Default.
+func WithLogger(l *slog.Logger) Option { return func(s *Server) { s.log = l } }
+
+// WithMetrics registers the HTTP metrics with reg and serves h at /metrics. Either may be nil.
+func WithMetrics(reg prometheus.Registerer, h http.Handler) Option {
+	return func(s *Server) { s.reg, s.metrics = reg, h }
+}
+
+// WithHosts allows more names in the Host header on loopback: those of a reverse proxy.
+func WithHosts(names ...string) Option { return func(s *Server) { s.hosts = names } }
+
+// WithVersion is shown in the OpenAPI document.
+func WithVersion(v string) Option { return func(s *Server) { s.version = v } }
+
+// New makes a server that is not listening yet; it fails on limits that cannot work and on
+// metrics that are registered already.
+func New(svc Service, opts ...Option) (*Server, error) {
+	s := &Server{svc: svc, lim: DefaultLimits(), log: slog.Default(), version: "dev", closing: make(chan struct{})}
+	for _, opt := range opts {
+		opt(s)
+	}
+	if svc == nil {
+		return nil, errors.New("api.new: the service is nil")
+	}
+	if err := s.lim.Validate(); err != nil {
+		return nil, fmt.Errorf("api.new: http.%w", err)
+	}
+	s.streams = make(chan struct{}, s.lim.StreamsMax)
+	mux := http.NewServeMux()
+	if err := s.routes(mux); err != nil {
+		return nil, fmt.Errorf("api.new: %w", err)
+	}
+	observed, err := s.observe(s.guard(s.limit(mux)))
+	if err != nil {
+		return nil, fmt.Errorf("api.new: %w", err)
+	}
+	s.handler = observed
+	s.http = &http.Server{
+		Handler:           s.handler,
+		ReadHeaderTimeout: s.lim.ReadTimeout,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	return s, nil
+}
+
+// Handler returns the whole API for use without Serve, as tests do.
+func (s *Server) Handler() http.Handler { return s.handler }
+
+// OpenAPI returns the document served at /openapi.json.
+func (s *Server) OpenAPI() []byte { return s.openapi }
+
+// Serve answers requests on l until Shutdown, and then returns nil.
+func (s *Server) Serve(l net.Listener) error {
+	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("api.serve %s: %w", l.Addr(), err)
+	}
+	return nil
+}
+
+// Shutdown stops listening, tells streams to end, and waits for requests under way until
+// ctx ends; then it cuts them off. It is safe to call twice.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.closeOnce.Do(func() { close(s.closing) })
+	if err := s.http.Shutdown(ctx); err != nil {
+		if cerr := s.http.Close(); cerr != nil {
+			return fmt.Errorf("api.shutdown: %w, %w", err, cerr)
+		}
+		return fmt.Errorf("api.shutdown: requests were cut off: %w", err)
+	}
+	return nil
+}
+
+// stream takes a token for a long request; release gives it back. Without one it has
+// answered 429 and ok is false.
+func (s *Server) stream(w http.ResponseWriter, r *http.Request) (release func(), ok bool) {
+	release, p := s.takeStream()
+	if p != nil {
+		s.refuse(w, r, p)
+		return nil, false
+	}
+	return release, true
+}
+
+func (s *Server) takeStream() (release func(), p *wire.Problem) {
+	select {
+	case s.streams <- struct{}{}:
+		var once sync.Once
+		return func() { once.Do(func() { <-s.streams }) }, nil
+	default:
+		return nil, overloaded("http.streams_max", s.lim.StreamsMax)
+	}
+}
+
+// problem describes err for a huma handler; huma writes it.
+func (s *Server) problem(ctx context.Context, err error) error {
+	p := *wire.ProblemOf(err)
+	p.RequestID = requestID(ctx)
+	if p.Status >= http.StatusInternalServerError {
+		s.log.Warn("request failed", "request_id", p.RequestID, "kind", p.Kind, "err", err)
+	}
+	return &p
+}
+
+// refuse writes err as a problem.
+func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	p := s.problem(r.Context(), err).(*wire.Problem)
+	h := w.Header()
+	for k, v := range p.GetHeaders() {
+		h[k] = v
+	}
+	h.Set("Content-Type", wire.ProblemType)
+	h.Del("Etag")
+	w.WriteHeader(p.Status)
+	writeJSON(w, p)
+}
+
+// init makes huma refuse in the one shape of the API. The hook is global in huma; nothing
+// else in this program uses it.
+func init() {
+	huma.NewError = humaError
+	huma.NewErrorWithContext = func(c huma.Context, status int, msg string, errs ...error) huma.StatusError {
+		p := humaError(status, msg, errs...).(*wire.Problem)
+		if c != nil {
+			p.RequestID = requestID(c.Context())
+		}
+		return p
+	}
+}

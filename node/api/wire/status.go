@@ -1,0 +1,59 @@
+package wire
+
+import "time"
+
+// Status is a node's condition, as GET /v1/status shows it.
+type Status struct {
+	Ready       bool             `json:"ready"`
+	Reason      string           `json:"reason,omitempty" doc:"Why it is not ready."`
+	Node        string           `json:"node"`
+	Version     string           `json:"version"`
+	StartedAt   time.Time        `json:"started_at"`
+	Shards      int              `json:"shards"`
+	ShardsOwned int              `json:"shards_owned"`
+	Tasks       map[string]int64 `json:"tasks" doc:"Tasks by state."`
+	Queues      []Queue          `json:"queues" nullable:"false" doc:"Waiting tasks."`
+	Engines     []Engine         `json:"engines" nullable:"false"`
+	Disk        Disk             `json:"disk"`
+}
+
+// Queue counts the waiting tasks of one model and priority.
+type Queue struct {
+	Model    string `json:"model"`
+	Priority int    `json:"priority"`
+	Waiting  int64  `json:"waiting"`
+}
+
+// Engine is one inference engine as the node sees it.
+type Engine struct {
+	Name     string   `json:"name"`
+	Models   []string `json:"models" nullable:"false"`
+	Healthy  bool     `json:"healthy"`
+	Reason   string   `json:"reason,omitempty" doc:"Of the newest trouble."`
+	Limit    int      `json:"limit" doc:"Requests at once."`
+	InFlight int      `json:"in_flight"`
+	Restarts int      `json:"restarts" doc:"Of a supervised child."`
+}
+
+// Disk is how full the disk below the data directory is.
+type Disk struct {
+	FreeBytes    uint64 `json:"free_bytes"`
+	ReserveBytes uint64 `json:"reserve_bytes" doc:"New tasks are refused with 507 when less is free."`
+	Full         bool   `json:"full" doc:"New tasks are refused now."`
+}
+
+// Health answers /healthz and /readyz.
+type Health struct {
+	Status string `json:"status" enum:"ok,not ready"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// Backup asks for and answers POST /v1/admin/backup.
+type Backup struct {
+	Dir string `json:"dir" minLength:"1" maxLength:"4096" doc:"A new folder on the node's machine, as an absolute path."`
+}
+
+// Cancel may go with POST /v1/tasks/{id}/cancel.
+type Cancel struct {
+	Reason string `json:"reason,omitempty" maxLength:"512" doc:"Kept in the task's history."`
+}

@@ -1,0 +1,178 @@
+package wire
+
+import (
+	"time"
+
+	"github.com/open-autoglm/autoglm/actors/task"
+)
+
+// Task is everything about a task: as submitted, and what became of it.
+type Task struct {
+	State     task.State `json:"state" enum:"pending,running,completed,failed,cancelled"`
+	Version   uint64     `json:"version" doc:"Grows by one with each event; it is the ETag too."`
+	CreatedAt time.Time  `json:"created_at"`
+	UpdatedAt time.Time  `json:"updated_at"`
+	EndedAt   *time.Time `json:"ended_at,omitempty" doc:"When it became final."`
+
+	task.Spec
+
+	Answer   string        `json:"answer,omitempty" doc:"The last answer."`
+	Answers  []string      `json:"answers,omitempty" doc:"One a finished step, for a task with steps."`
+	Error    *task.Failure `json:"error,omitempty" doc:"Why it failed, or why its newest attempt did."`
+	Waits    *time.Time    `json:"waits_until,omitempty" doc:"A pending task starts no earlier."`
+	Attempts []Attempt     `json:"attempts,omitempty" doc:"The newest 20: where and when each ran, and what it took."`
+	Usage    Usage         `json:"usage" doc:"Of all finished steps together."`
+	Callback *Callback     `json:"callback,omitempty"`
+}
+
+// Attempt is one try to run a task or one of its steps.
+type Attempt = task.Attempt
+
+// Usage counts tokens as the engine counted them.
+type Usage struct {
+	PromptTokens     int `json:"prompt_tokens"`
+	CompletionTokens int `json:"completion_tokens"`
+	TotalTokens      int `json:"total_tokens"`
+}
+
+// Callback is how far the callback of a final task came.
+type Callback struct {
+	State  task.CallbackState `json:"state" enum:"waiting,delivered,gave up"`
+	Tries  int                `json:"tries"`
+	NextAt *time.Time         `json:"next_at,omitempty"`
+	Error  *task.Failure      `json:"error,omitempty" doc:"Of the newest failed try."`
+}
+
+// TaskOf shows a record.
+func TaskOf(id string, r *task.Record) *Task {
+	t := &Task{State: r.State, Version: r.Version, CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt, EndedAt: moment(r.EndedAt),
+		Error: r.Error, Attempts: r.Attempts, Answer: r.Text(), Answers: answersOf(r), Usage: usageOf(r), Callback: callbackOf(r)}
+	if r.Spec != nil {
+		t.Spec = *r.Spec
+		p := r.Spec.PriorityOr()
+		t.Priority = &p
+	}
+	t.ID = id
+	if r.State == task.Pending && r.NotBefore.After(r.UpdatedAt) {
+		t.Waits = moment(r.NotBefore)
+	}
+	return t
+}
+
+// Brief is a task in a list: without its prompt, its answers and its history.
+type Brief struct {
+	ID        string            `json:"task_id"`
+	State     task.State        `json:"state" enum:"pending,running,completed,failed,cancelled"`
+	Version   uint64            `json:"version"`
+	CreatedAt time.Time         `json:"created_at"`
+	UpdatedAt time.Time         `json:"updated_at"`
+	EndedAt   *time.Time        `json:"ended_at,omitempty"`
+	Model     string            `json:"model,omitempty"`
+	Priority  int               `json:"priority"`
+	Attempt   uint32            `json:"attempt" doc:"Number of the newest attempt, 0 before the first."`
+	Error     *task.Failure     `json:"error,omitempty"`
+	Metadata  map[string]string `json:"metadata,omitempty"`
+}
+
+// BriefOf shows a record in a list.
+func BriefOf(id string, r *task.Record) Brief {
+	b := Brief{ID: id, State: r.State, Version: r.Version, CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt,
+		EndedAt: moment(r.EndedAt), Attempt: r.Attempt, Error: r.Error}
+	if r.Spec != nil {
+		b.Model, b.Priority, b.Metadata = r.Spec.Model, r.Spec.PriorityOr(), r.Spec.Metadata
+	}
+	return b
+}
+
+// List is one page of tasks.
+type List struct {
+	Tasks      []Brief `json:"tasks" nullable:"false"`
+	NextCursor string  `json:"next_cursor,omitempty" doc:"Give it as cursor for the next page; absent on the last one."`
+}
+
+// Result is a final task as one line of GET /v1/results.
+type Result struct {
+	ID        string            `json:"task_id,omitempty"`
+	State     task.State        `json:"state,omitempty" enum:"completed,failed,cancelled"`
+	Answer    string            `json:"answer,omitempty"`
+	Answers   []string          `json:"answers,omitempty" doc:"One a step, for a task with steps."`
+	Error     *task.Failure     `json:"error,omitempty"`
+	Model     string            `json:"model,omitempty" doc:"As the engine named it, else as submitted."`
+	Finish    string            `json:"finish_reason,omitempty"`
+	Engine    string            `json:"engine,omitempty" doc:"Of the newest attempt."`
+	Attempt   uint32            `json:"attempt,omitempty" doc:"How many attempts it took."`
+	Usage     *Usage            `json:"usage,omitempty"`
+	CreatedAt *time.Time        `json:"created_at,omitempty"`
+	StartedAt *time.Time        `json:"started_at,omitempty" doc:"When the newest attempt was claimed."`
+	EndedAt   *time.Time        `json:"ended_at,omitempty"`
+	Metadata  map[string]string `json:"metadata,omitempty"`
+	Cursor    string            `json:"cursor,omitempty" doc:"On some lines: go on after this line with it. A line with nothing but a cursor says that the stream is alive."`
+}
+
+// ResultOf shows a final record.
+func ResultOf(id string, r *task.Record) Result {
+	u := usageOf(r)
+	created := r.CreatedAt
+	v := Result{ID: id, State: r.State, Answer: r.Text(), Answers: answersOf(r), Error: r.Error, Attempt: r.Attempt,
+		Usage: &u, CreatedAt: &created, EndedAt: moment(r.EndedAt)}
+	if r.Spec != nil {
+		v.Model, v.Metadata = r.Spec.Model, r.Spec.Metadata
+	}
+	if n := len(r.Answers); n > 0 {
+		v.Finish = r.Answers[n-1].FinishReason
+		if m := r.Answers[n-1].Model; m != "" {
+			v.Model = m
+		}
+	}
+	if n := len(r.Attempts); n > 0 {
+		v.Engine, v.StartedAt = r.Attempts[n-1].Engine, moment(r.Attempts[n-1].ClaimedAt)
+	}
+	return v
+}
+
+// Event is one fact of a task's history with the version that it made.
+type Event struct {
+	Version uint64 `json:"version"`
+	task.Fact
+}
+
+// History is a task's events.
+type History struct {
+	ID     string  `json:"task_id"`
+	Events []Event `json:"events" nullable:"false"`
+}
+
+func answersOf(r *task.Record) []string {
+	if r.Spec == nil || len(r.Spec.Steps) == 0 {
+		return nil
+	}
+	texts := make([]string, len(r.Answers))
+	for i, a := range r.Answers {
+		texts[i] = a.Text
+	}
+	return texts
+}
+
+func usageOf(r *task.Record) (u Usage) {
+	for _, a := range r.Answers {
+		u.PromptTokens += a.PromptTokens
+		u.CompletionTokens += a.OutputTokens
+	}
+	u.TotalTokens = u.PromptTokens + u.CompletionTokens
+	return u
+}
+
+func callbackOf(r *task.Record) *Callback {
+	if r.Callback == task.CallbackNone {
+		return nil
+	}
+	return &Callback{State: r.Callback, Tries: r.CallbackTries, NextAt: moment(r.CallbackNext), Error: r.CallbackReason}
+}
+
+// moment leaves a zero time out of the JSON.
+func moment(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
