@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/open-autoglm/autoglm/actors/backoff"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
@@ -78,7 +79,7 @@ func (e *Echo) Do(ctx context.Context, r *Request) (*Response, error) {
 			return nil, err
 		}
 		if e.fails(taskOf(r, line+rest), d.fail) {
-			return nil, withRetryAfter(fault.New(d.kind, "infer.echo", r.Key, "failed as the prompt asked"), d.retryAfter)
+			return nil, backoff.Asked(fault.New(d.kind, "infer.echo", r.Key, "failed as the prompt asked"), d.retryAfter)
 		}
 	} else if err := wait(ctx, latency); err != nil {
 		return nil, err
@@ -164,7 +165,7 @@ func parseDirective(line string) (directive, error) {
 }
 
 func kindNamed(name string) fault.Kind {
-	for k := fault.Unknown; k <= fault.Refused; k++ {
+	for k := fault.Invalid; k.String() != fault.Unknown.String(); k++ { // past the last, all are unknown
 		if k.String() == name {
 			return k
 		}

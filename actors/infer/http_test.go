@@ -108,10 +108,10 @@ func TestHTTPMapsEveryAnswer(t *testing.T) {
 	}{
 		{200, choice(`{"message":{"content":""},"finish_reason":"stop"}`), 0, ""},
 		{200, choice(`{"message":{"content":[{"type":"text","text":"a"},{"type":"text","text":"b"}]}}`), 0, "ab"},
-		{200, choice(``), fault.Unavailable, "without choices"},
-		{200, `{}`, fault.Unavailable, "without choices"},
-		{200, choice(`{"message":{"content":null},"finish_reason":"stop"}`), fault.Unavailable, `content null (finish_reason "stop")`},
-		{200, choice(`{"message":{}}`), fault.Unavailable, "content null"},
+		{200, choice(``), fault.Malformed, "without choices"},
+		{200, `{}`, fault.Malformed, "without choices"},
+		{200, choice(`{"message":{"content":null},"finish_reason":"stop"}`), fault.Malformed, `content null (finish_reason "stop")`},
+		{200, choice(`{"message":{}}`), fault.Malformed, "content null"},
 		{200, choice(`{"message":{"content":null},"finish_reason":"length"}`), fault.Invalid, "raise max_tokens"},
 		{200, choice(`{"message":{"content":null,"refusal":"no"}}`), fault.Refused, "the model refused: no"},
 		{200, choice(`{"message":{"content":null},"finish_reason":"content_filter"}`), fault.Refused, "content filter"},
@@ -154,28 +154,6 @@ func TestHTTPMapsEveryAnswer(t *testing.T) {
 			require.Contains(t, err.Error(), "infer.http e: ")
 			require.Less(t, len(err.Error()), 1000)
 		})
-	}
-}
-
-func TestParseRetryAfter(t *testing.T) {
-	now := time.Date(2026, 5, 6, 7, 8, 9, 0, time.UTC)
-	for _, c := range []struct {
-		name, value string
-		want        time.Duration
-	}{
-		{"Retry-After", "", 0},
-		{"Retry-After", "3", 3 * time.Second},
-		{"Retry-After", " 0.5 ", 500 * time.Millisecond},
-		{"Retry-After", "-3", 0},
-		{"Retry-After", "NaN", 0},
-		{"Retry-After", "1e300", RetryAfterMax},
-		{"Retry-After", "soon", 0},
-		{"Retry-After", now.Add(time.Minute).Format(http.TimeFormat), time.Minute},
-		{"Retry-After", now.Add(-time.Minute).Format(http.TimeFormat), 0},
-		{"Retry-After", now.AddDate(1, 0, 0).Format(http.TimeFormat), RetryAfterMax},
-		{"Retry-After-Ms", "250", 250 * time.Millisecond},
-	} {
-		require.Equal(t, c.want, ParseRetryAfter(http.Header{c.name: {c.value}}, now), "%s: %s", c.name, c.value)
 	}
 }
 

@@ -4,67 +4,20 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"math"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
-	"strconv"
 	"strings"
 	"time"
 
+	"github.com/open-autoglm/autoglm/actors/backoff"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
-// RetryAfterMax bounds what an engine may ask for: a header must not park an engine for a week.
-const RetryAfterMax = time.Hour
-
-// overload is an error with the pause that the engine asked for.
-type overload struct {
-	error
-	after time.Duration
-}
-
-func (o *overload) Unwrap() error { return o.error }
-
 // RetryAfterOf returns the pause that the engine asked for, 0 when it asked for none, and never
-// more than RetryAfterMax.
-func RetryAfterOf(err error) time.Duration {
-	var o *overload
-	if errors.As(err, &o) {
-		return o.after
-	}
-	return 0
-}
-
-func withRetryAfter(err error, after time.Duration) error {
-	if after <= 0 {
-		return err
-	}
-	return &overload{err, min(after, RetryAfterMax)}
-}
-
-// ParseRetryAfter reads a Retry-After header: seconds, or an HTTP date after now. 0 is none.
-func ParseRetryAfter(h http.Header, now time.Time) time.Duration {
-	if ms, err := strconv.ParseFloat(h.Get("Retry-After-Ms"), 64); err == nil && ms > 0 {
-		return boundAfter(ms / 1000)
-	}
-	v := strings.TrimSpace(h.Get("Retry-After"))
-	if sec, err := strconv.ParseFloat(v, 64); err == nil {
-		return boundAfter(sec)
-	}
-	if at, err := http.ParseTime(v); err == nil {
-		return boundAfter(at.Sub(now).Seconds())
-	}
-	return 0
-}
-
-func boundAfter(sec float64) time.Duration {
-	if math.IsNaN(sec) || sec <= 0 {
-		return 0
-	}
-	return time.Duration(min(sec, RetryAfterMax.Seconds()) * float64(time.Second))
-}
+// more than backoff.RetryAfterMax.
+func RetryAfterOf(err error) time.Duration { return backoff.AskedBy(err) }
 
 // statusKind is the policy for a status other than 200; context length is looked at before it.
 func statusKind(status int) fault.Kind {
@@ -111,7 +64,7 @@ func statusFault(name string, resp *http.Response, body []byte, now time.Time) e
 		err = err.WithRemedy("redirects are not followed: give the engine's final URL (%s)", cut(resp.Header.Get("Location")))
 	}
 	if kind == fault.Overloaded {
-		return withRetryAfter(err, ParseRetryAfter(resp.Header, now))
+		return backoff.Asked(err, backoff.RetryAfter(resp.Header, now))
 	}
 	return err
 }

@@ -90,7 +90,7 @@ func decodeChat(name string, r *Request, body []byte) (*Response, error) {
 		return nil, errorInAnswer(name, body)
 	}
 	if len(a.Choices) == 0 {
-		return nil, fault.New(fault.Unavailable, "infer.http", name, "the engine answered without choices")
+		return nil, fault.New(fault.Malformed, "infer.http", name, "the engine answered without choices")
 	}
 	c := &a.Choices[0]
 	m := &c.Message
@@ -111,7 +111,7 @@ func decodeChat(name string, r *Request, body []byte) (*Response, error) {
 	case len(m.ToolCalls) > 0:
 		return nil, fault.New(fault.Invalid, "infer.http", name, "the model called a tool instead of answering")
 	}
-	return nil, fault.New(fault.Unavailable, "infer.http", name, "the engine answered with content null (finish_reason %q)", c.FinishReason)
+	return nil, fault.New(fault.Malformed, "infer.http", name, "the engine answered with content null (finish_reason %q)", c.FinishReason)
 }
 
 func decodeModels(name string, body []byte) ([]string, error) {
