@@ -108,9 +108,22 @@ STATUS = "paid unpaid pending shipped delivered cancelled refunded".split()
 CODES = "US DE FR GB JP IN BR CA".split()
 
 
+def _fields(r):
+    return {"status": r.choice(STATUS), "items": r.randint(1, 9), "country": r.choice(CODES), "active": r.choice(["true", "false"])}
+
+
+def _ask(r, rec, asked, q):
+    """A question and the record it is about, which holds the asked field and up to two others."""
+    keys = [asked] + r.sample([k for k in rec if k != asked], r.randint(0, 2))
+    r.shuffle(keys)
+    text = r.choice(["; ".join(f"{k}={rec[k]}" for k in keys), ", ".join(f"{k}: {rec[k]}" for k in keys),
+                     "\n".join(f"{k}: {rec[k]}" for k in keys), json.dumps({k: rec[k] for k in keys}, separators=(",", ":"))])
+    return r.choice([f"{q}\n{text}", f"{text}\n{q}", f"Record: {text}\n{q}", f"{q} Record: {text}"])
+
+
 def record(r):
     """A yes/no question over a short record. The question is part of the data."""
-    rec = {"status": r.choice(STATUS), "items": r.randint(1, 9), "country": r.choice(CODES), "active": r.choice(["true", "false"])}
+    rec = _fields(r)
     asked, yes = r.choice(["status", "status", "items", "country", "active"]), r.random() < .5
     v = rec[asked]
     if asked == "status":
@@ -126,13 +139,14 @@ def record(r):
         n = r.randint(1, 9)
         yes = v > n
         q = spin(r, f"[Are there|Does it have] more than {n} items?")
-    keys = [asked] + r.sample([k for k in rec if k != asked], r.randint(1, 2))
-    r.shuffle(keys)
-    f = r.randrange(4)
-    text = ["; ".join(f"{k}={rec[k]}" for k in keys), ", ".join(f"{k}: {rec[k]}" for k in keys),
-            "\n".join(f"{k}: {rec[k]}" for k in keys), json.dumps({k: rec[k] for k in keys}, separators=(",", ":"))][f]
-    x = r.choice([f"{q}\n{text}", f"{text}\n{q}", f"Record: {text}\n{q}", f"{q} Record: {text}"])
-    return x, "yes" if yes else "no"
+    return _ask(r, rec, asked, q), "yes" if yes else "no"
+
+
+def lookup(r):
+    """The value of one field. Useful by itself, and finding the field is the first half of the yes/no job."""
+    rec = _fields(r)
+    asked = r.choice(sorted(rec))
+    return _ask(r, rec, asked, spin(r, f"[What is the {asked}|Which {asked}|Value of {asked}|{asked}|What is {asked}]?")), str(rec[asked])
 
 
 def country(r):
@@ -208,6 +222,8 @@ WORDINGS = {
                "[Route|Assign] [the|this] [ticket|message|request] [|to a team|to a department]"],
     "record": ["[Answer|Reply|Respond] [|with ]yes or no", "[Yes or no|Yes/no|Yes or no?]", "[Check|Look at|Read|Use] the [record|order|data] and [answer|reply] yes or no",
                "[Answer|Use|Reply with|Return] [only|just] yes or no", "[Answer|Reply to] the question [about the record|with yes or no|from the record]"],
+    "lookup": ["[Answer|Reply to] the question [|about the record|from the record]", "[Return|Give|Extract] [only |just |]the [field|value]", "[Look up|Read] the [value|field]",
+               "[Answer|Reply] with the value", "[Look at|Check|Use] the record and answer"],
     "country": [_TO + " [the|this] country [to|into|as] [an ISO code|ISO 3166|ISO alpha-2|a two-letter code|the ISO code]", "What is the [country|ISO|two-letter] code [of|for] {x}?",
                 "[ISO|Country|Two-letter|Alpha-2] code [of|for] [the|this] country", "[Return|Give|Write] the [ISO|alpha-2|two-letter] country code [of|for]"],
     "currency": [_TO + " [the|this] currency [to|into|as] [an ISO code|ISO 4217|a currency code|the ISO code]", "What is the currency code [of|for] {x}?",
@@ -222,7 +238,7 @@ WORDINGS = {
     "language": [_CLASS + " the language [of|in] [the|this] [text|sentence|message]", "[Which|What] language is [this|the text|this sentence]?", "[Detect|Find|Recognise|Identify] the language[| of the text| of this text]",
                  "[Language|ISO 639 code|Language code] of [the|this] [text|sentence]", "[Return|Give|Write] the language code [of|for] [the|this] text"],
 }
-MAKERS = {"date": date, "phone": phone, "amount": amount, "sentiment": sentiment, "ticket": ticket, "record": record, "country": country,
+MAKERS = {"date": date, "phone": phone, "amount": amount, "sentiment": sentiment, "ticket": ticket, "record": record, "lookup": lookup, "country": country,
           "currency": currency, "boolean": boolean, "clock": clock, "percent": percent, "unit": unit, "language": language}
 JOBS = tuple(MAKERS)
 
