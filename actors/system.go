@@ -14,9 +14,11 @@ import (
 	"github.com/open-autoglm/autoglm/actors/entity"
 	"github.com/open-autoglm/autoglm/actors/infer"
 	"github.com/open-autoglm/autoglm/actors/meter"
+	"github.com/open-autoglm/autoglm/actors/supervise"
 	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/cluster"
 	"github.com/open-autoglm/autoglm/persistence"
+	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
 // Engine is one engine and how much it may be asked at once.
@@ -36,7 +38,7 @@ type Options struct {
 	Callbacks func(*cluster.Router) task.Callbacks // nil: nothing calls back
 	Runner    *infer.Runner
 	Kinds     []cluster.Kind // a user's own, beside the task
-	Strategy  actor.SupervisorStrategy
+	Fatal     func(error)    // a vital actor is given up: the node cannot go on; may be nil
 	Meter     *meter.Meter
 	Now       func() time.Time
 	Log       *slog.Logger
@@ -50,6 +52,8 @@ type System struct {
 
 	opt     Options
 	sys     *actor.ActorSystem
+	root    *actor.RootContext // its guardian restarts what the node cannot live without
+	cures   []*supervise.Strategy
 	batcher *actor.PID
 	workers []*actor.PID
 	status  []*infer.Status
@@ -74,20 +78,19 @@ func (l *late) Deliver(id string, r task.Record, try int) {
 func Start(o Options) (*System, error) {
 	s := &System{opt: o, queues: map[*cluster.Owner]*task.Queue{}, tokens: infer.Estimators{}}
 	s.sys = actor.NewActorSystem(actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return o.Log }))
-	root := s.sys.Root
-	if o.Strategy != nil {
-		root = root.WithGuardian(o.Strategy)
+	entities, err := s.supervise()
+	if err != nil {
+		return nil, err
 	}
-	var err error
 	b, err := batch.New(o.Node, o.Window, s.estimate, s.resync, o.Now, o.Log)
 	if err != nil {
 		return nil, err
 	}
-	s.batcher = root.Spawn(b)
+	s.batcher = s.root.Spawn(b)
 	s.Tasks = task.NewKind(o.Policy, &s.callbacks, s.observe(task.KindName, s.finished))
 	s.Shards, err = cluster.NewShards(cluster.Options{
 		Store: o.Store, System: s.sys, Kinds: append([]cluster.Kind{s.Tasks.Register()}, o.Kinds...),
-		Strategy: o.Strategy, Now: o.Now, Log: o.Log,
+		Root: s.root, Strategy: entities, Now: o.Now, Log: o.Log,
 		Observers: s.opening, Opened: s.opened, Closed: s.closed,
 		Committed: func(n int, took time.Duration) {
 			o.Meter.Commit.Observe(took.Seconds())
@@ -111,12 +114,37 @@ func Start(o Options) (*System, error) {
 		if err != nil {
 			return nil, fmt.Errorf("engine %s: %w", e.Name(), err)
 		}
-		pid := root.Spawn(w)
+		pid := s.root.Spawn(w)
 		s.mu.Lock()
 		s.workers, s.status = append(s.workers, pid), append(s.status, st)
 		s.mu.Unlock()
 	}
 	return s, nil
+}
+
+// supervise makes the two strategies: one bad entity is stopped alone and spares its
+// neighbors; batcher, inference actors and shards are restarted whatever befell them,
+// and given up, with the node, only when that does not help.
+func (s *System) supervise() (entities actor.SupervisorStrategy, err error) {
+	count := func(e supervise.Event) {
+		s.opt.Meter.Failures.WithLabelValues(e.Kind.String(), e.Action.String()).Inc()
+	}
+	e, err := supervise.New(supervise.Options{Log: s.opt.Log, Observe: count})
+	if err != nil {
+		return nil, err
+	}
+	vital, err := supervise.New(supervise.Options{Vital: true, Log: s.opt.Log, Observe: func(e supervise.Event) {
+		count(e)
+		if e.Action != supervise.Restart && s.opt.Fatal != nil {
+			s.opt.Fatal(fault.New(fault.Unavailable, "actors", e.Child, "a vital actor failed %d times, the last time with: %v", e.Failures, e.Reason))
+		}
+	}})
+	if err != nil {
+		return nil, err
+	}
+	s.cures = []*supervise.Strategy{e, vital}
+	s.root = s.sys.Root.WithGuardian(vital)
+	return e, nil
 }
 
 // opening gives a shard that is about to open its queue.
@@ -251,6 +279,9 @@ func (s *System) Drain(ctx context.Context) {
 // Stop ends all actors: engines first, then shards with their entities. What still
 // ran is taken over by the next owner without costing a try. It is safe to call twice.
 func (s *System) Stop() {
+	for _, c := range s.cures {
+		c.Stop()
+	}
 	for _, w := range s.workers {
 		_ = s.sys.Root.StopFuture(w).Wait()
 	}

@@ -18,6 +18,7 @@ type Options struct {
 	Store     persistence.Store
 	System    *actor.ActorSystem
 	Kinds     []Kind
+	Root      *actor.RootContext                   // spawns the shard actors under its guardian; nil: the system's own
 	Strategy  actor.SupervisorStrategy             // of the entities; nil: protoactor's default
 	Observers func(*Owner) map[string][]Observer   // by index name, asked before a shard opens
 	Opened    func(*Owner)                         // a shard is owned: wake what must not wait for a message
@@ -54,6 +55,9 @@ func NewShards(opt Options) (*Shards, error) {
 	}
 	if opt.Now == nil {
 		opt.Now = time.Now
+	}
+	if opt.Root == nil {
+		opt.Root = opt.System.Root
 	}
 	if opt.Log == nil {
 		opt.Log = slog.Default()
@@ -155,7 +159,7 @@ func (s *Shards) open(ctx context.Context, n int) error {
 	if s.opt.Strategy != nil {
 		opts = append(opts, actor.WithSupervisor(s.opt.Strategy))
 	}
-	o.pid = s.opt.System.Root.Spawn(actor.PropsFromProducer(func() actor.Actor {
+	o.pid = s.opt.Root.Spawn(actor.PropsFromProducer(func() actor.Actor {
 		return &shard{o: o, kinds: kinds, log: s.opt.Log, timers: t, awake: map[persistence.Key]*entity{}, byPID: map[string]persistence.Key{}}
 	}, opts...))
 	tctx, stop := context.WithCancel(context.Background())

@@ -245,7 +245,11 @@ func (w *Worker) deliver(x *task.Work, answer task.Answer, err error) {
 	// Not w.ctx: an answer that is there is worth recording while the node stops.
 	ctx, cancel := context.WithDeadline(context.Background(), x.Lease)
 	defer cancel()
-	if _, err := w.Router.Ask(ctx, task.Key(x.ID), msg); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+	v, err := w.Router.Ask(ctx, task.Key(x.ID), msg)
+	if _, late := v.(task.Dropped); late {
+		w.Meter.Late.Inc()
+	}
+	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		w.Log.Warn("an answer could not be recorded; the task runs again after its lease", "task", x.ID, "attempt", x.Attempt, "err", err)
 	}
 }

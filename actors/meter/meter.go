@@ -34,6 +34,7 @@ type Meter struct {
 	CommitGroup prometheus.Histogram     // writes of one group append
 	Actors      *prometheus.GaugeVec     // kind
 	Entity      *prometheus.CounterVec   // kind, event: activated, passivated, committed, refused, crashed
+	Failures    *prometheus.CounterVec   // kind, action: actors that panicked
 	Late        prometheus.Counter       // answers that came after their attempt was given up
 }
 
@@ -63,9 +64,10 @@ func New(r prometheus.Registerer) *Meter {
 		CommitGroup: histogram("commit_group_writes", "Writes of one group append.", prometheus.ExponentialBuckets(1, 2, 13)),
 		Actors:      gauge("actors", "Actors awake, by kind.", "kind"),
 		Entity:      counter("entity_events_total", "What entities did, by kind and event.", "kind", "event"),
+		Failures:    counter("actor_failures_total", "Actors that panicked, by kind of failure and what the supervisor did.", "kind", "action"),
 		Late:        prometheus.NewCounter(prometheus.CounterOpts{Name: "autoglm_late_answers_total", Help: "Answers dropped because their attempt had been given up."}),
 	}
-	r.MustRegister(m.Attempts, m.Finished, m.Callbacks, m.Tokens, m.BatchSize, m.Batches, m.InFlight, m.Limit, m.Phase, m.Commit, m.CommitGroup, m.Actors, m.Entity, m.Late)
+	r.MustRegister(m.Attempts, m.Finished, m.Callbacks, m.Tokens, m.BatchSize, m.Batches, m.InFlight, m.Limit, m.Phase, m.Commit, m.CommitGroup, m.Actors, m.Entity, m.Failures, m.Late)
 	return m
 }
 

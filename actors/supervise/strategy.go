@@ -16,6 +16,7 @@ import (
 // Options of a Strategy; the zero value is a sane one.
 type Options struct {
 	Backoff backoff.Exponential // between restarts; 50 ms to 30 s with full jitter when zero
+	Vital   bool                // the node cannot live without these actors: a bug restarts them too, up to Limit
 	Limit   int                 // failures of one child within Window before escalating; 10 when 0
 	Window  time.Duration       // 10 min when 0
 
@@ -93,7 +94,11 @@ func (s *Strategy) HandleFailure(sys *actor.ActorSystem, sup actor.Supervisor, c
 	}
 	rs.Fail()
 	e := Event{Child: child.Id, Kind: kindOf(reason), Failures: rs.NumberOfFailures(s.o.Window), Reason: reason}
-	e.Action = Decide(e.Kind, e.Failures, s.o.Limit, hasAbove(sup))
+	kind := e.Kind
+	if s.o.Vital && kind == fault.Unknown {
+		kind = fault.Unavailable
+	}
+	e.Action = Decide(kind, e.Failures, s.o.Limit, hasAbove(sup))
 	log := s.o.Log.With("actor", e.Child, "kind", e.Kind.String(), "failures", e.Failures, "reason", reason)
 	switch e.Action {
 	case Restart:

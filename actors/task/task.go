@@ -46,6 +46,9 @@ type (
 	}
 )
 
+// Dropped answers a Done or Lost that came too late to count.
+type Dropped struct{}
+
 // Accepted answers Submit.
 type Accepted struct {
 	Version uint64
@@ -166,6 +169,7 @@ func (t *Task) running(c *context) {
 		t.again(c, m)
 	case *Done:
 		if m.Attempt != r.Attempt || m.Epoch != r.Epoch {
+			t.late(c)
 			return
 		}
 		e := StepDone
@@ -175,6 +179,7 @@ func (t *Task) running(c *context) {
 		c.Commit(Fact{Event: e, At: clock(c), Attempt: m.Attempt, Answer: &m.Answer})
 	case *Lost:
 		if m.Attempt != r.Attempt || m.Epoch != r.Epoch {
+			t.late(c)
 			return
 		}
 		t.lost(c, m)
@@ -230,8 +235,8 @@ func (t *Task) again(c *context, m *Submit) {
 	c.Reply(Accepted{Version: c.Version(), State: r.State, Existed: true})
 }
 
-// late ignores what an older attempt, or an older owner, still says.
-func (t *Task) late(*context) {}
+// late drops what an older attempt, or one under an older owner, still says.
+func (t *Task) late(c *context) { c.Reply(Dropped{}) }
 
 func (t *Task) expired(c *context, now time.Time) bool {
 	r := c.State()
