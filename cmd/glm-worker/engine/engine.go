@@ -137,15 +137,15 @@ func (e *Engine) enqueue(ctx context.Context, j *job) error {
 		return ErrQueueFull
 	}
 	// The callback runs in a goroutine of its own and takes e.mu, so forget is set before anyone can need it.
-	j.forget = context.AfterFunc(ctx, func() { e.abandon(j, context.Cause(ctx)) })
+	j.ctx = ctx
+	j.forget = context.AfterFunc(ctx, func() { e.abandon(j) })
 	e.waiting = append(e.waiting, j)
 	e.nudge()
 	return nil
 }
 
-// abandon takes a job whose caller is gone out of the queue, or marks it for the loop.
-func (e *Engine) abandon(j *job, why error) {
-	j.gone.Store(true)
+// abandon takes a job whose caller is gone out of the queue. From a slot the loop takes it.
+func (e *Engine) abandon(j *job) {
 	e.mu.Lock()
 	i := slices.Index(e.waiting, j)
 	if i >= 0 {
@@ -154,7 +154,7 @@ func (e *Engine) abandon(j *job, why error) {
 	e.mu.Unlock()
 	if i >= 0 {
 		e.counts.failed.Add(1)
-		j.end(why)
+		j.end(context.Cause(j.ctx))
 	}
 }
 

@@ -61,8 +61,8 @@ func (e *Engine) run() {
 // admit moves waiting jobs into free slots and does at most one embedding. It ends jobs whose caller is gone.
 func (e *Engine) admit() (idle, draining bool) {
 	for i := range e.loop.slots {
-		if s := &e.loop.slots[i]; s.job != nil && s.job.gone.Load() {
-			e.release(i, context.Canceled)
+		if s := &e.loop.slots[i]; s.job != nil && s.job.ctx.Err() != nil {
+			e.release(i, context.Cause(s.job.ctx))
 		}
 	}
 	embedding := e.take(func(j *job) bool { return j.embed != nil })

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"sync"
-	"sync/atomic"
 
 	"github.com/open-autoglm/autoglm/cmd/glm-worker/sample"
 )
@@ -155,8 +154,8 @@ type job struct {
 	Request
 	stream *Stream
 	embed  chan<- embedded // not nil: Prompt is to be embedded
-	gone   atomic.Bool     // the caller went away
-	forget func() bool     // stops watching the caller
+	ctx    context.Context // ends when the caller goes away
+	forget func() bool     // stops watching ctx
 }
 
 type embedded struct {

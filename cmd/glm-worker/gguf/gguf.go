@@ -178,16 +178,16 @@ func (d *decoder) tensor() (end uint64) {
 	if d.err != nil {
 		return 0
 	}
-	t, ok := tensorTypes[kind]
+	t, ok := Types[kind]
 	if !ok {
 		d.err = fmt.Errorf("tensor %q has type %d, which this build of llama.cpp does not know: quantize the model in another format", name, kind)
 		return 0
 	}
-	if row%t.values != 0 || offset%d.align != 0 {
+	if row%t.Values != 0 || offset%d.align != 0 {
 		d.fail("tensor %q has rows of %d values at offset %d, which does not fit its type", name, row, offset)
 		return 0
 	}
-	high, size := bits.Mul64(values/t.values, t.bytes)
+	high, size := bits.Mul64(values/t.Values, t.Bytes)
 	if high != 0 || size > math.MaxInt64 || offset > math.MaxInt64 {
 		d.fail("tensor %q is impossibly large", name)
 		return 0

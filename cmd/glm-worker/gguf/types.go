@@ -1,10 +1,10 @@
 package gguf
 
-// TensorType is how a type stores its values: so many of them in a block of so many bytes.
-type TensorType struct{ values, bytes uint64 }
+// Block is how a tensor type stores its values: so many of them in a block of so many bytes.
+type Block struct{ Values, Bytes uint64 }
 
-// tensorTypes are ggml's, by number. Package llama's tests compare them with ggml itself.
-var tensorTypes = map[uint32]TensorType{
+// Types are ggml's tensor types by number. Package llama's tests compare them with ggml itself. Do not change them.
+var Types = map[uint32]Block{
 	0:  {1, 4},     // F32
 	1:  {1, 2},     // F16
 	2:  {32, 18},   // Q4_0
@@ -37,11 +37,4 @@ var tensorTypes = map[uint32]TensorType{
 	34: {256, 54},  // TQ1_0
 	35: {256, 66},  // TQ2_0
 	39: {32, 17},   // MXFP4
-}
-
-// Types calls yield with each tensor type: its number, the values of a block and the bytes of a block.
-func Types(yield func(kind, values, bytes uint64)) {
-	for kind, t := range tensorTypes {
-		yield(uint64(kind), t.values, t.bytes)
-	}
 }

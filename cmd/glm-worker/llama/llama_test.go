@@ -1,0 +1,238 @@
+package llama
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/open-autoglm/autoglm/cmd/glm-worker/chat"
+	"github.com/open-autoglm/autoglm/cmd/glm-worker/engine"
+	"github.com/open-autoglm/autoglm/cmd/glm-worker/grammar"
+)
+
+// modelFile is the model that the project ships; GLM_TEST_MODEL names another one.
+func modelFile(t testing.TB) string {
+	t.Helper()
+	path := "../model/tinyglm.gguf"
+	if other := os.Getenv("GLM_TEST_MODEL"); other != "" {
+		path = other
+	}
+	_, err := os.Stat(path)
+	require.NoError(t, err, "the test model is missing: check out cmd/glm-worker/model/tinyglm.gguf, or name another in GLM_TEST_MODEL")
+	return path
+}
+
+func loaded(t testing.TB) *Model {
+	t.Helper()
+	m, err := Load(modelFile(t))
+	require.NoError(t, err)
+	t.Cleanup(m.Close)
+	return m
+}
+
+func opened(t testing.TB, m *Model, shape Shape) *Context {
+	t.Helper()
+	c, err := m.NewContext(shape)
+	require.NoError(t, err)
+	t.Cleanup(c.Close)
+	return c
+}
+
+func feed(t *testing.T, c *Context, slot, from int, tokens []int32) []float32 {
+	t.Helper()
+	batch := make([]engine.Token, len(tokens))
+	for i, id := range tokens {
+		batch[i] = engine.Token{ID: id, Pos: int32(from + i), Slot: int32(slot)}
+	}
+	batch[len(batch)-1].Logits = true
+	require.NoError(t, c.Decode(batch))
+	return append([]float32(nil), c.Logits(len(batch)-1)...)
+}
+
+const question = "Normalise the date to ISO 8601: 3 March 2024"
+
+func TestVocabulary(t *testing.T) {
+	m := loaded(t)
+	require.Equal(t, "glm4", m.Meta("general.architecture"))
+	require.Empty(t, m.Meta("no.such.key"))
+	require.Positive(t, m.ContextTrained())
+	v := m.Vocab(chat.RoleTokens...)
+	require.Equal(t, engine.Ends, v.Kinds[v.End])
+	for _, text := range []string{"hello, wörld — 数据 🙂\n\ttab", "  two  spaces ", "<|system|>", "a\x00b"} {
+		var back strings.Builder
+		for _, id := range m.Tokenize(text) {
+			require.Equal(t, engine.Speaks, v.Kinds[id], "text %q became the token %d, which is no text", text, id)
+			back.WriteString(v.Pieces[id])
+		}
+		require.Equal(t, text, back.String())
+	}
+	for _, text := range chat.RoleTokens {
+		id, ok := m.Special(text)
+		require.True(t, ok, text)
+		require.Equal(t, engine.Ends, v.Kinds[id], "%s opens another turn, so it ends an answer", text)
+	}
+	_, ok := m.Special("hello there")
+	require.False(t, ok)
+	require.Empty(t, m.Tokenize(""))
+	require.NotEmpty(t, m.Tokenize("\xff\xfe broken"))
+}
+
+// Texts made to be hard on a tokenizer must not end the process.
+func TestTokenizeSurvivesHardTexts(t *testing.T) {
+	m := loaded(t)
+	for _, unit := range []string{"a", " ", "\n", "1", "é", "🙂", "!?", "\u200d", "\x00", "'s", "a1 "} {
+		n := 200_000 / len(unit)
+		require.NotEmpty(t, m.Tokenize(strings.Repeat(unit, n)), "%q", unit)
+	}
+}
+
+// The same tokens must give the same scores, to the last bit, however they come: alone, beside others, or in pieces.
+// Answers then do not depend on neighbours, and a prompt's beginning may be reused.
+func TestScoresDoNotDependOnTheBatch(t *testing.T) {
+	m := loaded(t)
+	prompt := m.Tokenize("\n" + question)
+	alone := feed(t, opened(t, m, Shape{Slots: 1, Tokens: 256, Batch: 256, Threads: 1}), 0, 0, prompt)
+
+	c := opened(t, m, Shape{Slots: 8, Tokens: 256, Batch: 512, Threads: 1})
+	var batch []engine.Token
+	var rows []int
+	for slot := range int32(8) {
+		own := prompt
+		if slot%2 == 1 {
+			own = m.Tokenize(fmt.Sprintf("\nsomething else, number %d, of another length%s", slot, strings.Repeat(" and more", int(slot))))
+		}
+		for i, id := range own {
+			batch = append(batch, engine.Token{ID: id, Pos: int32(i), Slot: slot, Logits: i == len(own)-1})
+		}
+		rows = append(rows, len(batch)-1)
+	}
+	require.NoError(t, c.Decode(batch))
+	for slot := 0; slot < 8; slot += 2 {
+		require.Equal(t, alone, append([]float32(nil), c.Logits(rows[slot])...), "slot %d beside others", slot)
+	}
+
+	pieces := opened(t, m, Shape{Slots: 2, Tokens: 256, Batch: 64, Threads: 1})
+	var last []float32
+	for i, id := range prompt {
+		last = feed(t, pieces, 0, i, []int32{id})
+	}
+	require.Equal(t, alone, last, "one token at a time")
+
+	pieces.Drop(0, 3)
+	require.Equal(t, alone, feed(t, pieces, 0, 3, prompt[3:]), "from the fourth token on")
+}
+
+// Room runs out in a way that nothing is lost by.
+func TestNoRoom(t *testing.T) {
+	m := loaded(t)
+	c := opened(t, m, Shape{Slots: 1, Tokens: 256, Batch: 512, Threads: 1})
+	batch := make([]engine.Token, 300)
+	for i := range batch {
+		batch[i] = engine.Token{ID: m.Tokenize("a")[0], Pos: int32(i)}
+	}
+	require.ErrorIs(t, c.Decode(batch), engine.ErrNoRoom)
+	require.NoError(t, c.Decode(batch[:256]))
+	require.ErrorIs(t, c.Decode(batch[256:257]), engine.ErrNoRoom)
+	c.Drop(0, 0)
+	require.NoError(t, c.Decode(batch[:10]))
+}
+
+func TestEmbeddings(t *testing.T) {
+	m := loaded(t)
+	c := opened(t, m, Shape{Slots: 2, Tokens: 512, Batch: 64, Threads: 1})
+	vector := func(text string) []float32 {
+		v, err := c.Embed(m.Tokenize(text))
+		require.NoError(t, err)
+		return v
+	}
+	dot := func(a, b []float32) (sum float64) {
+		for i := range a {
+			sum += float64(a[i]) * float64(b[i])
+		}
+		return sum
+	}
+	date := vector("Normalise the date: 3 March 2024")
+	require.InDelta(t, 1, dot(date, date), 1e-5)
+	require.Equal(t, date, vector("Normalise the date: 3 March 2024"), "nothing of the last text may be left")
+	require.Greater(t, dot(date, vector("Normalise the date: 5 April 2023")), dot(date, vector("terrible, broken, waste of money")))
+	require.InDelta(t, 1, dot(vector(strings.Repeat("word ", 60)), vector(strings.Repeat("word ", 60))), 1e-5) // several batches
+	_, err := c.Embed(make([]int32, 513))
+	require.Error(t, err)
+}
+
+// Every grammar that package grammar writes must be one that llama.cpp reads.
+func TestGrammars(t *testing.T) {
+	m := loaded(t)
+	text, err := os.ReadFile("../grammar/testdata/schemas.json")
+	require.NoError(t, err)
+	var schemas map[string]json.RawMessage
+	require.NoError(t, json.Unmarshal(text, &schemas))
+	schemas["any object"] = nil
+	for name, schema := range schemas {
+		gbnf := grammar.AnyObject()
+		if schema != nil {
+			gbnf, err = grammar.FromSchema(schema)
+			require.NoError(t, err, name)
+		}
+		matcher, err := m.NewGrammar(gbnf)
+		require.NoError(t, err, "%s\n%s", name, gbnf)
+		scores := make([]float32, m.size)
+		matcher.Mask(scores)
+		allowed := 0
+		for id, s := range scores {
+			require.Equal(t, s == 0, matcher.Allows(int32(id)), "%s: Mask and Allows differ on token %d", name, id)
+			if s == 0 {
+				allowed++
+			}
+		}
+		require.Positive(t, allowed, name)
+		matcher.Close()
+		matcher.Close()
+	}
+	for _, bad := range []string{"", "root ::= ", `root ::= "a`, `other ::= "a"`, `root ::= root "a"`, "root ::= nowhere"} {
+		matcher, err := m.NewGrammar(bad)
+		if bad == "root ::= " { // the empty text: legal
+			require.NoError(t, err)
+			require.True(t, matcher.Allows(m.eog))
+			matcher.Close()
+			continue
+		}
+		require.Error(t, err, "%q", bad)
+	}
+}
+
+func TestMatcherFollowsTheAnswer(t *testing.T) {
+	m := loaded(t)
+	matcher, err := m.NewGrammar(`root ::= "ab" [0-9]`)
+	require.NoError(t, err)
+	defer matcher.Close()
+	token := func(text string) int32 {
+		ids := m.Tokenize(text)
+		require.Len(t, ids, 1)
+		return ids[0]
+	}
+	require.False(t, matcher.Allows(m.eog))
+	require.False(t, matcher.Allows(token("b")))
+	for _, text := range []string{"a", "b", "7"} {
+		require.True(t, matcher.Allows(token(text)), text)
+		matcher.Accept(token(text))
+	}
+	require.False(t, matcher.Allows(token("7")))
+	require.True(t, matcher.Allows(m.eog))
+}
+
+func TestRefusedFilesAndShapes(t *testing.T) {
+	_, err := Load(t.TempDir() + "/nothing.gguf")
+	require.Error(t, err)
+	m := loaded(t)
+	for _, s := range []Shape{{}, {Slots: SlotsMax + 1, Tokens: 8, Batch: 512, Threads: 1}, {Slots: 256, Tokens: 1 << 30, Batch: 512, Threads: 1}} {
+		_, err := m.NewContext(s)
+		require.Error(t, err)
+	}
+	require.False(t, errors.Is(err, engine.ErrNoRoom))
+}
