@@ -1,0 +1,158 @@
+package node
+
+import (
+	"runtime"
+	"time"
+
+	"github.com/open-autoglm/autoglm/node/api"
+)
+
+// Config is everything that can be set about a node: every limit in the system that an
+// operator may want to move is listed here, with its default in Default. It is read from
+// flags, then the environment, then a YAML file, then the defaults: see Load.
+//
+// A field's doc tag is what `autoglm serve --print-config` shows above it.
+type Config struct {
+	DataDir     string         `koanf:"data_dir" doc:"Folder of everything durable; made when it is missing."`
+	NodeID      string         `koanf:"node_id" doc:"Name of this node in attempts and metrics; made once and kept in data_dir when empty."`
+	Shards      int            `koanf:"shards" doc:"Shards of the task space, 1 to 1024; fixed when data_dir is created. 0: what data_dir has, 16 for a new one."`
+	DiskReserve Size           `koanf:"disk_reserve" doc:"Free disk space below which new tasks are refused with 507; below half of it nothing is written."`
+	Drain       time.Duration  `koanf:"drain" doc:"Longest wait at SIGTERM for requests and attempts under way."`
+	HTTP        HTTPConfig     `koanf:"http"`
+	Engines     []EngineConfig `koanf:"engines" doc:"What answers the tasks: \"embedded\", \"echo\", a URL, or a mapping with url, name, models, concurrency, api_key_env, timeout."`
+	Model       ModelConfig    `koanf:"model"`
+	Batch       BatchConfig    `koanf:"batch"`
+	Task        TaskConfig     `koanf:"task"`
+	Source      SourceConfig   `koanf:"source"`
+	Callback    CallbackConfig `koanf:"callback"`
+	Store       StoreConfig    `koanf:"store"`
+	Log         LogConfig      `koanf:"log"`
+}
+
+// HTTPConfig is the API's listener and its limits.
+type HTTPConfig struct {
+	Listen       string   `koanf:"listen" doc:"Address of the API. Port 0 takes a free one."`
+	AllowRemote  bool     `koanf:"allow_remote" doc:"Listen on an address that other machines reach, although clients are not authenticated yet."`
+	AllowedHosts []string `koanf:"allowed_hosts" doc:"More names for the Host header on loopback: those of a reverse proxy."`
+
+	api.Limits `koanf:",squash"`
+}
+
+// EngineConfig is one engine. In YAML, in a flag and in the environment its URL alone will do.
+type EngineConfig struct {
+	URL         string        `koanf:"url" doc:"embedded, echo, http(s)://host[:port][/v1] or unix:///path."`
+	Name        string        `koanf:"name" doc:"In attempts and metrics; from the URL when empty."`
+	Models      []string      `koanf:"models" doc:"What it serves; it is asked when empty."`
+	Concurrency int           `koanf:"concurrency" doc:"Requests at once; 0: model.slots of each worker for embedded, else 16. 429 and 503 lower it for a while."`
+	Prefetch    int           `koanf:"prefetch" doc:"Tasks claimed ahead for it; 0: half its concurrency."`
+	APIKeyEnv   string        `koanf:"api_key_env" doc:"Environment variable with its API key."`
+	Timeout     time.Duration `koanf:"timeout" doc:"Of one request, under the attempt's own; 0: 10 minutes."`
+}
+
+// The engines that are no URL.
+const (
+	EngineEmbedded = "embedded" // glm-worker child processes
+	EngineEcho     = "echo"     // in process, answers with the prompt
+)
+
+// ModelConfig is the default model and the embedded engine's workers.
+type ModelConfig struct {
+	Name         string        `koanf:"name" doc:"Model of tasks that name none; empty: the embedded model's id, else the first that an engine serves."`
+	Path         string        `koanf:"path" doc:"GGUF file of the embedded engine; empty: the shipped one."`
+	Worker       string        `koanf:"worker" doc:"The glm-worker binary; empty: beside autoglm."`
+	Workers      int           `koanf:"workers" doc:"Worker processes; each holds the model."`
+	Slots        int           `koanf:"slots" doc:"Answers that one worker makes at once."`
+	Ctx          int           `koanf:"ctx" doc:"Tokens of a prompt with its answer; 0 leaves it to the model."`
+	Threads      int           `koanf:"threads" doc:"Threads of one worker; more than 1 are much slower on a busy machine."`
+	LoadTimeout  time.Duration `koanf:"load_timeout" doc:"Longest time for a worker to load the model."`
+	HangAfter    time.Duration `koanf:"hang_after" doc:"A worker without a good health probe for so long is killed and started again."`
+	StopTimeout  time.Duration `koanf:"stop_timeout" doc:"Time for a worker to finish what it accepted, before it is killed."`
+	RestartDelay time.Duration `koanf:"restart_delay" doc:"Wait before the first restart of a worker; doubles, with jitter."`
+	RestartMax   time.Duration `koanf:"restart_max" doc:"Longest wait before a restart."`
+}
+
+// BatchConfig says when a batch is ripe.
+type BatchConfig struct {
+	SizeMax   int           `koanf:"size_max" doc:"Tasks of one batch."`
+	TokensMax int           `koanf:"tokens_max" doc:"Estimated prompt tokens of one batch."`
+	AgeMax    time.Duration `koanf:"age_max" doc:"Longest that a task waits in a batch for others."`
+}
+
+// TaskConfig is what a task gets that says nothing itself, and what it may ask for.
+type TaskConfig struct {
+	Timeout     time.Duration `koanf:"timeout" doc:"Of one attempt, for tasks that name none."`
+	TimeoutMax  time.Duration `koanf:"timeout_max" doc:"A task may not ask for more."`
+	LeaseMargin time.Duration `koanf:"lease_margin" doc:"A claim holds for the timeout and this: fetching, waiting for a slot, answering."`
+	Attempts    int           `koanf:"attempts" doc:"Tries of a step, for tasks that name none."`
+	BackoffMin  time.Duration `koanf:"backoff_min" doc:"Wait after the first failure; doubles, with jitter."`
+	BackoffMax  time.Duration `koanf:"backoff_max" doc:"Longest wait between tries."`
+	SlowFactor  int           `koanf:"slow_factor" doc:"An engine that answered 429 or 503 is asked again this many times later."`
+	MovesMax    int           `koanf:"moves_max" doc:"Attempts lost to a new owner of the shard before they count as failures."`
+	AsleepAfter time.Duration `koanf:"asleep_after" doc:"An actor without a message for so long leaves memory."`
+}
+
+// SourceConfig says what a data_url may reach.
+type SourceConfig struct {
+	AllowedDirs  []string      `koanf:"allowed_dirs" doc:"Folders that file URLs may read below; none: file URLs are refused."`
+	SizeMax      Size          `koanf:"size_max" doc:"Bytes of one data_url."`
+	Timeout      time.Duration `koanf:"timeout" doc:"Of one fetch, redirects and all."`
+	AllowPrivate bool          `koanf:"allow_private" doc:"Let data_url reach loopback and private addresses."`
+	AllowedHosts []string      `koanf:"allowed_hosts" doc:"Hosts or host:port that data_url may reach although their addresses are private."`
+	RedirectsMax int           `koanf:"redirects_max" doc:"Redirects followed; each address is checked."`
+}
+
+// CallbackConfig says how callbacks are signed, sent and repeated.
+type CallbackConfig struct {
+	Secret       Secret        `koanf:"secret" doc:"Signs callbacks (Standard Webhooks), whsec_ and base64; empty: made once and kept in data_dir."`
+	SecretFile   string        `koanf:"secret_file" doc:"File with the secret, instead."`
+	Attempts     int           `koanf:"attempts" doc:"Tries before giving up; 40 with the backoff below are about five days."`
+	BackoffMin   time.Duration `koanf:"backoff_min" doc:"Wait after the first failure; doubles, with jitter."`
+	BackoffMax   time.Duration `koanf:"backoff_max" doc:"Longest wait between tries."`
+	Timeout      time.Duration `koanf:"timeout" doc:"Of one try."`
+	InFlight     int           `koanf:"in_flight" doc:"Callbacks at once."`
+	PerHost      int           `koanf:"per_host" doc:"Callbacks at once to one host."`
+	AllowPrivate bool          `koanf:"allow_private" doc:"Let callback_url reach loopback and private addresses."`
+	AllowedHosts []string      `koanf:"allowed_hosts" doc:"Hosts or host:port that callback_url may reach although their addresses are private."`
+}
+
+// StoreConfig is for a node with an unusual load; see persistence.Options.
+type StoreConfig struct {
+	InFlightCount int           `koanf:"in_flight_count" doc:"Appends of one shard that wait for Raft; more get 429."`
+	InFlightBytes Size          `koanf:"in_flight_bytes" doc:"Bytes of all appends that wait for Raft."`
+	MemTable      Size          `koanf:"memtable" doc:"Badger's memtable, at least 16MiB."`
+	BlockCache    Size          `koanf:"block_cache" doc:"Badger's block cache."`
+	OpenTimeout   time.Duration `koanf:"open_timeout" doc:"Longest wait at start for the shards to be led."`
+}
+
+// LogConfig is the log on standard error.
+type LogConfig struct {
+	Level  string `koanf:"level" doc:"debug, info, warn or error."`
+	Format string `koanf:"format" doc:"text or json."`
+}
+
+// Default returns the settings of a node that is alone on its machine.
+func Default() Config {
+	return Config{
+		DataDir:     "autoglm-data",
+		DiskReserve: 512 << 20,
+		Drain:       30 * time.Second,
+		HTTP:        HTTPConfig{Listen: "127.0.0.1:8080", Limits: api.DefaultLimits()},
+		Engines:     []EngineConfig{{URL: EngineEmbedded}},
+		Model: ModelConfig{
+			Workers: max(1, runtime.NumCPU()-1), Slots: 16, Threads: 1, // a core stays free for the node
+			LoadTimeout: 10 * time.Minute, HangAfter: 30 * time.Second, StopTimeout: time.Minute,
+			RestartDelay: 200 * time.Millisecond, RestartMax: 30 * time.Second,
+		},
+		Batch: BatchConfig{SizeMax: 256, TokensMax: 65536, AgeMax: 5 * time.Millisecond},
+		Task: TaskConfig{
+			Timeout: time.Minute, TimeoutMax: time.Hour, LeaseMargin: 30 * time.Second, Attempts: 4,
+			BackoffMin: time.Second, BackoffMax: time.Minute, SlowFactor: 4, MovesMax: 100, AsleepAfter: time.Minute,
+		},
+		Source: SourceConfig{SizeMax: 1 << 20, Timeout: 30 * time.Second, RedirectsMax: 5},
+		Callback: CallbackConfig{
+			Attempts: 40, BackoffMin: 5 * time.Second, BackoffMax: 4 * time.Hour, Timeout: 15 * time.Second, InFlight: 64, PerHost: 8,
+		},
+		Store: StoreConfig{InFlightCount: 1024, InFlightBytes: 64 << 20, MemTable: 16 << 20, BlockCache: 16 << 20, OpenTimeout: 30 * time.Second},
+		Log:   LogConfig{Level: "info", Format: "text"},
+	}
+}
