@@ -20,8 +20,9 @@ func (s *stateMachine) write(w *wireWrite) (code byte, seq uint64, err error) {
 
 	known, ok := s.heads.get(journal)
 	var snap snapRow
+	var r rows
 	if !ok || known.seq != w.after || w.hasSnap {
-		r := rows{sm: s, view: s.db.view()}
+		r = rows{sm: s, view: s.db.view()}
 		defer r.view.close()
 		if ok && known.flush == s.flushes {
 			r.batch = &s.batch // written since the last flush: the batch knows better
@@ -49,7 +50,7 @@ func (s *stateMachine) write(w *wireWrite) (code byte, seq uint64, err error) {
 	if !s.countersFit(w.count) {
 		return codeCounters, w.after, nil
 	}
-	if err := s.put(w, journal, hash, snap); err != nil {
+	if err := s.put(w, journal, hash, snap, r); err != nil {
 		return 0, 0, err
 	}
 	s.heads.put(journal, head{seq: next, flush: s.flushes})
@@ -162,8 +163,8 @@ func (s *stateMachine) counter(name []byte) (n int64, ok bool) {
 	return n, ok
 }
 
-// put adds the rows of an accepted write to the batch.
-func (s *stateMachine) put(w *wireWrite, journal []byte, hash uint64, snap snapRow) error {
+// put adds the rows of an accepted write to the batch. r is set when w has a snapshot.
+func (s *stateMachine) put(w *wireWrite, journal []byte, hash uint64, snap snapRow, r rows) error {
 	seq := w.after + 1
 	if !w.truncate {
 		row, err := s.body(journal, slotRowPiece, seq, hash, w.data)
@@ -183,8 +184,8 @@ func (s *stateMachine) put(w *wireWrite, journal []byte, hash uint64, snap snapR
 			x.first = seq + 1
 			gone.first, gone.last = snap.first, w.after
 		}
-		if gone.first <= gone.last || gone.snapPieces > 0 {
-			s.cleanup = append(s.cleanup, gone)
+		if err := s.forget(gone, r); err != nil {
+			return err
 		}
 		s.batch.set(snapKey(journal), x.encode(make([]byte, 0, len(state.data)+26)))
 	}
@@ -200,6 +201,46 @@ func (s *stateMachine) put(w *wireWrite, journal []byte, hash uint64, snap snapR
 		s.dirty[string(w.count[i].name)] = n + w.count[i].delta
 	}
 	return nil
+}
+
+// forget deletes what a snapshot made invisible: in this batch while there is room, and
+// after it what is left.
+func (s *stateMachine) forget(gone cleanup, r rows) error {
+	drop := func(key []byte) {
+		s.batch.delete(key)
+		s.room -= len(key) + rowCost
+	}
+	for ; gone.first <= gone.last && s.room > KeyMax*4; gone.first++ {
+		key := rowKey(gone.journal, gone.first)
+		pieces, err := r.pieces(key)
+		if err != nil {
+			return err
+		}
+		if pieces > 0 {
+			break
+		}
+		drop(key)
+	}
+	for ; gone.snapPieces > 0 && s.room > KeyMax*4; gone.snapPieces-- {
+		drop(pieceKey(gone.journal, slotSnapPiece, gone.snapSeq, gone.snapPieces-1))
+	}
+	if gone.first <= gone.last || gone.snapPieces > 0 {
+		s.cleanup = append(s.cleanup, gone)
+	}
+	return nil
+}
+
+// pieces returns how many pieces the row has.
+func (r rows) pieces(row []byte) (n int, err error) {
+	_, err = r.get(row, func(b []byte) error {
+		var x body
+		if !x.decode(b) {
+			return r.sm.damaged("row")
+		}
+		n = x.pieces
+		return nil
+	})
+	return n, err
 }
 
 // body makes the value of a row. Data over bodyMax goes to disk in pieces at once: nothing

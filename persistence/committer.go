@@ -71,6 +71,7 @@ type committer struct {
 	wg     sync.WaitGroup
 	stop   sync.Once
 	broken atomic.Pointer[error] // the first failed commit; nothing is written after it
+	fail   func(n uint64) error  // tests: makes commit n fail
 
 	mu        sync.Mutex
 	committed uint64         // number of the last transaction on disk
@@ -146,6 +147,11 @@ func (c *committer) write(group []*batch) error {
 	}
 	n := c.committed + 1 // only this goroutine moves it
 	err := func() error {
+		if c.fail != nil {
+			if err := c.fail(n); err != nil {
+				return err
+			}
+		}
 		tx := c.db.NewTransactionAt(n-1, true)
 		defer tx.Discard()
 		for _, b := range group {

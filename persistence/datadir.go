@@ -252,9 +252,9 @@ func (d *dataDir) rename(host string) error {
 func readFlag(path string, m interface{ Unmarshal([]byte) error }) error {
 	b, err := os.ReadFile(path)
 	if err != nil {
-		return dirFault(path, err)
+		return fault.New(fault.Corrupt, "store.open", path, "%w", err).WithRemedy(remedyCorrupt)
 	}
-	if len(b) < 8 || !bytes.Equal(b[:8], flagSum(b[8:])) || m.Unmarshal(b[8:]) != nil {
+	if len(b) < 8 || !bytes.Equal(b[:8], flagSum(b[8:])) || m != nil && m.Unmarshal(b[8:]) != nil {
 		return fault.New(fault.Corrupt, "store.open", path, "does not have its checksum").WithRemedy(remedyCorrupt)
 	}
 	return nil

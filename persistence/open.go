@@ -3,6 +3,8 @@ package persistence
 import (
 	"context"
 	"errors"
+	"fmt"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -55,13 +57,26 @@ func (s *store) open() (err error) {
 	if s.reserve, err = newReserve(s.dir.path, s.opts.DiskReserve, s.opts.Logger, s.opts.Now); err != nil {
 		return dirFault(s.dir.path, err)
 	}
+	log, err := s.verify()
+	if err != nil {
+		return err
+	}
 	if err := s.openBadger(); err != nil {
 		return err
 	}
 	s.db = newCommitter(s.badger, 2*s.dir.Shards)
 	s.keeper = newKeeper(s)
 	for i := range s.dir.Shards {
-		s.machines = append(s.machines, newStateMachine(i, s.db, s.opts.Heads/s.dir.Shards, s.keeper.grown))
+		m := newStateMachine(i, s.db, s.opts.Heads/s.dir.Shards, s.keeper.grown)
+		if err := m.load(); err != nil {
+			return readFault(Key{Kind: "shard", ID: fmt.Sprint(i)}, err)
+		}
+		if s.dir.Complete {
+			if err := verifyTogether(s.dir.path, i, m.meta.applied, log[i]); err != nil {
+				return err
+			}
+		}
+		s.machines = append(s.machines, m)
 	}
 	s.leads = newLeads(s.opts.ReplicaID, s.dir.Shards)
 	s.groups, err = openGroups(s.dir.raft(), s.opts, s.dir.identity, s.leads,
@@ -81,6 +96,24 @@ func (s *store) open() (err error) {
 		return s.dir.save()
 	}
 	return nil
+}
+
+// verify reads everything on disk of a directory that was complete once.
+func (s *store) verify() (log map[int]logged, err error) {
+	if !s.dir.Complete {
+		return nil, nil
+	}
+	for _, name := range []string{"dragonboat.ds", "NODEHOST.ID"} {
+		if err := readFlag(filepath.Join(s.dir.raft(), name), nil); err != nil {
+			return nil, err
+		}
+	}
+	var wg sync.WaitGroup
+	var logErr, storeErr error
+	wg.Go(func() { log, logErr = verifyLog(s.dir.logDir(s.dir.Host), s.opts.ReplicaID) })
+	wg.Go(func() { storeErr = verifyStore(s.dir.store(), s.opts) })
+	wg.Wait()
+	return log, errors.Join(logErr, storeErr)
 }
 
 func (s *store) openBadger() error {

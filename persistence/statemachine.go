@@ -31,6 +31,7 @@ type stateMachine struct {
 	flushes uint64 // number of the batch being filled; the first is 1
 	writes  int    // in the batch; <= heads.size, so heads knows every journal it touches
 	batch   batch
+	room    int              // bytes the batch has left beside the entry being applied
 	dirty   map[string]int64 // counters moved by the batch, with their new value
 	cleanup []cleanup        // rows to delete once the batch is on disk
 	cmd     command
@@ -72,9 +73,8 @@ func newStateMachine(shard int, db *committer, headsMax int, grown func(int, uin
 		flushes: 1, dirty: map[string]int64{}, counters: map[string]int64{}}
 }
 
-// Open reads the shard's state; Raft then replays what the log has after the returned
-// index.
-func (s *stateMachine) Open(<-chan struct{}) (uint64, error) { return s.meta.applied, s.load() }
+// Open tells Raft what the store has loaded already: the log is replayed after that index.
+func (s *stateMachine) Open(<-chan struct{}) (uint64, error) { return s.meta.applied, nil }
 
 // load reads meta and counters of the current generation.
 func (s *stateMachine) load() error {
@@ -184,6 +184,7 @@ func (s *stateMachine) apply(cmd []byte) (sm.Result, error) {
 		}
 		s.writes = len(s.cmd.writes)
 	}
+	s.room = min(txnBytes-s.batch.size, (txnRows-s.batch.rows())*rowCost) - cost - txnBytes/64
 	var mixed []byte
 	for i := range s.cmd.writes {
 		code, seq, err := s.write(&s.cmd.writes[i])
@@ -239,12 +240,12 @@ func (s *stateMachine) flush() error {
 	return s.clean()
 }
 
-// clean deletes invisible rows, in as many transactions as it takes. What a crash
-// leaves of them stays invisible.
+// clean deletes the invisible rows that had no room in the batch, in as many transactions
+// as it takes. What a crash leaves of them stays, but stays invisible.
 func (s *stateMachine) clean() error {
 	for _, x := range s.cleanup {
 		for seq := x.first; seq <= x.last; seq++ {
-			pieces, err := s.pieces(rowKey(x.journal, seq))
+			pieces, err := s.piecesOf(rowKey(x.journal, seq))
 			if err != nil {
 				return err
 			}
@@ -267,19 +268,10 @@ func (s *stateMachine) clean() error {
 	return s.stage(0)
 }
 
-// pieces returns how many pieces the row has.
-func (s *stateMachine) pieces(row []byte) (n int, err error) {
-	v := s.db.view()
-	defer v.close()
-	_, err = v.get(row, func(b []byte) error {
-		var x body
-		if !x.decode(b) {
-			return s.damaged("row")
-		}
-		n = x.pieces
-		return nil
-	})
-	return n, err
+func (s *stateMachine) piecesOf(row []byte) (int, error) {
+	r := rows{sm: s, view: s.db.view()}
+	defer r.view.close()
+	return r.pieces(row)
 }
 
 func (s *stateMachine) drop(key []byte) error {

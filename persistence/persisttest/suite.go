@@ -39,15 +39,22 @@ func Run(t *testing.T, open func(t *testing.T) persistence.Journal) {
 // Owner is the owner of a journal in a test: it knows the epoch, and any surprise ends
 // the test.
 type Owner struct {
-	T     testing.TB
+	T     T
 	J     persistence.Journal
 	Epoch uint64
+}
+
+// T is what an Owner needs of *testing.T or *rapid.T.
+type T interface {
+	Helper()
+	Errorf(format string, args ...any)
+	FailNow()
 }
 
 const wait = 10 * time.Second
 
 // Own acquires the journal.
-func Own(t testing.TB, j persistence.Journal) *Owner {
+func Own(t T, j persistence.Journal) *Owner {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), wait)
 	defer cancel()

@@ -1,0 +1,5 @@
+package persistence
+
+const crashDirVar = "PERSISTENCE_CRASH_DIR"
+
+func crashChild(string) {}
