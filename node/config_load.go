@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/go-viper/mapstructure/v2"
 	"github.com/knadh/koanf/parsers/yaml"
@@ -90,13 +91,14 @@ func unmarshal(k *koanf.Koanf, c *Config) error {
 		Result: c, WeaklyTypedInput: true, ErrorUnused: true,
 		DecodeHook: mapstructure.ComposeDecodeHookFunc(
 			decodeEngine,
-			mapstructure.StringToTimeDurationHookFunc(),
+			decodeDuration,
 			mapstructure.TextUnmarshallerHookFunc(),
 			splitList,
 		),
 	}})
 	if err != nil {
-		return fault.New(fault.Invalid, "config", "", "%s", strings.ReplaceAll(err.Error(), "\n", " "))
+		msg := strings.TrimPrefix(strings.ReplaceAll(err.Error(), "\n", " "), "decoding failed due to the following error(s):  ")
+		return fault.New(fault.Invalid, "config", "", "%s", msg)
 	}
 	return nil
 }
@@ -107,6 +109,18 @@ func decodeEngine(from, to reflect.Type, v any) (any, error) {
 		return EngineConfig{URL: strings.TrimSpace(v.(string))}, nil
 	}
 	return v, nil
+}
+
+// decodeDuration also takes a plain 0.
+func decodeDuration(from, to reflect.Type, v any) (any, error) {
+	if to != reflect.TypeFor[time.Duration]() {
+		return v, nil
+	}
+	d, err := time.ParseDuration(fmt.Sprint(v))
+	if err != nil {
+		return nil, fmt.Errorf("%q is no duration: write it like 90s or 1h30m", fmt.Sprint(v))
+	}
+	return d, nil
 }
 
 // splitList takes "a,b" for a list; "" is an empty one.
