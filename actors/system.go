@@ -11,6 +11,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 
 	"github.com/open-autoglm/autoglm/actors/batch"
+	"github.com/open-autoglm/autoglm/actors/callback"
 	"github.com/open-autoglm/autoglm/actors/entity"
 	"github.com/open-autoglm/autoglm/actors/infer"
 	"github.com/open-autoglm/autoglm/actors/meter"
@@ -35,7 +36,7 @@ type Options struct {
 	Engines   []Engine
 	Policy    task.Policy
 	Window    batch.Window
-	Callbacks func(*cluster.Router) task.Callbacks // nil: nothing calls back
+	Callbacks func(callback.Asker) task.Callbacks // nil: nothing calls back
 	Runner    *infer.Runner
 	Kinds     []cluster.Kind // a user's own, beside the task
 	Fatal     func(error)    // a vital actor is given up: the node cannot go on; may be nil
@@ -276,15 +277,25 @@ func (s *System) Drain(ctx context.Context) {
 	}
 }
 
-// Stop ends all actors: engines first, then shards with their entities. What still
-// ran is taken over by the next owner without costing a try. It is safe to call twice.
-func (s *System) Stop() {
+// StopEngines ends the inference actors. What still ran is taken over by the next
+// owner without costing a try. It is safe to call twice.
+func (s *System) StopEngines() {
 	for _, c := range s.cures {
 		c.Stop()
 	}
-	for _, w := range s.workers {
-		_ = s.sys.Root.StopFuture(w).Wait()
+	s.mu.Lock()
+	ws := s.workers
+	s.workers = nil
+	s.mu.Unlock()
+	for _, w := range ws {
+		_ = s.sys.Root.StopFuture(w).Wait() // only a time-out
 	}
+}
+
+// Stop ends all actors: engines first, then shards with their entities. It is safe
+// to call twice.
+func (s *System) Stop() {
+	s.StopEngines()
 	s.Shards.Stop()
 	s.sys.Shutdown()
 }

@@ -97,7 +97,7 @@ type SourceConfig struct {
 	SizeMax      Size          `koanf:"size_max" doc:"Bytes of one data_url."`
 	Timeout      time.Duration `koanf:"timeout" doc:"Of one fetch, redirects and all."`
 	AllowPrivate bool          `koanf:"allow_private" doc:"Let data_url reach loopback and private addresses."`
-	AllowedHosts []string      `koanf:"allowed_hosts" doc:"Hosts or host:port that data_url may reach although their addresses are private."`
+	AllowedNets  []string      `koanf:"allowed_nets" doc:"Addresses or networks (10.1.2.3, 10.1.0.0/16) that data_url may reach although they are private."`
 	RedirectsMax int           `koanf:"redirects_max" doc:"Redirects followed; each address is checked."`
 }
 
@@ -110,9 +110,8 @@ type CallbackConfig struct {
 	BackoffMax   time.Duration `koanf:"backoff_max" doc:"Longest wait between tries."`
 	Timeout      time.Duration `koanf:"timeout" doc:"Of one try."`
 	InFlight     int           `koanf:"in_flight" doc:"Callbacks at once."`
-	PerHost      int           `koanf:"per_host" doc:"Callbacks at once to one host."`
-	AllowPrivate bool          `koanf:"allow_private" doc:"Let callback_url reach loopback and private addresses."`
-	AllowedHosts []string      `koanf:"allowed_hosts" doc:"Hosts or host:port that callback_url may reach although their addresses are private."`
+	AllowPrivate bool          `koanf:"allow_private" doc:"Let callback_url reach private addresses; loopback is reachable anyway while the API listens on loopback only."`
+	AllowedNets  []string      `koanf:"allowed_nets" doc:"Addresses or networks that callback_url may reach although they are private."`
 }
 
 // StoreConfig is for a node with an unusual load; see persistence.Options.
@@ -150,7 +149,7 @@ func Default() Config {
 		},
 		Source: SourceConfig{SizeMax: 1 << 20, Timeout: 30 * time.Second, RedirectsMax: 5},
 		Callback: CallbackConfig{
-			Attempts: 40, BackoffMin: 5 * time.Second, BackoffMax: 4 * time.Hour, Timeout: 15 * time.Second, InFlight: 64, PerHost: 8,
+			Attempts: 40, BackoffMin: 5 * time.Second, BackoffMax: 4 * time.Hour, Timeout: 15 * time.Second, InFlight: 64,
 		},
 		Store: StoreConfig{InFlightCount: 1024, InFlightBytes: 64 << 20, MemTable: 16 << 20, BlockCache: 16 << 20, OpenTimeout: 30 * time.Second},
 		Log:   LogConfig{Level: "info", Format: "text"},

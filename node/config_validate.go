@@ -195,7 +195,8 @@ func (c *Config) checkSource() error {
 	case s.RedirectsMax < 0 || s.RedirectsMax > 20:
 		return invalidConfig("source.redirects_max", s.RedirectsMax, "use 0 to 20")
 	}
-	return nil
+	_, err := prefixes("source.allowed_nets", s.AllowedNets)
+	return err
 }
 
 func (c *Config) checkCallback() error {
@@ -218,8 +219,23 @@ func (c *Config) checkCallback() error {
 		return invalidConfig("callback.timeout", cb.Timeout, "use more than 0s")
 	case cb.InFlight < 1 || cb.InFlight > 4096:
 		return invalidConfig("callback.in_flight", cb.InFlight, "use 1 to 4096")
-	case cb.PerHost < 1:
-		return invalidConfig("callback.per_host", cb.PerHost, "use 1 or more")
 	}
-	return nil
+	_, err := prefixes("callback.allowed_nets", cb.AllowedNets)
+	return err
+}
+
+// prefixes reads addresses and networks.
+func prefixes(field string, nets []string) (ps []netip.Prefix, err error) {
+	for i, n := range nets {
+		if a, err := netip.ParseAddr(n); err == nil {
+			ps = append(ps, netip.PrefixFrom(a, a.BitLen()))
+			continue
+		}
+		p, err := netip.ParsePrefix(n)
+		if err != nil {
+			return nil, invalidConfig(fmt.Sprintf("%s[%d]", field, i), fmt.Sprintf("%q", n), "use an address like 10.1.2.3 or a network like 10.1.0.0/16")
+		}
+		ps = append(ps, p)
+	}
+	return ps, nil
 }

@@ -11,9 +11,6 @@ import (
 	"github.com/open-autoglm/autoglm/persistence"
 )
 
-// underWayMax bounds the deliveries at once; beyond, the task's timer repeats them.
-const underWayMax = 256
-
 // recordWithin is how long the outcome of a try may take to be journaled.
 const recordWithin = 30 * time.Second
 
@@ -29,6 +26,7 @@ type Asker interface {
 type Dispatcher struct {
 	post  func(ctx context.Context, id string, r *task.Record) error
 	next  func(try int, err error) (wait time.Duration, giveUp bool)
+	max   int // deliveries at once; beyond, the task's timer repeats them
 	asker Asker
 	meter *meter.Meter
 	now   func() time.Time
@@ -38,14 +36,14 @@ type Dispatcher struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	mu     sync.Mutex
-	busy   map[string]bool // task ids with a delivery under way; at most underWayMax
+	busy   map[string]bool // task ids with a delivery under way; at most max
 }
 
-// NewDispatcher returns a dispatcher that posts with post and plans with next.
-// Stop ends it.
-func NewDispatcher(asker Asker, post func(ctx context.Context, id string, r *task.Record) error,
+// NewDispatcher returns a dispatcher that posts with post, at most max at once, and
+// plans with next. Stop ends it.
+func NewDispatcher(asker Asker, max int, post func(ctx context.Context, id string, r *task.Record) error,
 	next func(try int, err error) (time.Duration, bool), m *meter.Meter, now func() time.Time, log *slog.Logger) *Dispatcher {
-	d := &Dispatcher{post: post, next: next, asker: asker, meter: m, now: now, log: log, busy: map[string]bool{}}
+	d := &Dispatcher{post: post, next: next, max: max, asker: asker, meter: m, now: now, log: log, busy: map[string]bool{}}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	return d
 }
@@ -55,7 +53,7 @@ func NewDispatcher(asker Asker, post func(ctx context.Context, id string, r *tas
 func (d *Dispatcher) Deliver(id string, r task.Record, try int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.ctx.Err() != nil || d.busy[id] || len(d.busy) >= underWayMax {
+	if d.ctx.Err() != nil || d.busy[id] || len(d.busy) >= d.max {
 		return
 	}
 	d.busy[id] = true

@@ -16,6 +16,8 @@ import (
 	"github.com/open-autoglm/autoglm/persistence"
 )
 
+const underWayMax = 32
+
 type told chan *task.Called
 
 func (t told) Ask(_ context.Context, _ persistence.Key, msg any) (any, error) {
@@ -24,7 +26,7 @@ func (t told) Ask(_ context.Context, _ persistence.Key, msg any) (any, error) {
 }
 
 func dispatcher(t *testing.T, a Asker, post func(context.Context, string, *task.Record) error) *Dispatcher {
-	d := NewDispatcher(a, post, func(try int, _ error) (time.Duration, bool) { return time.Duration(try) * time.Second, try == 3 },
+	d := NewDispatcher(a, underWayMax, post, func(try int, _ error) (time.Duration, bool) { return time.Duration(try) * time.Second, try == 3 },
 		meter.New(prometheus.NewRegistry()), time.Now, slog.New(slog.DiscardHandler))
 	t.Cleanup(d.Stop)
 	return d

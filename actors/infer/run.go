@@ -11,16 +11,10 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/open-autoglm/autoglm/actors/meter"
+	"github.com/open-autoglm/autoglm/actors/source"
 	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
-
-// Data is what a data_url gave.
-type Data struct {
-	Text   string
-	SHA256 string // hex
-	Bytes  int64
-}
 
 // schemasMax bounds the compiled schemas kept; past it all are dropped at once.
 const schemasMax = 256
@@ -29,11 +23,10 @@ const schemasMax = 256
 // engine under the attempt's timeout, and checks the promised form. It is safe for
 // many goroutines.
 type Runner struct {
-	Fetch   func(ctx context.Context, url string) (Data, error)
-	Compose func(prompt string, d Data) string // puts data into a prompt
-	Learn   func(model string, ms []Message, promptTokens int)
-	Meter   *meter.Meter
-	Now     func() time.Time
+	Fetch func(ctx context.Context, url string) (source.Data, error)
+	Learn func(model string, ms []Message, promptTokens int)
+	Meter *meter.Meter
+	Now   func() time.Time
 
 	mu      sync.Mutex
 	schemas map[string]*jsonschema.Schema // by response_format
@@ -64,7 +57,7 @@ func (r *Runner) Do(ctx context.Context, e Engine, w *task.Work) (task.Answer, e
 		r.Meter.Observe(meter.PhaseFetch, r.Now().Sub(started))
 		a.DataSHA256, a.DataBytes = d.SHA256, d.Bytes
 		i := firstQuestion(&w.Record)
-		ms[i].Content = r.Compose(ms[i].Content, d)
+		ms[i].Content = source.Compose(ms[i].Content, d)
 	}
 	a.StartedAt = r.Now()
 	res, err := e.Do(ctx, &Request{

@@ -1,0 +1,153 @@
+package node
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/open-autoglm/autoglm/actors"
+	"github.com/open-autoglm/autoglm/actors/backoff"
+	"github.com/open-autoglm/autoglm/actors/egress"
+	"github.com/open-autoglm/autoglm/actors/infer"
+	"github.com/open-autoglm/autoglm/actors/source"
+	"github.com/open-autoglm/autoglm/node/api"
+	"github.com/open-autoglm/autoglm/persistence/fault"
+)
+
+const (
+	concurrencyDefault = 16   // of an engine behind a URL
+	echoConcurrency    = 1024 // the echo engine answers at once: many under way hide the commits
+)
+
+// startEngines makes every configured engine; the embedded one starts its workers
+// and does not wait for them: tasks are accepted meanwhile.
+func (n *Node) startEngines() (all []actors.Engine, err error) {
+	for _, c := range n.cfg.Engines {
+		var es []infer.Engine
+		limit := c.Concurrency
+		switch c.URL {
+		case EngineEmbedded:
+			if es, err = n.startWorkers(); err != nil {
+				return nil, err
+			}
+			limit = orDefault(limit, n.cfg.Model.Slots)
+		case EngineEcho:
+			es = []infer.Engine{infer.NewEcho(infer.EchoOptions{Name: c.Name, Directives: true})}
+			limit = orDefault(limit, echoConcurrency)
+		default:
+			limit = orDefault(limit, concurrencyDefault)
+			h, err := infer.NewHTTP(infer.HTTPOptions{Name: c.Name, URL: c.URL, APIKey: os.Getenv(c.APIKeyEnv), Models: c.Models, Timeout: c.Timeout, Concurrency: limit})
+			if err != nil {
+				return nil, err
+			}
+			es = []infer.Engine{h}
+		}
+		for _, e := range es {
+			n.engines = append(n.engines, e)
+			all = append(all, actors.Engine{Engine: e, Concurrency: limit, Prefetch: orDefault(c.Prefetch, (limit+1)/2)})
+		}
+	}
+	return all, nil
+}
+
+func orDefault(v, def int) int {
+	if v == 0 {
+		return def
+	}
+	return v
+}
+
+func (n *Node) startWorkers() ([]infer.Engine, error) {
+	m := n.cfg.Model
+	path, id := m.Path, m.Name
+	if path == "" {
+		if n.shipped.data == nil {
+			return nil, fault.New(fault.Invalid, "config", "model.path", "is empty, and this program ships no model").WithRemedy("name a GGUF file")
+		}
+		var err error
+		if path, err = n.unpackModel(); err != nil {
+			return nil, err
+		}
+		if id == "" {
+			id = n.shipped.name
+		}
+	}
+	pool, err := infer.NewPool(infer.PoolOptions{
+		Binary: m.Worker, Model: path, ModelID: id, Workers: m.Workers, Slots: m.Slots, Ctx: m.Ctx, Threads: m.Threads,
+		LoadTimeout: m.LoadTimeout, HangAfter: m.HangAfter, StopTimeout: m.StopTimeout,
+		Backoff: backoff.Exponential{Min: m.RestartDelay, Max: m.RestartMax, Jitter: 0.5}, Log: n.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	n.pool = pool
+	pool.Start()
+	return pool.Engines(), nil
+}
+
+// unpackModel puts the shipped model where a worker can map it, once for each version.
+func (n *Node) unpackModel() (string, error) {
+	sum := sha256.Sum256(n.shipped.data)
+	path := n.dataPath(filepath.Join("models", fmt.Sprintf("%s-%s.gguf", n.shipped.name, hex.EncodeToString(sum[:4]))))
+	if b, err := os.ReadFile(path); err == nil && bytes.Equal(b, n.shipped.data) {
+		return path, nil
+	}
+	err := os.MkdirAll(filepath.Dir(path), 0o755)
+	if err == nil {
+		err = errors.Join(os.WriteFile(path+".tmp", n.shipped.data, 0o644), os.Rename(path+".tmp", path))
+	}
+	if err != nil {
+		return "", fault.New(fault.Unavailable, "node.model", path, "the shipped model cannot be unpacked: %w", err)
+	}
+	return path, nil
+}
+
+// defaultModel is the queue of tasks that name no model.
+func (n *Node) defaultModel() string {
+	switch {
+	case n.cfg.Model.Name != "":
+		return n.cfg.Model.Name
+	case n.pool != nil && n.cfg.Model.Path == "":
+		return n.shipped.name
+	case n.pool != nil:
+		return n.pool.ModelID()
+	}
+	for _, e := range n.cfg.Engines {
+		if len(e.Models) > 0 {
+			return e.Models[0]
+		}
+	}
+	return "default"
+}
+
+func (n *Node) engineStatus() []api.EngineStatus {
+	restarts := map[string]int{}
+	if n.pool != nil {
+		for _, c := range n.pool.Children() {
+			restarts[c.Name()] = c.Status().Restarts
+		}
+	}
+	var all []api.EngineStatus
+	for _, e := range n.sys.Engines() {
+		all = append(all, engineStatus(e, restarts[e.Name]))
+	}
+	return all
+}
+
+func (n *Node) newFetcher() (*source.Fetcher, error) {
+	s := n.cfg.Source
+	nets, err := prefixes("source.allowed_nets", s.AllowedNets)
+	if err != nil {
+		return nil, err
+	}
+	redirects := s.RedirectsMax
+	if redirects == 0 {
+		redirects = -1 // none; 0 is the package's default
+	}
+	return source.New(source.Options{AllowedDirs: s.AllowedDirs, SizeMax: int64(s.SizeMax), Timeout: s.Timeout, RedirectsMax: redirects,
+		Egress: egress.Policy{AllowPrivate: s.AllowPrivate, Allow: nets}})
+}

@@ -1,0 +1,259 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/open-autoglm/autoglm/actors"
+	"github.com/open-autoglm/autoglm/actors/batch"
+	"github.com/open-autoglm/autoglm/actors/callback"
+	"github.com/open-autoglm/autoglm/actors/infer"
+	"github.com/open-autoglm/autoglm/actors/meter"
+	"github.com/open-autoglm/autoglm/actors/source"
+	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/cluster"
+	"github.com/open-autoglm/autoglm/node/api"
+	"github.com/open-autoglm/autoglm/persistence"
+	"github.com/open-autoglm/autoglm/persistence/fault"
+)
+
+// Node is one running process. New checks, Start starts, Stop ends it in order.
+type Node struct {
+	cfg     Config
+	log     *slog.Logger
+	version string
+	shipped shippedModel
+	kinds   []cluster.Kind
+
+	reg     *prometheus.Registry
+	meter   *meter.Meter
+	store   persistence.Store
+	pool    *infer.Pool // nil without the embedded engine
+	engines []infer.Engine
+	fetcher *source.Fetcher
+	calls   *callback.Dispatcher
+	sys     *actors.System
+	svc     *service
+	api     *api.Server
+	addr    string
+
+	stopOnce sync.Once
+	stopErr  error
+	done     chan struct{}
+	failOnce sync.Once
+	fail     error
+}
+
+// Option adds to a node what is not configuration.
+type Option func(*Node)
+
+type shippedModel struct {
+	name string
+	data []byte
+}
+
+// WithModel gives the model that the embedded engine serves when model.path is
+// empty: its id, and the bytes of its GGUF file.
+func WithModel(name string, gguf []byte) Option {
+	return func(n *Node) { n.shipped = shippedModel{name, gguf} }
+}
+
+// WithVersion is what /v1/status and the OpenAPI document show.
+func WithVersion(v string) Option { return func(n *Node) { n.version = v } }
+
+// WithKind adds a persistent actor kind of one's own; see package entity.
+func WithKind(k cluster.Kind) Option { return func(n *Node) { n.kinds = append(n.kinds, k) } }
+
+// New checks the configuration; it touches nothing yet.
+func New(cfg Config, log *slog.Logger, opts ...Option) (*Node, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if log == nil {
+		log = slog.Default()
+	}
+	n := &Node{cfg: cfg, log: log, version: "dev", done: make(chan struct{})}
+	for _, o := range opts {
+		o(n)
+	}
+	return n, nil
+}
+
+// Start boots the node and returns when it serves. On an error everything that was
+// started is stopped again.
+func (n *Node) Start(ctx context.Context) (err error) {
+	defer func() {
+		if err != nil {
+			stop, cancel := context.WithTimeout(context.Background(), n.cfg.Drain)
+			defer cancel()
+			_ = n.Stop(stop) // the first error is the one to tell
+		}
+	}()
+	n.reg = prometheus.NewRegistry()
+	n.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	n.meter = meter.New(n.reg)
+
+	s := n.cfg.Store
+	if n.store, err = persistence.Open(persistence.Options{
+		Dir: n.cfg.DataDir, Shards: n.cfg.Shards, DiskReserve: uint64(n.cfg.DiskReserve), InFlightCount: s.InFlightCount,
+		InFlightBytes: int(s.InFlightBytes), MemTableBytes: int(s.MemTable), BlockCache: int(s.BlockCache), OpenTimeout: s.OpenTimeout, Logger: n.log,
+	}); err != nil {
+		return err
+	}
+	id, err := n.identity()
+	if err != nil {
+		return err
+	}
+	engines, err := n.startEngines()
+	if err != nil {
+		return err
+	}
+	if n.fetcher, err = n.newFetcher(); err != nil {
+		return err
+	}
+	if n.sys, err = actors.Start(actors.Options{
+		Node: id, Store: n.store, Engines: engines, Policy: n.policy(), Kinds: n.kinds,
+		Window: batch.Window{SizeMax: n.cfg.Batch.SizeMax, TokensMax: n.cfg.Batch.TokensMax, AgeMax: n.cfg.Batch.AgeMax},
+		Fatal:  n.fatal, Meter: n.meter, Now: time.Now, Log: n.log,
+		Runner: &infer.Runner{Fetch: n.fetcher.Fetch, Meter: n.meter, Now: time.Now},
+	}); err != nil {
+		return err
+	}
+	select {
+	case <-n.sys.Shards.Ready():
+	case <-ctx.Done():
+		return fault.New(fault.Timeout, "node.start", "", "the shards did not open: %w", errors.Join(context.Cause(ctx), n.sys.Shards.Err()))
+	case <-time.After(s.OpenTimeout):
+		return fault.New(fault.Timeout, "node.start", "", "the shards did not open in %v: %w", s.OpenTimeout, n.sys.Shards.Err())
+	}
+	n.svc = &service{id: id, version: n.version, started: time.Now(), sys: n.sys, store: n.store, defaultModel: n.defaultModel(), engines: n.engineStatus, now: time.Now}
+	n.reg.MustRegister(newCollector(n.svc))
+	return n.listen()
+}
+
+// identity is the node's name in attempts: configured, or made once.
+func (n *Node) identity() (string, error) {
+	if n.cfg.NodeID != "" {
+		return n.cfg.NodeID, nil
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return "", fault.New(fault.Unavailable, "node.start", "node_id", "this machine has no host name: %w", err).WithRemedy("set node_id")
+	}
+	return host, nil
+}
+
+// listen starts the API last, when there is something behind it.
+func (n *Node) listen() (err error) {
+	n.api, err = api.New(n.svc, api.WithLimits(n.cfg.HTTP.Limits), api.WithLogger(n.log), api.WithHosts(n.cfg.HTTP.AllowedHosts...),
+		api.WithVersion(n.version), api.WithMetrics(n.reg, promhttp.HandlerFor(n.reg, promhttp.HandlerOpts{Registry: n.reg})))
+	if err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", n.cfg.HTTP.Listen)
+	if err != nil {
+		return fault.New(fault.Unavailable, "node.listen", n.cfg.HTTP.Listen, "%w", err).WithRemedy("another program may have the port: choose one with --http, or stop it")
+	}
+	n.addr = l.Addr().String()
+	go func() {
+		if err := n.api.Serve(l); err != nil {
+			n.fatal(err)
+		}
+	}()
+	n.log.Info("serving", "http", "http://"+n.addr, "data_dir", n.cfg.DataDir, "shards", n.store.Shards(), "engines", len(n.engines))
+	return nil
+}
+
+func (n *Node) policy() task.Policy {
+	t := n.cfg.Task
+	return task.Policy{Timeout: t.Timeout, TimeoutMax: t.TimeoutMax, LeaseMargin: t.LeaseMargin, Attempts: t.Attempts, BackoffMin: t.BackoffMin,
+		BackoffMax: t.BackoffMax, SlowFactor: t.SlowFactor, MovesMax: t.MovesMax, Jitter: rand.Float64}
+}
+
+// fatal ends the node from inside: Done closes, and whoever runs it stops it.
+func (n *Node) fatal(err error) {
+	n.failOnce.Do(func() {
+		n.log.Error("the node cannot go on", "err", err)
+		n.fail = err
+		close(n.done)
+	})
+}
+
+// Done is closed when the node cannot go on by itself; Err then tells why.
+func (n *Node) Done() <-chan struct{} { return n.done }
+
+// Err returns why Done is closed, and nil before.
+func (n *Node) Err() error {
+	select {
+	case <-n.done:
+		return n.fail
+	default:
+		return nil
+	}
+}
+
+// HTTPAddr returns the address the API listens on, "" before Start returned.
+func (n *Node) HTTPAddr() string { return n.addr }
+
+// Engines returns the engines, to drive one without the node's machinery.
+func (n *Node) Engines() []infer.Engine { return n.engines }
+
+// WaitEngines returns once an engine answers, or a fault that tells why none does.
+func (n *Node) WaitEngines(ctx context.Context) error {
+	if n.pool == nil {
+		return nil
+	}
+	return n.pool.WaitReady(ctx, n.cfg.Model.Workers)
+}
+
+// Stop ends the node in order and loses nothing: no new requests, what runs may end
+// until ctx does, then engines, actors and the store. It is safe to call twice.
+func (n *Node) Stop(ctx context.Context) error {
+	n.stopOnce.Do(func() { n.stopErr = n.stop(ctx) })
+	return n.stopErr
+}
+
+func (n *Node) stop(ctx context.Context) error {
+	var errs []error
+	if n.api != nil {
+		errs = append(errs, n.api.Shutdown(ctx))
+	}
+	if n.sys != nil {
+		n.sys.Drain(ctx)
+		n.sys.StopEngines()
+	}
+	if n.pool != nil {
+		n.pool.Stop()
+	}
+	if n.calls != nil {
+		n.calls.Stop()
+	}
+	if n.sys != nil {
+		n.sys.Stop()
+	}
+	if n.fetcher != nil {
+		n.fetcher.Close()
+	}
+	if n.store != nil {
+		errs = append(errs, n.store.Close())
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("node.stop: %w", err)
+	}
+	return nil
+}
+
+// dataPath is a file of the node's own in the data directory.
+func (n *Node) dataPath(name string) string { return filepath.Join(n.cfg.DataDir, name) }
