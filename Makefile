@@ -7,7 +7,7 @@ GO_SOURCES := $(shell find cmd actors cluster persistence node -name '*.go' -not
 JOBS ?= 2
 
 include cmd/glm-worker/build.mk
-include tools/tools.mk
+-include tools/tools.mk
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12

@@ -1,0 +1,213 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func testConfig(t testing.TB) Config {
+	c := Default()
+	c.DataDir = t.TempDir()
+	c.Shards = 4
+	c.HTTP.Listen = "127.0.0.1:0"
+	c.Engines = []EngineConfig{{URL: EngineEcho}}
+	c.Task.BackoffMin, c.Task.BackoffMax = 5*time.Millisecond, 20*time.Millisecond
+	c.Task.SlowFactor = 1
+	return c
+}
+
+func boot(t testing.TB, c Config, opts ...Option) *Node {
+	t.Helper()
+	n, err := New(c, slog.New(slog.DiscardHandler), opts...)
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	require.NoError(t, n.Start(ctx))
+	t.Cleanup(func() { halt(t, n) })
+	return n
+}
+
+func halt(t testing.TB, n *Node) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	require.NoError(t, n.Stop(ctx))
+}
+
+// call does one request and decodes a JSON answer into out, when there is one.
+func call(t testing.TB, n *Node, method, path string, body any, out any) *http.Response {
+	t.Helper()
+	var r io.Reader
+	if body != nil {
+		b, err := json.Marshal(body)
+		require.NoError(t, err)
+		r = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), method, "http://"+n.HTTPAddr()+path, r)
+	require.NoError(t, err)
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	res, err := http.DefaultClient.Do(req)
+	require.NoError(t, err)
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	require.NoError(t, err)
+	if out != nil {
+		require.NoError(t, json.Unmarshal(b, out), "%s", b)
+	}
+	return res
+}
+
+type taskView struct {
+	ID       string            `json:"task_id"`
+	State    string            `json:"state"`
+	Version  uint64            `json:"version"`
+	Answer   string            `json:"answer"`
+	Attempts []json.RawMessage `json:"attempts"`
+	Metadata map[string]string `json:"metadata"`
+}
+
+func TestATaskEndToEnd(t *testing.T) {
+	n := boot(t, testConfig(t))
+	var got taskView
+	res := call(t, n, "POST", "/v1/tasks", map[string]any{"task_id": "a", "prompt": "hello", "metadata": map[string]string{"k": "v"}}, &got)
+	require.Equal(t, http.StatusCreated, res.StatusCode)
+	res = call(t, n, "GET", "/v1/tasks/a?wait=20s", nil, &got)
+	require.Equal(t, http.StatusOK, res.StatusCode)
+	require.Equal(t, "completed", got.State)
+	require.Equal(t, "hello", got.Answer)
+	require.Len(t, got.Attempts, 1)
+
+	res = call(t, n, "POST", "/v1/tasks", map[string]any{"task_id": "a", "prompt": "hello", "metadata": map[string]string{"k": "v"}}, nil)
+	require.Equal(t, http.StatusOK, res.StatusCode, "the same body again is harmless")
+	res = call(t, n, "POST", "/v1/tasks", map[string]any{"task_id": "a", "prompt": "other"}, nil)
+	require.Equal(t, http.StatusConflict, res.StatusCode)
+	require.Equal(t, "application/problem+json", res.Header.Get("Content-Type"))
+	res = call(t, n, "GET", "/v1/tasks/nobody", nil, nil)
+	require.Equal(t, http.StatusNotFound, res.StatusCode)
+	res = call(t, n, "POST", "/v1/tasks/a/cancel", nil, nil)
+	require.Equal(t, http.StatusConflict, res.StatusCode)
+}
+
+func TestNothingIsLostOverARestart(t *testing.T) {
+	c := testConfig(t)
+	n := boot(t, c)
+	later := time.Now().Add(time.Hour)
+	for i := range 20 {
+		res := call(t, n, "POST", "/v1/tasks", map[string]any{"task_id": fmt.Sprint("now", i), "prompt": "p"}, nil)
+		require.Equal(t, http.StatusCreated, res.StatusCode)
+		res = call(t, n, "POST", "/v1/tasks", map[string]any{"task_id": fmt.Sprint("later", i), "prompt": "p", "not_before": later}, nil)
+		require.Equal(t, http.StatusCreated, res.StatusCode)
+	}
+	halt(t, n)
+	n = boot(t, c)
+	for i := range 20 {
+		var got taskView
+		call(t, n, "GET", fmt.Sprintf("/v1/tasks/now%d?wait=20s", i), nil, &got)
+		require.Equal(t, "completed", got.State)
+		call(t, n, "GET", fmt.Sprintf("/v1/tasks/later%d", i), nil, &got)
+		require.Equal(t, "pending", got.State)
+	}
+	var status struct {
+		Tasks map[string]int64 `json:"tasks"`
+	}
+	call(t, n, "GET", "/v1/status", nil, &status)
+	require.EqualValues(t, 20, status.Tasks["completed"])
+	require.EqualValues(t, 20, status.Tasks["pending"])
+}
+
+func TestListsAndResultsPageThroughAllShards(t *testing.T) {
+	n := boot(t, testConfig(t))
+	const total = 50
+	for i := range total {
+		prompt := "p"
+		if i%5 == 0 {
+			prompt = "#echo fail=always kind=invalid\np"
+		}
+		call(t, n, "POST", "/v1/tasks", map[string]any{"task_id": fmt.Sprintf("t%02d", i), "prompt": prompt, "metadata": map[string]string{"odd": fmt.Sprint(i % 2)}}, nil)
+	}
+	for i := range total {
+		call(t, n, "GET", fmt.Sprintf("/v1/tasks/t%02d?wait=20s", i), nil, nil)
+	}
+	count := func(query string) int {
+		seen := map[string]bool{}
+		cursor := ""
+		for pages := 0; ; pages++ {
+			require.Less(t, pages, total)
+			var page struct {
+				Tasks  []taskView `json:"tasks"`
+				Cursor string     `json:"next_cursor"`
+			}
+			res := call(t, n, "GET", "/v1/tasks?limit=7&"+query+"&cursor="+cursor, nil, &page)
+			require.Equal(t, http.StatusOK, res.StatusCode)
+			for _, x := range page.Tasks {
+				require.False(t, seen[x.ID], "%s twice", x.ID)
+				seen[x.ID] = true
+			}
+			if cursor = page.Cursor; cursor == "" {
+				return len(seen)
+			}
+		}
+	}
+	require.Equal(t, total, count(""))
+	require.Equal(t, 40, count("state=completed"))
+	require.Equal(t, 10, count("state=failed"))
+	require.Equal(t, 25, count("metadata.odd=1"))
+	require.Zero(t, count("state=pending"))
+
+	require.Eventually(t, func() bool { // results settle a moment after their tasks
+		res, err := http.Get("http://" + n.HTTPAddr() + "/v1/results")
+		require.NoError(t, err)
+		defer res.Body.Close()
+		b, err := io.ReadAll(res.Body)
+		require.NoError(t, err)
+		return strings.Count(string(b), `"task_id"`) == total
+	}, 10*time.Second, 50*time.Millisecond)
+}
+
+func TestMetricsFollowTheConventions(t *testing.T) {
+	n := boot(t, testConfig(t))
+	call(t, n, "POST", "/v1/tasks", map[string]any{"task_id": "a", "prompt": "p"}, nil)
+	call(t, n, "GET", "/v1/tasks/a?wait=20s", nil, nil)
+	res, err := http.Get("http://" + n.HTTPAddr() + "/metrics")
+	require.NoError(t, err)
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	require.NoError(t, err)
+	for _, want := range []string{
+		`autoglm_tasks{state="completed"} 1`, `autoglm_tasks_finished_total{outcome="completed"} 1`, `autoglm_attempts_total{engine="echo",outcome="answered"} 1`,
+		"autoglm_batch_size_tasks_count 1", `autoglm_inflight_requests{engine="echo"} 0`, `autoglm_phase_duration_seconds_count{phase="total"} 1`,
+		"autoglm_commit_duration_seconds_count", `autoglm_actors{kind="task"}`, `autoglm_engine_up{engine="echo"} 1`,
+	} {
+		require.Contains(t, string(b), want)
+	}
+}
+
+func TestABusyPortNamesItsRemedy(t *testing.T) {
+	n := boot(t, testConfig(t))
+	c := testConfig(t)
+	c.HTTP.Listen = n.HTTPAddr()
+	second, err := New(c, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	err = second.Start(t.Context())
+	require.ErrorContains(t, err, "--http")
+}
+
+func TestTwoNodesCannotShareADirectory(t *testing.T) {
+	c := testConfig(t)
+	boot(t, c)
+	second, err := New(c, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	require.ErrorContains(t, second.Start(t.Context()), c.DataDir)
+}
