@@ -46,11 +46,6 @@ type identity struct {
 	Complete   bool      `json:"complete"` // false until the first Open went well
 }
 
-type identityFile struct {
-	Identity json.RawMessage `json:"identity"`
-	Sum      string          `json:"crc32c"`
-}
-
 // dataDir is an open data directory.
 type dataDir struct {
 	path string
@@ -116,33 +111,21 @@ func (d *dataDir) close() { d.lock.Close() }
 // identify reads meta.json, or makes it in an empty directory.
 func (d *dataDir) identify(o Options) error {
 	path := filepath.Join(d.path, metaName)
-	corrupt := func(format string, args ...any) error {
-		return fault.New(fault.Corrupt, "store.open", path, format, args...).WithRemedy(remedyCorrupt)
-	}
-	host, err := os.Hostname()
-	if err != nil {
-		return dirFault(d.path, err)
-	}
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		for _, name := range []string{raftName, storeName} {
 			if _, err := os.Stat(filepath.Join(d.path, name)); err == nil {
-				return corrupt("is missing beside %s/", name)
+				return fault.New(fault.Corrupt, "store.open", path, "is missing beside %s/", name).
+					WithRemedy("it was lost, or a restore did not finish: restore a backup into a new directory")
 			}
 		}
-		d.identity = identity{Format: formatHere, Shards: o.Shards, Deployment: 1, Node: uuid.NewString(),
-			Replica: o.ReplicaID, Host: host, Created: o.Now().UTC()}
-		if d.Shards == 0 {
-			d.Shards = shardsDefault
-		}
-		return d.save()
+		return d.create(o)
 	}
 	if err != nil {
 		return dirFault(path, err)
 	}
-	var file identityFile
-	if json.Unmarshal(b, &file) != nil || file.Sum != identitySum(file.Identity) || json.Unmarshal(file.Identity, &d.identity) != nil {
-		return corrupt("does not have its checksum")
+	if err := readJSON(b, &d.identity); err != nil {
+		return fault.New(fault.Corrupt, "store.open", path, "%w", err).WithRemedy(remedyCorrupt)
 	}
 	switch {
 	case d.Format != formatHere:
@@ -154,15 +137,36 @@ func (d *dataDir) identify(o Options) error {
 	case o.ReplicaID != d.Replica:
 		return fault.New(fault.Invalid, "store.open", path, "the directory is replica %d, not %d", d.Replica, o.ReplicaID)
 	}
-	if !d.Complete {
-		return nil
+	host, err := os.Hostname()
+	if err != nil {
+		return dirFault(d.path, err)
 	}
-	for _, p := range []string{filepath.Join(d.store(), "MANIFEST"), d.logDir(d.Host)} {
-		if _, err := os.Stat(p); err != nil && (p != d.logDir(d.Host) || d.Host == host) {
-			return fault.New(fault.Corrupt, "store.open", p, "is missing").WithRemedy(remedyCorrupt)
+	if d.Complete {
+		must := []string{filepath.Join(d.store(), "MANIFEST")}
+		if d.Host == host {
+			must = append(must, d.logDir(host))
+		}
+		for _, p := range must {
+			if _, err := os.Stat(p); err != nil {
+				return fault.New(fault.Corrupt, "store.open", p, "%w", err).WithRemedy(remedyCorrupt)
+			}
 		}
 	}
 	return d.rename(host)
+}
+
+// create writes the identity of a new directory.
+func (d *dataDir) create(o Options) error {
+	host, err := os.Hostname()
+	if err != nil {
+		return dirFault(d.path, err)
+	}
+	d.identity = identity{Format: formatHere, Shards: o.Shards, Deployment: 1, Node: uuid.NewString(),
+		Replica: o.ReplicaID, Host: host, Created: o.Now().UTC()}
+	if d.Shards == 0 {
+		d.Shards = shardsDefault
+	}
+	return d.save()
 }
 
 // logDir is where dragonboat keeps the log of the host's name.
@@ -170,7 +174,7 @@ func (d *dataDir) logDir(host string) string {
 	return filepath.Join(d.raft(), host, fmt.Sprintf("%020d", d.Deployment), "logdb-0")
 }
 
-func identitySum(b []byte) string {
+func jsonSum(b []byte) string {
 	var compact bytes.Buffer
 	if json.Compact(&compact, b) != nil {
 		return "-"
@@ -180,14 +184,7 @@ func identitySum(b []byte) string {
 
 // save writes meta.json in one step.
 func (d *dataDir) save() error {
-	b, err := json.Marshal(d.identity)
-	if err == nil {
-		b, err = json.MarshalIndent(identityFile{Identity: b, Sum: identitySum(b)}, "", "  ")
-	}
-	if err == nil {
-		err = writeFile(filepath.Join(d.path, metaName), append(b, '\n'))
-	}
-	if err != nil {
+	if err := writeJSON(filepath.Join(d.path, metaName), d.identity); err != nil {
 		return dirFault(d.path, err)
 	}
 	return nil
@@ -226,6 +223,10 @@ func (d *dataDir) rename(host string) error {
 		return nil
 	}
 	flag := filepath.Join(d.raft(), "dragonboat.ds")
+	if _, err := os.Stat(flag); err != nil && !d.Complete { // dragonboat was never here
+		d.Host = host
+		return d.save()
+	}
 	var s raftpb.RaftDataStatus
 	if err := recovered(func() error { return readFlag(flag, &s) }); err != nil {
 		return err

@@ -197,5 +197,3 @@ func (s *store) Close() error {
 	})
 	return s.err
 }
-
-var errClosed = errors.New("the store is closed")

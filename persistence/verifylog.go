@@ -13,8 +13,9 @@ import (
 
 // logged is what the Raft log holds of one shard.
 type logged struct {
-	cut  uint64 // index up to which entries may be gone: the state is durable without them
-	last uint64 // index of the last entry; all in cut+1..last are there
+	cut     uint64 // index up to which entries may be gone
+	durable uint64 // last index up to cut that changed the state: <= cut, <= what the store applied
+	last    uint64 // index of the last entry; all in cut+1..last are there
 }
 
 // Keys of dragonboat's log: kind 2, zeros 2, group 8, replica 8, and for some an index 8.
@@ -59,7 +60,7 @@ func verifyLog(dir string, replica uint64) (map[int]logged, error) {
 				if err := s.Unmarshal(it.Value()); err != nil {
 					return fmt.Errorf("shard %d: snapshot record: %w", shard, err)
 				}
-				x.cut = max(x.cut, s.Index)
+				x.cut, x.durable = max(x.cut, s.Index), max(x.durable, s.OnDiskIndex)
 			}
 			found[shard] = x
 		}
@@ -104,8 +105,8 @@ func verifyLog(dir string, replica uint64) (map[int]logged, error) {
 // than it holds, acknowledged entries are gone and new ones would be taken for them.
 func verifyTogether(path string, shard int, applied uint64, log logged) error {
 	switch {
-	case applied < log.cut:
-		return corrupt(filepath.Join(path, storeName), "shard %d: applied up to %d, and the log starts after %d", shard, applied, log.cut)
+	case applied < log.durable:
+		return corrupt(filepath.Join(path, storeName), "shard %d: applied up to %d, and the log was cut when it was %d", shard, applied, log.durable)
 	case applied > max(log.last, log.cut):
 		return corrupt(filepath.Join(path, raftName), "shard %d: ends at %d, and %d was applied", shard, max(log.last, log.cut), applied)
 	}
