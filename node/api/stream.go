@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/node/api/ndjson"
 	"github.com/open-autoglm/autoglm/node/api/wire"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
@@ -36,7 +37,7 @@ func (s *Server) submitStream(w http.ResponseWriter, r *http.Request) {
 	rc := http.NewResponseController(w)
 	_ = rc.EnableFullDuplex() // HTTP/2 always is; a recorder in a test reads first
 
-	in := &intake{s: s, rc: rc, lines: make(chan line, s.lim.ChunkLines)}
+	in := &intake{s: s, rc: rc, lines: make(chan ndjson.Line, s.lim.ChunkLines)}
 	chunks := make(chan chan []wire.Submitted, s.lim.ChunksInFlight)
 	var wg sync.WaitGroup
 	wg.Go(func() { in.read(ctx, r.Body) })
@@ -73,16 +74,16 @@ func (s *Server) submitStream(w http.ResponseWriter, r *http.Request) {
 type intake struct {
 	s       *Server
 	rc      *http.ResponseController
-	lines   chan line
+	lines   chan ndjson.Line
 	problem *wire.Problem // why the stream ended early; valid once lines is closed
 }
 
 func (in *intake) read(ctx context.Context, body io.Reader) {
 	defer close(in.lines)
 	timed := &timedReader{ctx: ctx, r: body, rc: in.rc, idle: in.s.lim.StreamIdle, closing: in.s.closing}
-	lr := newLineReader(timed, in.s.lim.LineMax)
+	lr := ndjson.NewReader(timed, in.s.lim.LineMax)
 	for {
-		l, err := lr.next()
+		l, err := lr.Next()
 		if err != nil {
 			in.problem = in.s.endOfStream(err)
 			return
@@ -149,7 +150,7 @@ func (t *timedReader) over() error {
 
 // chunk groups lines by count, bytes and age, and submits each group in the background;
 // it sends on chunks, in order, where each group's results will come.
-func (s *Server) chunk(ctx context.Context, lines <-chan line, chunks chan<- chan []wire.Submitted) {
+func (s *Server) chunk(ctx context.Context, lines <-chan ndjson.Line, chunks chan<- chan []wire.Submitted) {
 	defer close(chunks)
 	for {
 		first, ok := <-lines
@@ -164,8 +165,8 @@ func (s *Server) chunk(ctx context.Context, lines <-chan line, chunks chan<- cha
 }
 
 // fill collects a chunk that begins with first.
-func (s *Server) fill(first line, lines <-chan line) []line {
-	group, size := []line{first}, len(first.text)
+func (s *Server) fill(first ndjson.Line, lines <-chan ndjson.Line) []ndjson.Line {
+	group, size := []ndjson.Line{first}, len(first.Text)
 	ripe := time.NewTimer(s.lim.ChunkAge)
 	defer ripe.Stop()
 	for len(group) < s.lim.ChunkLines && size < s.lim.ChunkBytes {
@@ -174,7 +175,7 @@ func (s *Server) fill(first line, lines <-chan line) []line {
 			if !ok {
 				return group
 			}
-			group, size = append(group, l), size+len(l.text)
+			group, size = append(group, l), size+len(l.Text)
 		case <-ripe.C:
 			return group
 		}
@@ -183,31 +184,31 @@ func (s *Server) fill(first line, lines <-chan line) []line {
 }
 
 // submitLines decodes lines and makes the good ones durable. It answers each, in order.
-func (s *Server) submitLines(ctx context.Context, lines []line) []wire.Submitted {
+func (s *Server) submitLines(ctx context.Context, lines []ndjson.Line) []wire.Submitted {
 	results := make([]wire.Submitted, len(lines))
 	specs := make([]*task.Spec, 0, len(lines))
 	at := make([]int, 0, len(lines)) // specs[i] belongs to lines[at[i]]
 	for i, l := range lines {
 		spec, err := s.decodeLine(l)
 		if err != nil {
-			results[i] = wire.Submitted{Line: l.number, Error: wire.ProblemOf(err)}
+			results[i] = wire.Submitted{Line: l.Number, Error: wire.ProblemOf(err)}
 			continue
 		}
 		withID(spec)
 		specs, at = append(specs, spec), append(at, i)
 	}
 	s.submitRetrying(ctx, specs, func(i int, res Submitted) {
-		results[at[i]] = submittedOf(lines[at[i]].number, res)
+		results[at[i]] = submittedOf(lines[at[i]].Number, res)
 		results[at[i]].ID = specs[i].ID
 	})
 	return results
 }
 
-func (s *Server) decodeLine(l line) (*task.Spec, error) {
-	if l.tooLong {
+func (s *Server) decodeLine(l ndjson.Line) (*task.Spec, error) {
+	if l.TooLong {
 		return nil, tooLarge("http.line_max", int64(s.lim.LineMax), "the line").With("http.line_max", "put long input behind data_url")
 	}
-	return decodeSpec(l.text)
+	return decodeSpec(l.Text)
 }
 
 // Waits between tries of submitRetrying.

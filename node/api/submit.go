@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/node/api/ndjson"
 	"github.com/open-autoglm/autoglm/node/api/wire"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
@@ -47,7 +48,7 @@ func (s *Server) submitJSON(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, err)
 		return
 	}
-	body = bytes.TrimPrefix(body, utf8BOM)
+	body = ndjson.TrimBOM(body)
 	if t := bytes.TrimLeft(body, " \t\r\n"); len(t) > 0 && t[0] == '[' {
 		s.submitArray(w, r, body)
 		return
@@ -98,9 +99,9 @@ func (s *Server) submitArray(w http.ResponseWriter, r *http.Request, body []byte
 		s.refuse(w, r, err)
 		return
 	}
-	lines := make([]line, len(entries))
+	lines := make([]ndjson.Line, len(entries))
 	for i, e := range entries {
-		lines[i] = line{number: i + 1, text: e}
+		lines[i] = ndjson.Line{Number: i + 1, Text: e}
 	}
 	many := wire.Many{Results: s.submitLines(r.Context(), lines)}
 	for i := range many.Results {

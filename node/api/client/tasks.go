@@ -1,0 +1,150 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/node/api/wire"
+)
+
+// pollMax is one long poll of Wait.
+const pollMax = time.Minute
+
+// NewID makes an id for a task: a UUIDv7.
+func NewID() string { return uuid.Must(uuid.NewV7()).String() }
+
+func taskPath(id, rest string) string { return "/v1/tasks/" + url.PathEscape(id) + rest }
+
+// Submit makes one task durable. It sets spec.ID when that is empty.
+func (c *Client) Submit(ctx context.Context, spec *task.Spec) (wire.Submitted, error) {
+	made := spec.ID == ""
+	if made {
+		spec.ID = NewID()
+	}
+	var out wire.Submitted
+	err := c.call(ctx, "client.submit", http.MethodPost, "/v1/tasks", spec, &out)
+	if made {
+		out.Existed = false // it can only be an earlier try of this call
+	}
+	return out, err
+}
+
+// Get returns a task as it stands.
+func (c *Client) Get(ctx context.Context, id string) (*wire.Task, error) {
+	out := new(wire.Task)
+	if err := c.call(ctx, "client.get", http.MethodGet, taskPath(id, ""), nil, out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// Wait returns a task once it is final, or as it stands after at most d; d of 0 waits
+// until ctx ends.
+func (c *Client) Wait(ctx context.Context, id string, d time.Duration) (*wire.Task, error) {
+	until := time.Now().Add(d)
+	for {
+		poll := pollMax
+		if d > 0 {
+			poll = max(0, min(poll, time.Until(until)))
+		}
+		out := new(wire.Task)
+		path := taskPath(id, "?wait="+poll.Round(time.Millisecond).String())
+		if err := c.call(ctx, "client.wait", http.MethodGet, path, nil, out); err != nil {
+			return nil, err
+		}
+		if out.State.Final() || d > 0 && !time.Now().Before(until) {
+			return out, nil
+		}
+	}
+}
+
+// Query filters List.
+type Query struct {
+	State    task.State // None: any
+	Model    string
+	Metadata map[string]string
+	Limit    int // 0: the server's default
+	Cursor   string
+}
+
+func (q Query) values() url.Values {
+	v := url.Values{}
+	set := func(name, value string) {
+		if value != "" {
+			v.Set(name, value)
+		}
+	}
+	if q.State != task.None {
+		v.Set("state", q.State.String())
+	}
+	set("model", q.Model)
+	set("cursor", q.Cursor)
+	if q.Limit > 0 {
+		v.Set("limit", strconv.Itoa(q.Limit))
+	}
+	for key, value := range q.Metadata {
+		v.Set("metadata."+key, value)
+	}
+	return v
+}
+
+// List returns one page of tasks.
+func (c *Client) List(ctx context.Context, q Query) (*wire.List, error) {
+	out := new(wire.List)
+	if err := c.call(ctx, "client.list", http.MethodGet, "/v1/tasks?"+q.values().Encode(), nil, out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// Cancel makes a pending or running task cancelled; one that ended otherwise is a Conflict.
+func (c *Client) Cancel(ctx context.Context, id, reason string) (*wire.Task, error) {
+	out := new(wire.Task)
+	if err := c.call(ctx, "client.cancel", http.MethodPost, taskPath(id, "/cancel"), wire.Cancel{Reason: reason}, out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// Events returns a task's history after a version; 0 for all.
+func (c *Client) Events(ctx context.Context, id string, after uint64) (*wire.History, error) {
+	out := new(wire.History)
+	path := taskPath(id, "/events?after="+strconv.FormatUint(after, 10))
+	if err := c.call(ctx, "client.events", http.MethodGet, path, nil, out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// Status says how the node is.
+func (c *Client) Status(ctx context.Context) (*wire.Status, error) {
+	out := new(wire.Status)
+	if err := c.call(ctx, "client.status", http.MethodGet, "/v1/status", nil, out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// Backup makes the node write a consistent copy of its data into dir, a new folder on the
+// node's machine. It is tried once, for a repeat would find the folder, and has no time-out
+// but ctx: copying may take long.
+func (c *Client) Backup(ctx context.Context, dir string) error {
+	b, err := json.Marshal(wire.Backup{Dir: dir})
+	if err != nil {
+		return fmt.Errorf("client.backup: %w", err)
+	}
+	resp, err := c.send(ctx, "client.backup", http.MethodPost, "/v1/admin/backup", "application/json", bytes.NewReader(b))
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
