@@ -105,9 +105,7 @@ type SourceConfig struct {
 type CallbackConfig struct {
 	Secret       Secret        `koanf:"secret" doc:"Signs callbacks (Standard Webhooks), whsec_ and base64; empty: made once and kept in data_dir."`
 	SecretFile   string        `koanf:"secret_file" doc:"File with the secret, instead."`
-	Attempts     int           `koanf:"attempts" doc:"Tries before giving up; 40 with the backoff below are about five days."`
-	BackoffMin   time.Duration `koanf:"backoff_min" doc:"Wait after the first failure; doubles, with jitter."`
-	BackoffMax   time.Duration `koanf:"backoff_max" doc:"Longest wait between tries."`
+	Attempts     int           `koanf:"attempts" doc:"Tries before giving up, at most 10: after 5s, 5m, 30m, 2h, 5h, 10h, 14h, 20h and 24h, with jitter, as Standard Webhooks has it."`
 	Timeout      time.Duration `koanf:"timeout" doc:"Of one try."`
 	InFlight     int           `koanf:"in_flight" doc:"Callbacks at once."`
 	AllowPrivate bool          `koanf:"allow_private" doc:"Let callback_url reach private addresses; loopback is reachable anyway while the API listens on loopback only."`
@@ -149,7 +147,7 @@ func Default() Config {
 		},
 		Source: SourceConfig{SizeMax: 1 << 20, Timeout: 30 * time.Second, RedirectsMax: 5},
 		Callback: CallbackConfig{
-			Attempts: 40, BackoffMin: 5 * time.Second, BackoffMax: 4 * time.Hour, Timeout: 15 * time.Second, InFlight: 64,
+			Attempts: 10, Timeout: 15 * time.Second, InFlight: 64,
 		},
 		Store: StoreConfig{InFlightCount: 1024, InFlightBytes: 64 << 20, MemTable: 16 << 20, BlockCache: 16 << 20, OpenTimeout: 30 * time.Second},
 		Log:   LogConfig{Level: "info", Format: "text"},

@@ -211,10 +211,8 @@ func (c *Config) checkCallback() error {
 		}
 	}
 	switch {
-	case cb.Attempts < 1 || cb.Attempts > 1000:
-		return invalidConfig("callback.attempts", cb.Attempts, "use 1 to 1000")
-	case cb.BackoffMin <= 0 || cb.BackoffMin > cb.BackoffMax:
-		return invalidConfig("callback.backoff_min", cb.BackoffMin, "use more than 0s and at most callback.backoff_max, which is %v", cb.BackoffMax)
+	case cb.Attempts < 1 || cb.Attempts > 10:
+		return invalidConfig("callback.attempts", cb.Attempts, "use 1 to 10")
 	case cb.Timeout <= 0:
 		return invalidConfig("callback.timeout", cb.Timeout, "use more than 0s")
 	case cb.InFlight < 1 || cb.InFlight > 4096:

@@ -43,6 +43,7 @@ type Node struct {
 	pool    *infer.Pool // nil without the embedded engine
 	engines []infer.Engine
 	fetcher *source.Fetcher
+	poster  *callback.Poster
 	calls   *callback.Dispatcher
 	sys     *actors.System
 	svc     *service
@@ -123,10 +124,13 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	if n.fetcher, err = n.newFetcher(); err != nil {
 		return err
 	}
+	if n.poster, err = n.newPoster(); err != nil {
+		return err
+	}
 	if n.sys, err = actors.Start(actors.Options{
 		Node: id, Store: n.store, Engines: engines, Policy: n.policy(), Kinds: n.kinds,
-		Window: batch.Window{SizeMax: n.cfg.Batch.SizeMax, TokensMax: n.cfg.Batch.TokensMax, AgeMax: n.cfg.Batch.AgeMax},
-		Fatal:  n.fatal, Meter: n.meter, Now: time.Now, Log: n.log,
+		Window:    batch.Window{SizeMax: n.cfg.Batch.SizeMax, TokensMax: n.cfg.Batch.TokensMax, AgeMax: n.cfg.Batch.AgeMax},
+		Callbacks: n.dispatcher, Fatal: n.fatal, Meter: n.meter, Now: time.Now, Log: n.log,
 		Runner: &infer.Runner{Fetch: n.fetcher.Fetch, Meter: n.meter, Now: time.Now},
 	}); err != nil {
 		return err
@@ -242,6 +246,9 @@ func (n *Node) stop(ctx context.Context) error {
 	}
 	if n.sys != nil {
 		n.sys.Stop()
+	}
+	if n.poster != nil {
+		n.poster.Close()
 	}
 	if n.fetcher != nil {
 		n.fetcher.Close()

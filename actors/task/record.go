@@ -29,7 +29,7 @@ type Fact struct {
 
 // Answer is what an engine said, with what it took.
 type Answer struct {
-	Text         string    `json:"text"`
+	Text         string    `json:"text,omitempty"`
 	FinishReason string    `json:"finish_reason,omitempty"` // stop, length
 	Model        string    `json:"model,omitempty"`         // as the engine named it
 	PromptTokens int       `json:"prompt_tokens,omitempty"`

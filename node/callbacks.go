@@ -1,0 +1,64 @@
+package node
+
+import (
+	"context"
+	"math/rand/v2"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/open-autoglm/autoglm/actors/backoff"
+	"github.com/open-autoglm/autoglm/actors/callback"
+	"github.com/open-autoglm/autoglm/actors/egress"
+	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/persistence/fault"
+)
+
+// newPoster signs with the configured secret, or with one that is made once and kept
+// in the data directory.
+func (n *Node) newPoster() (*callback.Poster, error) {
+	c := n.cfg.Callback
+	secret := c.Secret.Reveal()
+	switch {
+	case c.SecretFile != "":
+		b, err := os.ReadFile(c.SecretFile)
+		if err != nil {
+			return nil, fault.New(fault.Invalid, "config", "callback.secret_file", "%w", err).WithRemedy("name a file with whsec_ and base64, readable by this user")
+		}
+		secret = strings.TrimSpace(string(b))
+	case secret == "":
+		var err error
+		if secret, err = callback.LoadOrCreateSecret(n.dataPath("callback.secret")); err != nil {
+			return nil, err
+		}
+	}
+	nets, err := prefixes("callback.allowed_nets", c.AllowedNets)
+	if err != nil {
+		return nil, err
+	}
+	host, _, err := net.SplitHostPort(n.cfg.HTTP.Listen)
+	return callback.New(callback.Options{Secret: secret, Timeout: c.Timeout, Egress: egress.Policy{
+		// Whoever can submit to a loopback listener is on this machine already.
+		AllowLoopback: err == nil && loopbackHost(host), AllowPrivate: c.AllowPrivate, Allow: nets,
+	}})
+}
+
+// dispatcher joins tasks, the poster and the schedule.
+func (n *Node) dispatcher(asker callback.Asker) task.Callbacks {
+	post := func(ctx context.Context, id string, r *task.Record) error {
+		body, err := callback.Body(id, *r)
+		if err != nil {
+			return err
+		}
+		return n.poster.Post(ctx, callback.Delivery{URL: r.Spec.CallbackURL, ID: callback.MessageID(id), Timestamp: time.Now(), Body: body})
+	}
+	next := func(try int, err error) (time.Duration, bool) {
+		if callback.Final(err) || try >= n.cfg.Callback.Attempts {
+			return 0, true
+		}
+		return callback.Next(try, backoff.AskedBy(err), rand.Float64())
+	}
+	n.calls = callback.NewDispatcher(asker, n.cfg.Callback.InFlight, post, next, n.meter, time.Now, n.log)
+	return n.calls
+}
