@@ -24,6 +24,7 @@ type Options struct {
 	Opened    func(*Owner)                         // a shard is owned: wake what must not wait for a message
 	Closed    func(*Owner)                         // its actors are stopped
 	Committed func(writes int, took time.Duration) // one group append ended, for metrics
+	Tick      time.Duration                        // between looks at timers and alarms; default shardTick
 	Now       func() time.Time                     // default time.Now
 	Log       *slog.Logger                         // default slog.Default
 }
@@ -55,6 +56,9 @@ func NewShards(opt Options) (*Shards, error) {
 	}
 	if opt.Now == nil {
 		opt.Now = time.Now
+	}
+	if opt.Tick == 0 {
+		opt.Tick = shardTick
 	}
 	if opt.Root == nil {
 		opt.Root = opt.System.Root
@@ -164,7 +168,7 @@ func (s *Shards) open(ctx context.Context, n int) error {
 	}, opts...))
 	tctx, stop := context.WithCancel(context.Background())
 	w := &owned{o: o, stopTick: stop, ticked: make(chan struct{})}
-	go w.tick(tctx, s.opt.System)
+	go w.tick(tctx, s.opt.System, s.opt.Tick)
 	s.mu.Lock()
 	s.owned[n] = w
 	all := len(s.owned) == s.opt.Store.Shards()
@@ -185,9 +189,9 @@ func (s *Shards) open(ctx context.Context, n int) error {
 	return nil
 }
 
-func (w *owned) tick(ctx context.Context, sys *actor.ActorSystem) {
+func (w *owned) tick(ctx context.Context, sys *actor.ActorSystem, every time.Duration) {
 	defer close(w.ticked)
-	t := time.NewTicker(shardTick)
+	t := time.NewTicker(every)
 	defer t.Stop()
 	for {
 		select {
