@@ -45,11 +45,11 @@ const idleMax = 4 * time.Second
 
 // HTTP is an engine behind an OpenAI-compatible API. It is safe for any number of goroutines.
 type HTTP struct {
-	o          HTTPOptions
-	base       string // with the version: "http://host/v1"
-	root       string // without it: health and tokenize live there
-	client     *http.Client
-	noTokenize atomic.Bool // it answered 404 once: do not ask again
+	o        HTTPOptions
+	base     string // with the version: "http://host/v1"
+	root     string // without it: health and tokenize live there
+	client   *http.Client
+	tokenize atomic.Int32 // the dialect of /tokenize that it understood, or noTokenize
 }
 
 var versionPath = regexp.MustCompile(`/v[0-9]+[a-z0-9]*$`)
@@ -184,27 +184,37 @@ type TokenCounter interface {
 	CountTokens(ctx context.Context, model string, ms []Message) (int, error)
 }
 
-// CountTokens asks /tokenize, as vLLM, SGLang and llama-server have it. An engine without it gets
-// one request in its life; from then on the answer is NotFound at once.
-func (h *HTTP) CountTokens(ctx context.Context, model string, ms []Message) (int, error) {
-	missing := func() error {
-		return fault.New(fault.NotFound, "infer.tokenize", h.o.Name, "the engine has no /tokenize")
+// CountTokens asks /tokenize, in the words of vLLM, SGLang and glm-worker, or in llama-server's. It
+// remembers which the engine understood; one that has no such path is not asked again, and the
+// answer is NotFound at once.
+func (h *HTTP) CountTokens(ctx context.Context, model string, ms []Message) (n int, err error) {
+	for d := h.tokenize.Load(); d < noTokenize; d++ {
+		n, err = h.countTokens(ctx, model, ms, d)
+		switch fault.KindOf(err) {
+		case fault.Invalid, fault.Malformed: // not its words
+			continue
+		case fault.NotFound:
+			d = noTokenize
+		}
+		h.tokenize.Store(d)
+		if d < noTokenize {
+			return n, err
+		}
 	}
-	if h.noTokenize.Load() {
-		return 0, missing()
+	if err != nil && fault.KindOf(err) != fault.NotFound {
+		return 0, err
 	}
+	return 0, fault.New(fault.NotFound, "infer.tokenize", h.o.Name, "the engine has no /tokenize")
+}
+
+func (h *HTTP) countTokens(ctx context.Context, model string, ms []Message, d int32) (int, error) {
 	buf, body := getBuffer(), getBuffer()
 	defer putBuffer(buf)
 	defer putBuffer(body)
-	if err := encodeTokenize(buf, model, ms); err != nil {
-		return 0, fault.New(fault.Invalid, "infer.tokenize", h.o.Name, "%w", err)
+	if err := encodeTokenize(buf, model, ms, d); err != nil {
+		return 0, fault.New(fault.Refused, "infer.tokenize", h.o.Name, "%w", err)
 	}
-	err := h.call(ctx, http.MethodPost, h.root+"/tokenize", "", buf.Bytes(), body)
-	if k := fault.KindOf(err); k == fault.NotFound {
-		h.noTokenize.Store(true)
-		return 0, missing()
-	}
-	if err != nil {
+	if err := h.call(ctx, http.MethodPost, h.root+"/tokenize", "", buf.Bytes(), body); err != nil {
 		return 0, err
 	}
 	return decodeTokenize(h.o.Name, body.Bytes())

@@ -279,30 +279,60 @@ func TestHTTPHealthAndModels(t *testing.T) {
 }
 
 func TestHTTPCountTokens(t *testing.T) {
-	var asked atomic.Int32
-	status, body := 200, ""
-	h := newHTTP(t, HTTPOptions{}, func(w http.ResponseWriter, r *http.Request) {
-		asked.Add(1)
-		require.Equal(t, "/tokenize", r.URL.Path)
-		reply(status, body)(w, r)
-	})
-	count := func() (int, error) { return h.CountTokens(t.Context(), "m", ask("a b").Messages) }
-	for in, want := range map[string]int{`{"count":5,"max_model_len":9,"tokens":[1,2,3,4,5]}`: 5, `{"tokens":[1,2]}`: 2, `{"tokens":[{"id":1,"piece":"a"}]}`: 1} {
-		body = in
-		n, err := count()
-		require.NoError(t, err)
-		require.Equal(t, want, n)
+	vllm := func(in map[string]any) (int, string) {
+		if len(in["messages"].([]any)) != 1 || in["model"] != "m" {
+			return 500, ""
+		}
+		return 200, `{"count":5,"max_model_len":9,"tokens":[1,2,3,4,5]}`
 	}
-	body = `{}`
-	_, err := count()
-	require.Equal(t, fault.Unavailable, fault.KindOf(err))
-	status = 404
-	before := asked.Load()
-	for range 3 {
-		_, err = count()
-		require.Equal(t, fault.NotFound, fault.KindOf(err))
+	strict := func(in map[string]any) (int, string) {
+		if in["content"] != nil {
+			return 400, `{"error":{"message":"unknown parameter"}}`
+		}
+		return 200, `{"count":5}`
 	}
-	require.Equal(t, before+1, asked.Load(), "asked once, then never again")
+	llama := func(in map[string]any) (int, string) {
+		if in["content"] == "a b\n" {
+			return 200, `{"tokens":[{"id":1},2,3,4,5]}`
+		}
+		return 200, `{"tokens":[]}`
+	}
+	odd := func(map[string]any) (int, string) { return 400, `{"error":"no"}` }
+	busy := func(map[string]any) (int, string) { return 503, "" }
+	none := func(map[string]any) (int, string) { return 404, "" }
+	for _, c := range []struct {
+		name   string
+		answer func(map[string]any) (int, string)
+		kind   fault.Kind
+		asked  int32 // by three counts
+	}{
+		{"vllm", vllm, 0, 3}, {"strict", strict, 0, 3}, {"llama", llama, 0, 4}, {"odd", odd, fault.Invalid, 6},
+		{"busy", busy, fault.Overloaded, 3}, {"none", none, fault.NotFound, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var asked atomic.Int32
+			h := newHTTP(t, HTTPOptions{}, func(w http.ResponseWriter, r *http.Request) {
+				asked.Add(1)
+				require.Equal(t, "/tokenize", r.URL.Path)
+				var in map[string]any
+				require.NoError(t, json.NewDecoder(r.Body).Decode(&in))
+				if in["messages"] == nil {
+					in["messages"] = []any{}
+				}
+				status, body := c.answer(in)
+				w.WriteHeader(status)
+				io.WriteString(w, body)
+			})
+			for range 3 {
+				n, err := h.CountTokens(t.Context(), "m", ask("a b").Messages)
+				require.Equal(t, c.kind, fault.KindOf(err), "%v", err)
+				if err == nil {
+					require.Equal(t, 5, n)
+				}
+			}
+			require.Equal(t, c.asked, asked.Load())
+		})
+	}
 }
 
 func TestHTTPOverAUnixSocketReusesConnections(t *testing.T) {

@@ -3,7 +3,6 @@ package infer
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -135,17 +134,25 @@ func decodeModels(name string, body []byte) ([]string, error) {
 	return models, nil
 }
 
-// encodeTokenize serves two dialects at once: vLLM and SGLang read messages, llama-server reads
-// content, and each ignores the other.
-func encodeTokenize(buf *bytes.Buffer, model string, ms []Message) error {
+// The dialects of /tokenize, in the order in which they are tried.
+const (
+	tokenizeMessages int32 = iota // vLLM, SGLang, glm-worker: {"model", "messages"} → {"count"}
+	tokenizeContent               // llama-server: {"content"} → {"tokens"}; it ignores messages, and so counts 0
+	noTokenize
+)
+
+func encodeTokenize(buf *bytes.Buffer, model string, ms []Message, dialect int32) error {
+	enc := json.NewEncoder(buf)
+	enc.SetEscapeHTML(false)
+	if dialect == tokenizeMessages {
+		return enc.Encode(chatRequest{Model: model, Messages: ms})
+	}
 	var text strings.Builder
 	for _, m := range ms {
 		text.WriteString(m.Content)
 		text.WriteByte('\n')
 	}
-	enc := json.NewEncoder(buf)
-	enc.SetEscapeHTML(false)
-	return enc.Encode(map[string]any{"model": model, "messages": ms, "content": text.String()})
+	return enc.Encode(map[string]string{"content": text.String()})
 }
 
 func decodeTokenize(name string, body []byte) (int, error) {
@@ -153,17 +160,13 @@ func decodeTokenize(name string, body []byte) (int, error) {
 		Count  int               `json:"count"`
 		Tokens []json.RawMessage `json:"tokens"`
 	}
-	err := json.Unmarshal(body, &a)
-	if err == nil && a.Count == 0 {
-		a.Count = len(a.Tokens)
+	if err := json.Unmarshal(body, &a); err != nil {
+		return 0, fault.New(fault.Malformed, "infer.tokenize", name, "the answer is no token count: %w", err)
 	}
-	if err == nil && a.Count == 0 {
-		err = errors.New("neither count nor tokens")
+	if n := max(a.Count, len(a.Tokens)); n > 0 {
+		return n, nil
 	}
-	if err != nil {
-		return 0, notOurAPI(name, "token count", err)
-	}
-	return a.Count, nil
+	return 0, fault.New(fault.Malformed, "infer.tokenize", name, "the answer has neither count nor tokens")
 }
 
 // notOurAPI is for a 200 that makes no sense: most often a base URL that leads to a web page. It
