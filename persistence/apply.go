@@ -12,25 +12,35 @@ import (
 // sequence after it.
 //
 // Where a journal stands is known from heads, or from at most three point reads: rows
-// first..last exist without a gap, so when row n exists and n+1 does not, n is the last.
+// first..last exist without a gap, so when row n exists and n+1 does not, n is the last. Row 1
+// stays when a snapshot truncates the journal, emptied: it says that the journal exists.
 func (s *stateMachine) write(w *wireWrite) (code byte, seq uint64, err error) {
 	journal := journalKey(s.prefix, w.kind, w.id)
 	hash := xxhash.Sum64(w.raw)
 	next := w.after + 1
 
 	known, ok := s.heads.get(journal)
-	var snap snapRow
+	snap := snapRow{first: 1}
 	var r rows
 	if !ok || known.seq != w.after || w.hasSnap {
-		r = rows{sm: s, view: s.db.view()}
-		defer r.view.close()
+		r = rows{sm: s, view: s.reading()}
 		if ok && known.flush == s.flushes {
 			r.batch = &s.batch // written since the last flush: the batch knows better
 		}
-		if snap, err = r.snapshot(journal); err != nil {
-			return 0, 0, err
+		created := !ok && w.after == 0 // then row 1 alone tells, which every journal has
+		if created {
+			if exists, err := r.get(rowKey(journal, 1), func([]byte) error { return nil }); err != nil {
+				return 0, 0, err
+			} else if exists {
+				created = false
+			}
 		}
-		if !ok || known.seq != w.after {
+		if !created {
+			if snap, err = r.snapshot(journal); err != nil {
+				return 0, 0, err
+			}
+		}
+		if !created && (!ok || known.seq != w.after) {
 			fits, dup, err := r.compare(journal, snap, next, hash)
 			if err != nil {
 				return 0, 0, err
@@ -172,6 +182,8 @@ func (s *stateMachine) put(w *wireWrite, journal []byte, hash uint64, snap snapR
 			return err
 		}
 		s.batch.set(rowKey(journal, seq), row.encode(make([]byte, 0, len(row.data)+10)))
+	} else if w.after == 0 {
+		s.batch.set(rowKey(journal, 1), body{hash: hash}.encode(nil))
 	}
 	if w.hasSnap {
 		state, err := s.body(journal, slotSnapPiece, seq, hash, w.snap)
@@ -198,6 +210,9 @@ func (s *stateMachine) put(w *wireWrite, journal []byte, hash uint64, snap snapR
 	}
 	for i := range w.count {
 		n, _ := s.counter(w.count[i].name)
+		if _, ok := s.dirty[string(w.count[i].name)]; !ok {
+			s.dirtySize += dataPrefixLen + len(w.count[i].name) + 32
+		}
 		s.dirty[string(w.count[i].name)] = n + w.count[i].delta
 	}
 	return nil
@@ -219,7 +234,12 @@ func (s *stateMachine) forget(gone cleanup, r rows) error {
 		if pieces > 0 {
 			break
 		}
-		drop(key)
+		if gone.first == 1 {
+			s.batch.set(key, emptied)
+			s.room -= len(key) + rowCost
+		} else {
+			drop(key)
+		}
 	}
 	for ; gone.snapPieces > 0 && s.room > KeyMax*4; gone.snapPieces-- {
 		drop(pieceKey(gone.journal, slotSnapPiece, gone.snapSeq, gone.snapPieces-1))
@@ -229,6 +249,9 @@ func (s *stateMachine) forget(gone cleanup, r rows) error {
 	}
 	return nil
 }
+
+// emptied is the value of row 1 of a journal that was truncated.
+var emptied = body{}.encode(nil)
 
 // pieces returns how many pieces the row has.
 func (r rows) pieces(row []byte) (n int, err error) {

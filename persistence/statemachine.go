@@ -31,10 +31,13 @@ type stateMachine struct {
 	flushes uint64 // number of the batch being filled; the first is 1
 	writes  int    // in the batch; <= heads.size, so heads knows every journal it touches
 	batch   batch
+	view    view             // see reading
 	room    int              // bytes the batch has left beside the entry being applied
 	dirty   map[string]int64 // counters moved by the batch, with their new value
-	cleanup []cleanup        // rows to delete once the batch is on disk
-	cmd     command
+
+	dirtySize int       // bytes of their rows
+	cleanup   []cleanup // rows to delete once the batch is on disk
+	cmd       command
 
 	loading    sync.Mutex    // held while a generation is loaded or old ones are deleted
 	generation atomic.Uint32 // current one, for readers
@@ -178,13 +181,13 @@ func (s *stateMachine) apply(cmd []byte) (sm.Result, error) {
 		cost += s.cmd.writes[i].cost()
 	}
 	s.writes += len(s.cmd.writes)
-	if s.batch.size+cost > txnBytes-txnBytes/64 || s.batch.rows()+cost/rowCost > txnRows || s.writes > s.heads.size {
+	if s.size()+cost > txnBytes-txnBytes/64 || s.batch.rows()+len(s.dirty)+cost/rowCost > txnRows || s.writes > s.heads.size {
 		if err := s.flush(); err != nil { // with the applied index of the entry before
 			return sm.Result{}, err
 		}
 		s.writes = len(s.cmd.writes)
 	}
-	s.room = min(txnBytes-s.batch.size, (txnRows-s.batch.rows())*rowCost) - cost - txnBytes/64
+	s.room = min(txnBytes-s.size(), (txnRows-s.batch.rows()-len(s.dirty))*rowCost) - cost - txnBytes/64
 	var mixed []byte
 	for i := range s.cmd.writes {
 		code, seq, err := s.write(&s.cmd.writes[i])
@@ -207,6 +210,9 @@ func (s *stateMachine) apply(cmd []byte) (sm.Result, error) {
 	return sm.Result{Value: didAppend}, nil
 }
 
+// size is what the batch takes of a transaction with the counters it moved.
+func (s *stateMachine) size() int { return s.batch.size + s.dirtySize }
+
 // flush commits the batch together with the applied index and then deletes what it
 // made invisible.
 func (s *stateMachine) flush() error {
@@ -218,10 +224,9 @@ func (s *stateMachine) flush() error {
 			s.batch.set(k, binary.BigEndian.AppendUint64(nil, uint64(n)))
 		}
 	}
-	if err := s.db.commit(&s.batch); err != nil {
+	if err := s.commit(); err != nil {
 		return err
 	}
-	s.batch.reset()
 	s.flushes++
 	s.writes = 0
 	s.epoch.Store(s.meta.epoch)
@@ -236,6 +241,7 @@ func (s *stateMachine) flush() error {
 		}
 		s.mu.Unlock()
 		clear(s.dirty)
+		s.dirtySize = 0
 	}
 	return s.clean()
 }
@@ -245,11 +251,13 @@ func (s *stateMachine) flush() error {
 func (s *stateMachine) clean() error {
 	for _, x := range s.cleanup {
 		for seq := x.first; seq <= x.last; seq++ {
-			pieces, err := s.piecesOf(rowKey(x.journal, seq))
+			pieces, err := rows{sm: s, view: s.reading()}.pieces(rowKey(x.journal, seq))
 			if err != nil {
 				return err
 			}
-			if err := s.drop(rowKey(x.journal, seq)); err != nil {
+			if seq == 1 {
+				s.batch.set(rowKey(x.journal, 1), emptied)
+			} else if err := s.drop(rowKey(x.journal, seq)); err != nil {
 				return err
 			}
 			for part := range pieces {
@@ -265,32 +273,42 @@ func (s *stateMachine) clean() error {
 		}
 	}
 	s.cleanup = s.cleanup[:0]
-	return s.stage(0)
-}
-
-func (s *stateMachine) piecesOf(row []byte) (int, error) {
-	r := rows{sm: s, view: s.db.view()}
-	defer r.view.close()
-	return r.pieces(row)
-}
-
-func (s *stateMachine) drop(key []byte) error {
-	s.batch.delete(key)
-	if s.batch.rows() < txnRows/4 {
+	if s.batch.rows() == 0 {
+		if s.view.Txn != nil {
+			s.view.close()
+			s.view = view{}
+		}
 		return nil
 	}
-	return s.stage(0)
+	return s.commit()
 }
 
-// stage commits a batch of rows that nothing refers to (yet, or any more) when it has
-// more than limit bytes. The applied index does not move.
-func (s *stateMachine) stage(limit int) error {
-	if s.batch.size <= limit {
-		return nil
+// reading returns a view that sees all this shard has on disk. It lives until the next
+// commit: only this state machine writes what it reads.
+func (s *stateMachine) reading() view {
+	if s.view.Txn == nil {
+		s.view = s.db.view()
+	}
+	return s.view
+}
+
+// commit writes the batch and ends the view.
+func (s *stateMachine) commit() error {
+	if s.view.Txn != nil {
+		s.view.close()
+		s.view = view{}
 	}
 	err := s.db.commit(&s.batch)
 	s.batch.reset()
 	return err
+}
+
+func (s *stateMachine) drop(key []byte) error {
+	s.batch.delete(key)
+	if s.batch.rows() < txnRows/4 && s.batch.size < txnBytes/2 {
+		return nil
+	}
+	return s.commit()
 }
 
 // Sync has nothing to do: every commit is synced.
