@@ -20,6 +20,7 @@ const (
 	modelsEvery  = 500 * time.Millisecond // an engine whose models are not known is asked this often
 	modelsFresh  = time.Minute            // a known list is asked for again after this
 	modelsWithin = 3 * time.Second
+	deliverAgain = 250 * time.Millisecond // between tries to record an answer
 )
 
 // WorkerOptions configure an inference actor.
@@ -246,6 +247,9 @@ func (w *Worker) deliver(x *task.Work, answer task.Answer, err error) {
 	ctx, cancel := context.WithDeadline(context.Background(), x.Lease)
 	defer cancel()
 	v, err := w.Router.Ask(ctx, task.Key(x.ID), msg)
+	for fault.KindOf(err).Retryable() && wait(ctx, deliverAgain) == nil { // a full disk, a full queue: the answer is worth the wait
+		v, err = w.Router.Ask(ctx, task.Key(x.ID), msg)
+	}
 	if _, late := v.(task.Dropped); late {
 		w.Meter.Late.Inc()
 	}
