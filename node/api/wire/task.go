@@ -92,21 +92,22 @@ type List struct {
 
 // Result is a final task as one line of GET /v1/results.
 type Result struct {
-	ID        string            `json:"task_id,omitempty"`
-	State     task.State        `json:"state,omitempty" enum:"completed,failed,cancelled"`
-	Answer    string            `json:"answer,omitempty"`
-	Answers   []string          `json:"answers,omitempty" doc:"One a step, for a task with steps."`
-	Error     *task.Failure     `json:"error,omitempty"`
-	Model     string            `json:"model,omitempty" doc:"As the engine named it, else as submitted."`
-	Finish    string            `json:"finish_reason,omitempty"`
-	Engine    string            `json:"engine,omitempty" doc:"Of the newest attempt."`
-	Attempt   uint32            `json:"attempt,omitempty" doc:"How many attempts it took."`
-	Usage     *Usage            `json:"usage,omitempty"`
-	CreatedAt *time.Time        `json:"created_at,omitempty"`
-	StartedAt *time.Time        `json:"started_at,omitempty" doc:"When the newest attempt was claimed."`
-	EndedAt   *time.Time        `json:"ended_at,omitempty"`
-	Metadata  map[string]string `json:"metadata,omitempty"`
-	Cursor    string            `json:"cursor,omitempty" doc:"On some lines: go on after this line with it. A line with nothing but a cursor says that the stream is alive."`
+	ID         string            `json:"task_id,omitempty"`
+	State      task.State        `json:"state,omitempty" enum:"completed,failed,cancelled"`
+	Answer     string            `json:"answer,omitempty"`
+	Answers    []string          `json:"answers,omitempty" doc:"One a step, for a task with steps."`
+	Error      *task.Failure     `json:"error,omitempty"`
+	Model      string            `json:"model,omitempty" doc:"As the engine named it, else as submitted."`
+	Finish     string            `json:"finish_reason,omitempty"`
+	Engine     string            `json:"engine,omitempty" doc:"Of the newest attempt."`
+	Attempt    uint32            `json:"attempt,omitempty" doc:"How many attempts it took."`
+	Usage      *Usage            `json:"usage,omitempty"`
+	CreatedAt  *time.Time        `json:"created_at,omitempty"`
+	StartedAt  *time.Time        `json:"started_at,omitempty" doc:"When the newest attempt was claimed."`
+	EndedAt    *time.Time        `json:"ended_at,omitempty"`
+	RunSeconds float64           `json:"run_seconds,omitempty" doc:"Time in the engine, of the last step."`
+	Metadata   map[string]string `json:"metadata,omitempty"`
+	Cursor     string            `json:"cursor,omitempty" doc:"On some lines: go on after this line with it. A line with nothing but a cursor says that the stream is alive."`
 }
 
 // ResultOf shows a final record.
@@ -119,8 +120,12 @@ func ResultOf(id string, r *task.Record) Result {
 		v.Model, v.Metadata = r.Spec.Model, r.Spec.Metadata
 	}
 	if n := len(r.Answers); n > 0 {
-		v.Finish = r.Answers[n-1].FinishReason
-		if m := r.Answers[n-1].Model; m != "" {
+		a := &r.Answers[n-1]
+		v.Finish = a.FinishReason
+		if !a.StartedAt.IsZero() {
+			v.RunSeconds = a.EndedAt.Sub(a.StartedAt).Seconds()
+		}
+		if m := a.Model; m != "" {
 			v.Model = m
 		}
 	}

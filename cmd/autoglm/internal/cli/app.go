@@ -1,0 +1,107 @@
+// Package cli is what the commands of autoglm share: where they read and write, how they
+// reach a node, how they show tables and progress, and what their exit codes say.
+package cli
+
+import (
+	"encoding/json"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/open-autoglm/autoglm/node/api/client"
+	"github.com/open-autoglm/autoglm/persistence/fault"
+)
+
+// ServerEnv names the environment variable with the node's address.
+const ServerEnv = "AUTOGLM_SERVER"
+
+// ServerDefault is where `autoglm serve` listens unless told otherwise.
+const ServerDefault = "http://127.0.0.1:8080"
+
+// App is one run of the program.
+type App struct {
+	In       io.Reader
+	Out, Err io.Writer
+
+	Version string
+	Server  string        // --server
+	Output  string        // -o: table or json
+	Retry   time.Duration // --retry-for
+}
+
+// New makes an App on the process's own streams.
+func New(version string) *App {
+	return &App{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Version: version, Output: "table"}
+}
+
+// ClientFlags adds the flags of every command that talks to a node.
+func (a *App) ClientFlags(cmd *cobra.Command) {
+	server := os.Getenv(ServerEnv)
+	if server == "" {
+		server = ServerDefault
+	}
+	cmd.Flags().StringVar(&a.Server, "server", server, "`URL` of the node (or "+ServerEnv+")")
+	cmd.Flags().DurationVar(&a.Retry, "retry-for", 30*time.Second, "how long to try again while the node is busy or away")
+	a.OutputFlag(cmd)
+}
+
+// OutputFlag adds -o alone.
+func (a *App) OutputFlag(cmd *cobra.Command) {
+	cmd.Flags().StringVarP(&a.Output, "output", "o", a.Output, "table or json")
+	Complete(cmd, "output", "table", "json")
+}
+
+// Complete offers values for a flag in the shell.
+func Complete(cmd *cobra.Command, flag string, values ...string) {
+	// fails only for a flag that does not exist, which a test of each command would show
+	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// Client makes the client of the node that the flags name.
+func (a *App) Client() (*client.Client, error) {
+	if a.Output != "table" && a.Output != "json" {
+		return nil, Usage("-o is %q: use table or json", a.Output)
+	}
+	return client.New(a.Server, client.WithRetry(a.Retry))
+}
+
+// JSON tells whether -o json was given.
+func (a *App) JSON() bool { return a.Output == "json" }
+
+// PrintJSON writes v on one line.
+func (a *App) PrintJSON(v any) error {
+	enc := json.NewEncoder(a.Out)
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}
+
+// IsTTY tells whether w is a terminal.
+func IsTTY(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// Metadata parses the values of --metadata, each KEY=VALUE.
+func Metadata(pairs []string) (map[string]string, error) {
+	if len(pairs) == 0 {
+		return nil, nil
+	}
+	m := make(map[string]string, len(pairs))
+	for _, p := range pairs {
+		k, v, ok := strings.Cut(p, "=")
+		if !ok || k == "" {
+			return nil, Usage("--metadata is %q: write KEY=VALUE", p)
+		}
+		m[k] = v
+	}
+	return m, nil
+}
+
+// Usage is an error of whoever typed the command.
+func Usage(format string, args ...any) error {
+	return fault.New(fault.Invalid, "", "", format, args...)
+}

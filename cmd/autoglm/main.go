@@ -1,0 +1,59 @@
+// Command autoglm runs LLM tasks offline: `autoglm serve` is a node, the other commands talk to one over HTTP.
+//
+//	serve                          a node: API, durable tasks, engines
+//	submit get watch cancel list   tasks
+//	results                        what became of them, as JSONL
+//	status backup restore          the node
+//	demo bench                     try it, measure it
+//
+// Each file beside this one is a command: flags in, one call into node, node/api/client or internal, and text out.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/open-autoglm/autoglm/cmd/autoglm/demo"
+	"github.com/open-autoglm/autoglm/cmd/autoglm/internal/bench"
+	"github.com/open-autoglm/autoglm/cmd/autoglm/internal/cli"
+)
+
+// version is set by the build: -ldflags "-X main.version=…".
+var version = "dev"
+
+func main() {
+	// The first signal ends the command in order; restoring the default lets a second one end it at once.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	app := cli.New(version)
+	os.Exit(app.Report(newRoot(app).ExecuteContext(ctx)))
+}
+
+func newRoot(app *cli.App) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "autoglm",
+		Short: "Runs LLM tasks offline: durable, batched, called back",
+		Long: "Open-AutoGLM takes tasks (a prompt, a data_url, a callback_url), keeps them safe, batches them into a GLM model,\n" +
+			"stores the answers and calls back. Start a node with `autoglm serve`, or see it work with `autoglm demo`.\n\n" + cli.ExitHelp,
+		SilenceErrors: true, // main tells them, with their remedy
+		SilenceUsage:  true,
+	}
+	root.SetOut(app.Out)
+	root.SetErr(app.Err)
+	root.AddGroup(&cobra.Group{ID: "tasks", Title: "Tasks:"}, &cobra.Group{ID: "node", Title: "Nodes:"}, &cobra.Group{ID: "try", Title: "Try and measure:"})
+	group := func(id string, cmds ...*cobra.Command) {
+		for _, c := range cmds {
+			c.GroupID = id
+			root.AddCommand(c)
+		}
+	}
+	group("tasks", newSubmit(app), newGet(app), newWatch(app), newCancel(app), newList(app), newResults(app))
+	group("node", newServe(app), newStatus(app), newBackup(app), newRestore(app))
+	group("try", newDemo(app), bench.NewCommand(bench.WithPrompts(demo.Tasks)))
+	root.AddCommand(newVersion(app))
+	return root
+}

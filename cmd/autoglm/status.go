@@ -1,0 +1,79 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/open-autoglm/autoglm/cmd/autoglm/internal/cli"
+	"github.com/open-autoglm/autoglm/node/api/wire"
+)
+
+func newStatus(app *cli.App) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "status", Short: "Show how a node is", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := app.Client()
+			if err != nil {
+				return err
+			}
+			st, err := c.Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if app.JSON() {
+				return app.PrintJSON(st)
+			}
+			return writeStatus(app.Out, st)
+		},
+	}
+	app.ClientFlags(cmd)
+	return cmd
+}
+
+// queuesShown bounds the queues in a table; -o json has all.
+const queuesShown = 20
+
+func writeStatus(w io.Writer, st *wire.Status) error {
+	ready := "ready"
+	if !st.Ready {
+		ready = "not ready: " + st.Reason
+	}
+	disk := fmt.Sprintf("%s free, %s reserved", cli.Bytes(st.Disk.FreeBytes), cli.Bytes(st.Disk.ReserveBytes))
+	if st.Disk.Full {
+		disk += ": FULL, new tasks are refused"
+	}
+	fmt.Fprintf(w, "node %s, version %s, up %s, %s\nshards %d of %d open; disk %s\n\n", st.Node, st.Version, cli.Ago(st.StartedAt), ready,
+		st.ShardsOwned, st.Shards, disk)
+	tab := cli.NewTable("PENDING>", "RUNNING>", "COMPLETED>", "FAILED>", "CANCELLED>")
+	tab.Row(st.Tasks["pending"], st.Tasks["running"], st.Tasks["completed"], st.Tasks["failed"], st.Tasks["cancelled"])
+	if err := tab.Write(w); err != nil {
+		return err
+	}
+	if len(st.Queues) > 0 {
+		fmt.Fprintln(w)
+		tab = cli.NewTable("QUEUE", "PRIORITY>", "WAITING>")
+		for i, q := range st.Queues {
+			if i == queuesShown {
+				tab.Row(fmt.Sprintf("and %d more", len(st.Queues)-queuesShown))
+				break
+			}
+			tab.Row(q.Model, q.Priority, q.Waiting)
+		}
+		if err := tab.Write(w); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintln(w)
+	tab = cli.NewTable("ENGINE", "HEALTH", "BUSY>", "LIMIT>", "RESTARTS>", "MODELS")
+	for _, e := range st.Engines {
+		health := "ok"
+		if !e.Healthy {
+			health = cli.Cut("down: "+e.Reason, 60)
+		}
+		tab.Row(e.Name, health, e.InFlight, e.Limit, e.Restarts, cli.Cut(strings.Join(e.Models, ", "), 40))
+	}
+	return tab.Write(w)
+}
