@@ -14,7 +14,13 @@ GLM_JOBS ?= 2
 # $(call glm-env,LEVEL): the whole environment of a build or test of cmd/glm-worker/...
 # Plain go build gives SSE2 only, 5 to 10 times slower; the flags must go through the environment, because #cgo lines
 # here do not reach the packages of another module. -trimpath is part of the cache key, so it is in both.
-glm-env = CGO_ENABLED=1 CGO_CFLAGS="-O3 -march=$(1)" CGO_CXXFLAGS="-O3 -march=$(1)" GOFLAGS="$(strip $(GOFLAGS) -trimpath)"
+#
+# -UGGML_USE_LLAMAFILE takes out matrix kernels that are used for two columns and more but not for one: with them the
+# scores of an answer change in the fourth digit with who shares its batch. Without them they are equal to the last bit
+# (llama.TestScoresDoNotDependOnTheBatch), so a task done again gets the same answer. It costs about a quarter of the
+# speed of an f16 or q8_0 model; other formats never had those kernels.
+glm-flags = -O3 -march=$(1) -UGGML_USE_LLAMAFILE
+glm-env = CGO_ENABLED=1 CGO_CFLAGS="$(glm-flags)" CGO_CXXFLAGS="$(glm-flags)" GOFLAGS="$(strip $(GOFLAGS) -trimpath)"
 GLM_ENV = $(call glm-env,$(GLM_MARCH))
 
 # Everything a rebuild depends on; go build itself decides what is stale, so this is only to skip calling it.

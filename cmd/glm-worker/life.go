@@ -58,9 +58,9 @@ func run(c config) (code int) {
 		w   *worker
 		err error
 	}
-	loaded := make(chan outcome, 1)
+	loaded, began := make(chan outcome, 1), time.Now()
 	go func() {
-		w, err := load(&c)
+		w, err := load(c)
 		loaded <- outcome{w, err}
 	}()
 	select {
@@ -74,6 +74,8 @@ func run(c config) (code int) {
 			return exitFailed
 		}
 		api.Ready(o.w.served(c.name))
+		slog.Info("ready", "name", c.name, "model", o.w.model.Describe(), "parameters", o.w.model.Params(), "slots", c.slots,
+			"ctx", o.w.engine.Context(), "threads", c.threads, "cpu", cpulevel.Level(), "took", time.Since(began).Round(time.Millisecond))
 		return work(c, o.w, api, server, stop, served)
 	case <-stop: // nothing was accepted yet; the loading thread ends with the process
 		_ = server.Close()
@@ -122,9 +124,8 @@ func work(c config, w *worker, api *openai.Server, server *http.Server, stop <-c
 	return exitOK
 }
 
-// load checks the file, loads it and starts the engine. It fills in what the configuration left to the model.
-func load(c *config) (*worker, error) {
-	began := time.Now()
+// load checks the file, loads it and starts the engine.
+func load(c config) (*worker, error) {
 	info, err := gguf.Check(c.model)
 	if err == nil {
 		err = checkSplits(c.model, info)
@@ -148,7 +149,7 @@ func load(c *config) (*worker, error) {
 		return nil, err
 	}
 	w.engine, err = engine.New(w.context, w.model.Vocab(chat.RoleTokens...),
-		engine.Config{Slots: c.slots, Context: c.ctx, Batch: c.batch, Queue: c.queue})
+		engine.Config{Slots: c.slots, Context: c.ctx, Batch: w.context.BatchMax(), Queue: c.queue})
 	if err != nil {
 		w.close()
 		return nil, err
@@ -157,8 +158,6 @@ func load(c *config) (*worker, error) {
 		w.close()
 		return nil, fmt.Errorf("%w: %s: %w", errRefused, c.model, err)
 	}
-	slog.Info("ready", "model", w.model.Describe(), "name", c.name, "parameters", w.model.Params(), "slots", c.slots, "ctx", c.ctx,
-		"threads", c.threads, "cpu", cpulevel.Level(), "took", time.Since(began).Round(time.Millisecond))
 	return w, nil
 }
 

@@ -1,14 +1,3 @@
-// Command glm-worker serves one GLM model over the OpenAI API on a unix socket, as the child of an autoglm node.
-//
-//	node ──starts──► glm-worker --model FILE.gguf --socket PATH
-//	     ──asks────► GET /health: 503 loading … 200 ok
-//	     ──sends───► POST /v1/chat/completions …
-//	     ──SIGTERM─► drains: finishes what it accepted, exits 0
-//	     ──dies────► the worker exits at once
-//
-// It is a process of its own because llama.cpp is C++: it answers a bug or a damaged model with abort, and that should
-// cost one child and not the node. See the packages: llama (the binding), engine (continuous batching), chat (the
-// template), grammar (JSON schemas), openai (HTTP), gguf (the file), cpulevel (the processor).
 package main
 
 import (
@@ -80,7 +69,7 @@ func parse(args []string, usage io.Writer) (config, error) {
 	f.IntVar(&c.batch, "batch", 512, "`tokens` computed in one round; at least --slots")
 	f.IntVar(&c.threads, "threads", 1, "threads; on a busy machine more are much slower, run more workers instead")
 	f.IntVar(&c.queue, "queue", 64, "requests waiting for a slot; one more is answered 429")
-	f.Int64Var(&c.bodyBytes, "body-bytes", 8<<20, "`bytes` of the largest request")
+	f.Int64Var(&c.bodyBytes, "body-bytes", 2<<20, "`bytes` of the largest request")
 	f.DurationVar(&c.drain, "drain", time.Minute, "`time` for accepted requests to finish after SIGTERM")
 	f.BoolVar(&c.parentStdin, "parent-stdin", false, "exit when standard input ends: a parent keeps the other end open")
 	f.StringVar(&c.logFormat, "log-format", "text", "text or json, on standard error")

@@ -169,7 +169,7 @@ func TestRefusals(t *testing.T) {
 // gate lets a test hold the engine inside a round.
 type gate struct{ entered, open chan struct{} }
 
-func newGate() *gate { return &gate{make(chan struct{}, 1000), make(chan struct{})} }
+func newGate() *gate { return &gate{make(chan struct{}, 10_000), make(chan struct{})} }
 
 func (g *gate) before([]engine.Token) error {
 	g.entered <- struct{}{}
@@ -235,20 +235,20 @@ func TestCallersThatGoAwayFreeTheirPlace(t *testing.T) {
 
 // With room for less than all answers at once, all are still made, and right.
 func TestLittleRoom(t *testing.T) {
-	m := &enginetest.Model{Room: 60}
-	e := start(t, m, small)
-	var all sync.WaitGroup
-	for i := range 20 {
-		all.Go(func() {
-			text := fmt.Sprintf("a rather long question %d", i)
-			s, err := e.Submit(t.Context(), asking(text))
-			require.NoError(t, err)
-			a, err := s.Wait(t.Context())
-			require.NoError(t, err)
-			require.Equal(t, strings.ToUpper(text), a.Text)
-		})
+	g := newGate()
+	e := start(t, &enginetest.Model{Room: 60, Before: g.before}, small)
+	var accepted []*engine.Stream
+	for i := range 20 { // all are there before the first round ends, so that four run at once
+		s, err := e.Submit(t.Context(), asking(fmt.Sprintf("a rather long question %d", i)))
+		require.NoError(t, err)
+		accepted = append(accepted, s)
 	}
-	all.Wait()
+	close(g.open)
+	for i, s := range accepted {
+		a, err := s.Wait(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, fmt.Sprintf("A RATHER LONG QUESTION %d", i), a.Text)
+	}
 	require.Positive(t, e.Stats().Parked)
 
 	s, err := e.Submit(t.Context(), asking(strings.Repeat("too long for the room ", 4)))

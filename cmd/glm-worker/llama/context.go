@@ -49,6 +49,7 @@ func (m *Model) NewContext(shape Shape) (*Context, error) {
 		shape.Slots*shape.Tokens > math.MaxInt32 {
 		return nil, fmt.Errorf("llama.context: impossible shape %+v: slots are 1..%d, the rest at least 1", shape, SlotsMax)
 	}
+	shape.Batch = min(shape.Batch, shape.Slots*shape.Tokens) // llama.cpp lowers it to that, and aborts on a larger one
 	c := &Context{model: m, shape: shape, width: int(C.llama_model_n_embd(m.model))}
 	var err error
 	if c.ctx, err = m.open(shape, false); err != nil {
@@ -87,6 +88,9 @@ func (m *Model) open(shape Shape, embeddings bool) (*C.struct_llama_context, err
 	return ctx, nil
 }
 
+// BatchMax is how many tokens one Decode takes: what was asked for, or less where all slots hold less.
+func (c *Context) BatchMax() int { return c.shape.Batch }
+
 // Close frees the context. Nothing may be decoding.
 func (c *Context) Close() {
 	if c.ctx == nil {
@@ -102,6 +106,9 @@ func (c *Context) Close() {
 
 // Decode runs one batch. engine.ErrNoRoom means that nothing of it was kept.
 func (c *Context) Decode(batch []engine.Token) error {
+	if len(batch) == 0 || len(batch) > c.shape.Batch {
+		return fmt.Errorf("llama.decode: %d tokens, 1 to %d fit", len(batch), c.shape.Batch)
+	}
 	c.fill(batch)
 	return verdict(C.llama_decode(c.ctx, c.batch))
 }
@@ -149,7 +156,7 @@ func (c *Context) Embed(tokens []int32) ([]float32, error) {
 	}
 	if c.embed == nil {
 		shape := c.shape
-		shape.Slots = 1
+		shape.Slots, shape.Batch = 1, c.embedBatch()
 		ctx, err := c.model.open(shape, true)
 		if err != nil {
 			return nil, err
@@ -159,7 +166,7 @@ func (c *Context) Embed(tokens []int32) ([]float32, error) {
 	defer C.llama_memory_clear(C.llama_get_memory(c.embed), false)
 	sum := make([]float64, c.width)
 	for done := 0; done < len(tokens); {
-		part := tokens[done:min(done+c.shape.Batch, len(tokens))]
+		part := tokens[done:min(done+c.embedBatch(), len(tokens))]
 		batch := make([]engine.Token, len(part))
 		for i, id := range part {
 			batch[i] = engine.Token{ID: id, Pos: int32(done + i), Logits: true}
@@ -181,6 +188,8 @@ func (c *Context) Embed(tokens []int32) ([]float32, error) {
 	}
 	return unit(sum), nil
 }
+
+func (c *Context) embedBatch() int { return min(c.shape.Batch, c.shape.Tokens) }
 
 // unit scales a vector to length 1; the mean's divisor falls away in it.
 func unit(v []float64) []float32 {

@@ -87,7 +87,7 @@ func (s *Server) chat(m *Model, w http.ResponseWriter, r *http.Request) error {
 	if e.Matcher, err = s.schemas.matcher(m, q.ResponseFormat); err != nil {
 		return err
 	}
-	return s.answer(m, w, r, e, &q.common, chatForm)
+	return answer(m, w, r, e, &q.common, chatForm)
 }
 
 func (s *Server) completions(m *Model, w http.ResponseWriter, r *http.Request) error {
@@ -105,7 +105,7 @@ func (s *Server) completions(m *Model, w http.ResponseWriter, r *http.Request) e
 	if err != nil {
 		return err
 	}
-	return s.answer(m, w, r, e, &q.common, plainForm)
+	return answer(m, w, r, e, &q.common, plainForm)
 }
 
 // fits refuses a text that cannot fit whatever its tokens, before time is spent on tokenizing it.
@@ -140,7 +140,7 @@ func (m *Model) request(c *common, prompt []int32) (engine.Request, error) {
 }
 
 // answer submits a request and writes what comes, at once or as it comes.
-func (s *Server) answer(m *Model, w http.ResponseWriter, r *http.Request, e engine.Request, c *common, f form) error {
+func answer(m *Model, w http.ResponseWriter, r *http.Request, e engine.Request, c *common, f form) error {
 	stream, err := m.Engine.Submit(r.Context(), e)
 	if err != nil {
 		return err
@@ -148,7 +148,7 @@ func (s *Server) answer(m *Model, w http.ResponseWriter, r *http.Request, e engi
 	head := header{id: f.prefix + newID(), created: time.Now().Unix(), model: m.Name}
 	if c.Stream {
 		usageToo := c.StreamOptions != nil && c.StreamOptions.IncludeUsage
-		s.pour(m, w, r.Context(), stream, head, f, usageToo)
+		pour(r.Context(), w, m, stream, head, f, usageToo)
 		return nil
 	}
 	a, err := stream.Wait(r.Context())
@@ -173,7 +173,7 @@ func (h header) body(object string) map[string]any {
 }
 
 // pour writes server-sent events. A client that takes too long for one of them is given up, which frees its slot.
-func (s *Server) pour(m *Model, w http.ResponseWriter, ctx context.Context, stream *engine.Stream, h header, f form, usageToo bool) {
+func pour(ctx context.Context, w http.ResponseWriter, m *Model, stream *engine.Stream, h header, f form, usageToo bool) {
 	control := http.NewResponseController(w)
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
@@ -182,11 +182,9 @@ func (s *Server) pour(m *Model, w http.ResponseWriter, ctx context.Context, stre
 		if err != nil {
 			return false
 		}
-		_ = control.SetWriteDeadline(time.Now().Add(s.limits.Write))
 		_, err = w.Write(append(append([]byte("data: "), b...), "\n\n"...))
 		return err == nil && control.Flush() == nil
 	}
-	defer func() { _ = control.SetWriteDeadline(time.Time{}) }() // the connection may be used again
 	var last engine.Answer
 	for first := true; ; first = false {
 		a, err := stream.Next(ctx)

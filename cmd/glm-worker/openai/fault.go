@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
 	"strings"
 
 	"github.com/open-autoglm/autoglm/cmd/glm-worker/engine"
@@ -96,13 +97,31 @@ func badJSON(err error) error {
 	case errors.As(err, &large), errors.As(err, &told):
 		return err
 	case errors.As(err, &kind):
-		return invalid(kind.Field, "%s must be a %s, not a %s", kind.Field, kind.Type, kind.Value)
+		field := strings.TrimPrefix(kind.Field, "common.") // where a Go struct is embedded nobody need know
+		return invalid(field, "%s must be %s, not a %s", field, kindName(kind.Type.Kind()), kind.Value)
 	}
 	if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
 		return refused(http.StatusBadRequest, "invalid_request_error", "unknown_parameter", strings.Trim(name, `"`),
 			"unknown parameter %s: leave it out", name)
 	}
 	return refused(http.StatusBadRequest, "invalid_request_error", "invalid_json", "", "the body is not the JSON expected here: %v", err)
+}
+
+// kindName is JSON's word for a kind of Go value.
+func kindName(k reflect.Kind) string {
+	switch k {
+	case reflect.Bool:
+		return "true or false"
+	case reflect.String:
+		return "a string"
+	case reflect.Slice:
+		return "a list"
+	case reflect.Struct, reflect.Map:
+		return "an object"
+	case reflect.Float64:
+		return "a number"
+	}
+	return "a whole number"
 }
 
 func (f *fault) write(w http.ResponseWriter) {

@@ -29,7 +29,7 @@ type Model struct {
 
 // Limits bound what clients may do. The zero value of each field means its default.
 type Limits struct {
-	BodyBytes int64         // of a request; 8 MiB
+	BodyBytes int64         // of a request; 2 MiB
 	Read      time.Duration // for a client to send a whole request; 30 s
 	Write     time.Duration // for a client to take the next piece of an answer; 30 s
 }
@@ -47,7 +47,7 @@ type Server struct {
 // NewServer makes a server without a model.
 func NewServer(limits Limits) *Server {
 	if limits.BodyBytes <= 0 {
-		limits.BodyBytes = 8 << 20
+		limits.BodyBytes = 2 << 20
 	}
 	if limits.Read <= 0 {
 		limits.Read = 30 * time.Second
@@ -78,8 +78,13 @@ func (s *Server) Ready(m *Model) { s.model.Store(m) }
 // Drain makes the server refuse new requests.
 func (s *Server) Drain() { s.draining.Store(true) }
 
-// ServeHTTP implements http.Handler.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
+// ServeHTTP implements http.Handler. Each write gets its time anew, so that an answer may take as long as it needs but
+// nobody can hold a connection by not reading.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	out := &answerWriter{ResponseWriter: w, control: http.NewResponseController(w), limit: s.limits.Write}
+	s.handler.ServeHTTP(out, r)
+	out.extend() // what is buffered goes out after this
+}
 
 // action answers one request. It may have begun to write when it returns an error only if it reports it itself.
 type action func(m *Model, w http.ResponseWriter, r *http.Request) error
@@ -88,7 +93,7 @@ type action func(m *Model, w http.ResponseWriter, r *http.Request) error
 func (s *Server) route(name string, act action) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
-		seen := &statusWriter{ResponseWriter: w}
+		seen := w.(*answerWriter)
 		defer func() { s.metrics.served(name, seen.status, time.Since(began)) }()
 		defer func() {
 			if bug := recover(); bug != nil { // one bad request spares the others
@@ -107,8 +112,7 @@ func (s *Server) route(name string, act action) http.Handler {
 			loading().write(seen)
 			return
 		}
-		control := http.NewResponseController(w)
-		_ = control.SetReadDeadline(began.Add(s.limits.Read)) // recorders in tests have none
+		_ = seen.control.SetReadDeadline(began.Add(s.limits.Read)) // recorders in tests have none
 		r.Body = http.MaxBytesReader(w, r.Body, s.limits.BodyBytes)
 		if err := act(m, seen, r); err != nil {
 			f := faultOf(err)
@@ -193,25 +197,33 @@ func (m *Model) serves(name string) error {
 	return nil
 }
 
-// statusWriter remembers the status for the metrics.
-type statusWriter struct {
+// answerWriter remembers the status for the metrics and bounds the time of each write.
+type answerWriter struct {
 	http.ResponseWriter
-	status int
+	control *http.ResponseController
+	limit   time.Duration
+	status  int
 }
 
-func (w *statusWriter) WriteHeader(status int) {
+func (w *answerWriter) extend() { _ = w.control.SetWriteDeadline(time.Now().Add(w.limit)) }
+
+// WriteHeader implements http.ResponseWriter.
+func (w *answerWriter) WriteHeader(status int) {
 	if w.status == 0 {
 		w.status = status
 	}
+	w.extend()
 	w.ResponseWriter.WriteHeader(status)
 }
 
-func (w *statusWriter) Write(b []byte) (int, error) {
+// Write implements io.Writer.
+func (w *answerWriter) Write(b []byte) (int, error) {
 	if w.status == 0 {
 		w.status = http.StatusOK
 	}
+	w.extend()
 	return w.ResponseWriter.Write(b)
 }
 
 // Unwrap lets http.ResponseController reach the connection.
-func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+func (w *answerWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
