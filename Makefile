@@ -1,13 +1,13 @@
 # Open-AutoGLM. The two commands: make run, make test. Everything they need beyond Go,
 # gcc, g++ and make they get themselves.
 .DEFAULT_GOAL := help
-.PHONY: help build run test check race test-all vet layers bench chaos soak fuzz clean
+.PHONY: help build run test check bench chaos fuzz clean
 
 GO_SOURCES := $(shell find cmd actors cluster persistence node -name '*.go' -not -path 'cmd/glm-worker/*') go.mod go.sum
 JOBS ?= 2
 
 include cmd/glm-worker/build.mk
--include tools/tools.mk
+include tools/tools.mk
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,12 +24,27 @@ run: build ## build, start a node, run the shipped tasks through the model, show
 
 test: check ## the whole test suite
 
-check: build bin/llm-d-inference-sim ## format, vet, layers, tests, race tests
+check: build bin/outside-engine ## format, vet, layers, tests, race tests
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "not formatted: run gofmt -w on"; gofmt -l $$(git ls-files '*.go'); exit 1; }
 	@echo "vet"; $(GLM_ENV) go vet -p $(JOBS) ./...
 	@echo "test: glm-worker"; $(GLM_ENV) go test -p $(JOBS) ./cmd/glm-worker/...
 	@echo "test: all other packages, with the race detector"; go test -race -p $(JOBS) -timeout 20m $(PURE)
 	@echo "passed: every package"
+
+chaos: build ## kill -9 the node and its workers 40 times under load; a shorter one is in make test
+	@AUTOGLM_CHAOS_ROUNDS=40 go test -count=1 -v -timeout 30m -run TestKillTheNode ./cmd/autoglm
+
+bench: build ## what it does a second, on this machine; BENCH="--only drain" for one
+	@bin/autoglm bench $(BENCH)
+
+FUZZ_TIME ?= 60s
+fuzz: ## each fuzz test for FUZZ_TIME (60s); their seeds run in make test
+	@for pkg in $$(go list ./... | grep -v /glm-worker/llama); do \
+		for f in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+			echo "$$pkg $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZ_TIME) $$pkg || exit 1; done; done
+
+clean: ## remove what make built; the Go build cache stays
+	@rm -rf bin results.jsonl
 
 # Everything without C++ in it; the race detector would compile llama.cpp once more.
 PURE = $(shell go list ./... | grep -v /cmd/glm-worker) $(GLM_PURE)

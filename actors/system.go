@@ -91,7 +91,7 @@ func Start(o Options) (*System, error) {
 	s.Tasks = task.NewKind(o.Policy, &s.callbacks, s.observe(task.KindName, s.finished))
 	s.Shards, err = cluster.NewShards(cluster.Options{
 		Store: o.Store, System: s.sys, Kinds: append([]cluster.Kind{s.Tasks.Register()}, o.Kinds...),
-		Root: s.root, Strategy: entities, Now: o.Now, Log: o.Log,
+		Root: s.root, Guard: supervise.Guard, Strategy: entities, Now: o.Now, Log: o.Log,
 		Observers: s.opening, Opened: s.opened, Closed: s.closed,
 		Committed: func(n int, took time.Duration) {
 			o.Meter.Commit.Observe(took.Seconds())

@@ -45,6 +45,8 @@ type tick struct{}
 // Receive handles one message at a time.
 func (s *shard) Receive(c actor.Context) {
 	switch m := c.Message().(type) {
+	case *actor.Started:
+		s.o.active.Store(0) // a restart stopped the entities of the life before
 	case *Envelope:
 		s.forward(c, m)
 	case *Passivate:

@@ -19,6 +19,7 @@ type Options struct {
 	System    *actor.ActorSystem
 	Kinds     []Kind
 	Root      *actor.RootContext                   // spawns the shard actors under its guardian; nil: the system's own
+	Guard     func(actor.Producer) actor.Producer  // wraps the shard actors' producer; nil: nothing
 	Strategy  actor.SupervisorStrategy             // of the entities; nil: protoactor's default
 	Observers func(*Owner) map[string][]Observer   // by index name, asked before a shard opens
 	Opened    func(*Owner)                         // a shard is owned: wake what must not wait for a message
@@ -163,9 +164,13 @@ func (s *Shards) open(ctx context.Context, n int) error {
 	if s.opt.Strategy != nil {
 		opts = append(opts, actor.WithSupervisor(s.opt.Strategy))
 	}
-	o.pid = s.opt.Root.Spawn(actor.PropsFromProducer(func() actor.Actor {
+	producer := func() actor.Actor {
 		return &shard{o: o, kinds: kinds, log: s.opt.Log, timers: t, awake: map[persistence.Key]*entity{}, byPID: map[string]persistence.Key{}}
-	}, opts...))
+	}
+	if s.opt.Guard != nil {
+		producer = s.opt.Guard(producer)
+	}
+	o.pid = s.opt.Root.Spawn(actor.PropsFromProducer(producer, opts...))
 	tctx, stop := context.WithCancel(context.Background())
 	w := &owned{o: o, stopTick: stop, ticked: make(chan struct{})}
 	go w.tick(tctx, s.opt.System, s.opt.Tick)

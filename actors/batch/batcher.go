@@ -7,6 +7,7 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 
+	"github.com/open-autoglm/autoglm/actors/supervise"
 	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
@@ -95,9 +96,9 @@ func New(node string, w Window, estimate func(*task.Work) int, resync func(), no
 	if err := w.Validate(); err != nil {
 		return nil, err
 	}
-	return actor.PropsFromProducer(func() actor.Actor {
+	return actor.PropsFromProducer(supervise.Guard(func() actor.Actor {
 		return &Batcher{window: w, node: node, estimate: estimate, resync: resync, now: now, log: log, slots: map[string]*slot{}, hints: map[string][]*hint{}}
-	}), nil
+	})), nil
 }
 
 // Receive handles one message at a time.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/open-autoglm/autoglm/actors/batch"
 	"github.com/open-autoglm/autoglm/actors/meter"
+	"github.com/open-autoglm/autoglm/actors/supervise"
 	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/cluster"
 	"github.com/open-autoglm/autoglm/persistence/fault"
@@ -77,11 +78,11 @@ func NewWorker(o WorkerOptions) (*actor.Props, error) {
 	if err != nil {
 		return nil, err
 	}
-	return actor.PropsFromProducer(func() actor.Actor {
+	return actor.PropsFromProducer(supervise.Guard(func() actor.Actor {
 		w := &Worker{WorkerOptions: o, limit: limit}
 		w.ctx, w.cancel = context.WithCancel(context.Background())
 		return w
-	}), nil
+	})), nil
 }
 
 // Receive handles one message at a time.
