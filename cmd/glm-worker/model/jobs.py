@@ -121,29 +121,8 @@ def _ask(r, rec, asked, q):
     return r.choice([f"{q}\n{text}", f"{text}\n{q}", f"Record: {text}\n{q}", f"{q} Record: {text}"])
 
 
-def record(r):
-    """A yes/no question over a short record. The question is part of the data."""
-    rec = _fields(r)
-    asked, yes = r.choice(["status", "status", "items", "country", "active"]), r.random() < .5
-    v = rec[asked]
-    if asked == "status":
-        w = v if yes else r.choice([s for s in STATUS if s != v])
-        q = spin(r, f"Is [the order|it|this order] {w}?")
-    elif asked == "country":
-        w = v if yes else r.choice([s for s in CODES if s != v])
-        q = spin(r, f"[Is the country|Does it go to|Is it from] {w}?")
-    elif asked == "active":
-        yes = v == "true"
-        q = spin(r, "Is [the customer|the record|it|the account] active?")
-    else:
-        n = r.randint(1, 9)
-        yes = v > n
-        q = spin(r, f"[Are there|Does it have] more than {n} items?")
-    return _ask(r, rec, asked, q), "yes" if yes else "no"
-
-
 def lookup(r):
-    """The value of one field. Useful by itself, and finding the field is the first half of the yes/no job."""
+    """The value of one field. The question is part of the data."""
     rec = _fields(r)
     asked = r.choice(sorted(rec))
     return _ask(r, rec, asked, spin(r, f"[What is the {asked}|Which {asked}|Value of {asked}|{asked}|What is {asked}]?")), str(rec[asked])
@@ -220,8 +199,6 @@ WORDINGS = {
     "ticket": [_CLASS + " [the|this] [ticket|request|message|support ticket]", "[Which|What] [category|department|team|queue] [is|fits] [the|this] [ticket|message|request]?",
                _CLASS + " [the|this] [ticket|message] as billing, shipping, technical, account or returns", "[Category|Topic|Ticket category|Support category] [of|for] [the|this] [ticket|message|request]",
                "[Route|Assign] [the|this] [ticket|message|request] [|to a team|to a department]"],
-    "record": ["[Answer|Reply|Respond] [|with ]yes or no", "[Yes or no|Yes/no|Yes or no?]", "[Check|Look at|Read|Use] the [record|order|data] and [answer|reply] yes or no",
-               "[Answer|Use|Reply with|Return] [only|just] yes or no", "[Answer|Reply to] the question [about the record|with yes or no|from the record]"],
     "lookup": ["[Answer|Reply to] the question [|about the record|from the record]", "[Return|Give|Extract] [only |just |]the [field|value]", "[Look up|Read] the [value|field]",
                "[Answer|Reply] with the value", "[Look at|Check|Use] the record and answer"],
     "country": [_TO + " [the|this] country [to|into|as] [an ISO code|ISO 3166|ISO alpha-2|a two-letter code|the ISO code]", "What is the [country|ISO|two-letter] code [of|for] {x}?",
@@ -238,7 +215,7 @@ WORDINGS = {
     "language": [_CLASS + " the language [of|in] [the|this] [text|sentence|message]", "[Which|What] language is [this|the text|this sentence]?", "[Detect|Find|Recognise|Identify] the language[| of the text| of this text]",
                  "[Language|ISO 639 code|Language code] of [the|this] [text|sentence]", "[Return|Give|Write] the language code [of|for] [the|this] text"],
 }
-MAKERS = {"date": date, "phone": phone, "amount": amount, "sentiment": sentiment, "ticket": ticket, "record": record, "lookup": lookup, "country": country,
+MAKERS = {"date": date, "phone": phone, "amount": amount, "sentiment": sentiment, "ticket": ticket, "lookup": lookup, "country": country,
           "currency": currency, "boolean": boolean, "clock": clock, "percent": percent, "unit": unit, "language": language}
 JOBS = tuple(MAKERS)
 

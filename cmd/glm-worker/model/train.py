@@ -24,6 +24,9 @@ from net import SIZES, Glm4, Muon, answer
 from tokenizer import Tokenizer, train_merges
 
 
+REST = 0.15  # learning rate of embeddings and norms (AdamW), as a share of that of the matrices (Muon)
+
+
 class Feed:
     """Draws examples, weak jobs more often, and sorts a pool by length so that little is padding."""
 
@@ -109,7 +112,7 @@ def optimizers(model, a):
     rest = [p for n, p in model.named_parameters() if not (n.startswith("blk") and p.dim() == 2)]
     if a.optimizer == "adamw":
         return [torch.optim.AdamW(model.parameters(), lr=a.lr, betas=(.9, .98), weight_decay=.01)]
-    return [Muon(matrices, lr=a.lr, weight_decay=.01), torch.optim.AdamW(rest, lr=3e-3, betas=(.9, .98), weight_decay=0)]
+    return [Muon(matrices, lr=a.lr, weight_decay=.01), torch.optim.AdamW(rest, lr=a.lr * REST, betas=(.9, .98), weight_decay=0)]
 
 
 def start(a):
@@ -151,7 +154,7 @@ def main():
     model, tok, opts, feed, spent, step = start(a)
     say = lambda *x: print(time.strftime("%H:%M:%S"), *x, flush=True)
     say("parameters", sum(p.numel() for p in model.parameters()), "vocabulary", tok.size, "threads", a.threads, "step", step)
-    full = [[a.lr], [3e-3]] if a.optimizer == "muon" else [[a.lr]]
+    full = [[a.lr], [a.lr * REST]] if a.optimizer == "muon" else [[a.lr]]
     budget, last, checked, saved, seen, tokens, mean, first = a.minutes * 60, time.time(), spent, spent, 0, 0, None, step
     began = last
     while not a.export_only and spent < budget:
