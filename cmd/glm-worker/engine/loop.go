@@ -130,7 +130,7 @@ func (e *Engine) place(j *job) {
 	}
 	e.counts.running.Add(1)
 	e.counts.cached.Add(int64(same))
-	j.stream.add(func(a *Answer) { a.TokensCached = same })
+	j.stream.cached(same)
 }
 
 // release frees a slot; its tokens stay in the cache for a prompt that begins the same.
@@ -224,46 +224,45 @@ func (e *Engine) advance(parts []part) {
 		s.fed += p.n
 	}
 	for _, r := range e.loop.rows {
-		if done, err := e.step(&e.loop.slots[r.slot], r.at); done || err != nil {
-			e.release(r.slot, err)
+		stream := e.loop.slots[r.slot].job.stream
+		more, err := e.step(&e.loop.slots[r.slot], r.at)
+		if more.Finish != "" || err != nil {
+			e.release(r.slot, err) // first, so that whoever has an answer finds its slot free
+		}
+		if err == nil {
+			stream.add(more)
 		}
 	}
 }
 
-// step picks one answer's next token and hands on its text.
-func (e *Engine) step(s *slot, at int) (done bool, err error) {
+// step picks one answer's next token and returns what it adds.
+func (e *Engine) step(s *slot, at int) (more Answer, err error) {
 	token, chance, err := e.pick(s, at)
 	if err != nil {
-		return false, err
+		return more, err
 	}
 	s.tokens = append(s.tokens, token)
 	e.counts.answer.Add(1)
-	n := len(s.tokens) - len(s.job.Prompt)
-	var show string
-	var finish Finish
-	switch {
-	case e.vocab.Kinds[token] == Ends:
-		show, finish = s.text.flush(), Stop
-	default:
-		if s.job.Matcher != nil {
-			s.job.Matcher.Accept(token)
-		}
-		var stopped bool
-		show, stopped = s.text.push(e.vocab.Pieces[token])
-		if stopped {
-			finish = Stop
-		} else if n >= s.job.TokensMax {
-			show, finish = show+s.text.flush(), Length
-		}
+	more.Tokens = len(s.tokens) - len(s.job.Prompt)
+	if chance != nil {
+		more.LogProbs = []LogProb{*chance}
 	}
-	s.job.stream.add(func(a *Answer) {
-		a.Text += show
-		a.Tokens, a.Finish = n, finish
-		if chance != nil {
-			a.LogProbs = append(a.LogProbs, *chance)
-		}
-	})
-	return finish != "", nil
+	if e.vocab.Kinds[token] == Ends {
+		more.Text, more.Finish = s.text.flush(), Stop
+		return more, nil
+	}
+	if s.job.Matcher != nil {
+		s.job.Matcher.Accept(token)
+	}
+	show, stopped := s.text.push(e.vocab.Pieces[token])
+	more.Text = show
+	switch {
+	case stopped:
+		more.Finish = Stop
+	case more.Tokens >= s.job.TokensMax:
+		more.Text, more.Finish = show+s.text.flush(), Length
+	}
+	return more, nil
 }
 
 // pick chooses a token. With a grammar the free choice is tried first: most of the time it is allowed, and asking about

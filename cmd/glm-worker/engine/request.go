@@ -69,7 +69,8 @@ type Stream struct {
 	live  bool
 	news  chan struct{} // holds at most one: there is something to look at
 	mu    sync.Mutex
-	next  Answer // not yet looked at
+	next  Answer // not yet looked at; its text is kept beside it, where it can grow
+	text  []byte
 	ended bool
 	err   error
 }
@@ -110,11 +111,12 @@ func (s *Stream) look() (a Answer, ok bool, err error) {
 	switch {
 	case s.err != nil:
 		return Answer{}, false, s.err
-	case s.next.Finish == "" && (s.next.Text != "" || s.next.LogProbs != nil) && s.live,
+	case s.next.Finish == "" && (len(s.text) > 0 || s.next.LogProbs != nil) && s.live,
 		s.next.Finish != "" && !s.ended:
 		a = s.next
+		a.Text = string(s.text)
 		s.ended = a.Finish != ""
-		s.next.Text, s.next.LogProbs = "", nil
+		s.text, s.next.LogProbs = s.text[:0], nil
 		return a, true, nil
 	case s.ended:
 		return Answer{}, false, io.EOF
@@ -122,11 +124,20 @@ func (s *Stream) look() (a Answer, ok bool, err error) {
 	return Answer{}, false, nil
 }
 
-// add is the engine's side: change the answer and tell the reader, if it wants to know already.
-func (s *Stream) add(change func(*Answer)) {
+// cached notes how much of the prompt was there already.
+func (s *Stream) cached(tokens int) {
 	s.mu.Lock()
-	change(&s.next)
-	tell := s.live || s.next.Finish != ""
+	defer s.mu.Unlock()
+	s.next.TokensCached = tokens
+}
+
+// add is the engine's side: more of the answer. It tells the reader, if it wants to know already.
+func (s *Stream) add(more Answer) {
+	s.mu.Lock()
+	s.text = append(s.text, more.Text...)
+	s.next.LogProbs = append(s.next.LogProbs, more.LogProbs...)
+	s.next.Tokens, s.next.Finish = more.Tokens, more.Finish
+	tell := s.live || more.Finish != ""
 	s.mu.Unlock()
 	if tell {
 		s.tell()

@@ -62,10 +62,12 @@ func TestWhatTheGrammarAllowsIsValid(t *testing.T) {
 			require.NoError(t, err)
 			g, valid := parseGBNF(t, text), validator(t, schema)
 			random := rand.New(rand.NewPCG(1, uint64(len(name))))
-			for range 300 {
+			for i := range 100 {
 				answer := g.generate(random)
 				require.NoError(t, check(t, valid, answer), "%s\n%s", answer, text)
-				require.True(t, g.accepts(answer), answer)
+				if i < 5 { // slow
+					require.True(t, g.accepts(answer), answer)
+				}
 			}
 		})
 	}
@@ -74,7 +76,7 @@ func TestWhatTheGrammarAllowsIsValid(t *testing.T) {
 func TestAnyObject(t *testing.T) {
 	g := parseGBNF(t, AnyObject())
 	random := rand.New(rand.NewPCG(1, 2))
-	for range 300 {
+	for range 100 {
 		var v map[string]any
 		answer := g.generate(random)
 		require.NoError(t, json.Unmarshal([]byte(answer), &v), answer)
