@@ -78,7 +78,9 @@ func (l *late) Deliver(id string, r task.Record, try int) {
 // lead; see Shards.Ready.
 func Start(o Options) (*System, error) {
 	s := &System{opt: o, queues: map[*cluster.Owner]*task.Queue{}, tokens: infer.Estimators{}}
-	s.sys = actor.NewActorSystem(actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return o.Log }))
+	s.sys = actor.NewActorSystem(
+		actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return slog.New(quieter{o.Log.Handler()}) }),
+		actor.WithDeadLetterRequestLogging(false)) // a message to an entity that went to sleep is ordinary
 	entities, err := s.supervise()
 	if err != nil {
 		return nil, err
@@ -298,4 +300,11 @@ func (s *System) Stop() {
 	s.StopEngines()
 	s.Shards.Stop()
 	s.sys.Shutdown()
+}
+
+// quieter passes the library's warnings on and drops what it says of its own life.
+type quieter struct{ slog.Handler }
+
+func (q quieter) Enabled(ctx context.Context, l slog.Level) bool {
+	return l >= slog.LevelWarn && q.Handler.Enabled(ctx, l)
 }

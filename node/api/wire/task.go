@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/open-autoglm/autoglm/actors/task"
@@ -79,7 +80,7 @@ func BriefOf(id string, r *task.Record) Brief {
 	b := Brief{ID: id, State: r.State, Version: r.Version, CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt,
 		EndedAt: moment(r.EndedAt), Attempt: r.Attempt, Error: r.Error}
 	if r.Spec != nil {
-		b.Model, b.Priority, b.Metadata = r.Spec.Model, r.Spec.PriorityOr(), r.Spec.Metadata
+		b.Model, b.Priority, b.Metadata = cmp.Or(r.Model, r.Spec.Model), r.Spec.PriorityOr(), r.Spec.Metadata
 	}
 	return b
 }
@@ -117,7 +118,7 @@ func ResultOf(id string, r *task.Record) Result {
 	v := Result{ID: id, State: r.State, Answer: r.Text(), Answers: answersOf(r), Error: r.Error, Attempt: r.Attempt,
 		Usage: &u, CreatedAt: &created, EndedAt: moment(r.EndedAt)}
 	if r.Spec != nil {
-		v.Model, v.Metadata = r.Spec.Model, r.Spec.Metadata
+		v.Model, v.Metadata = cmp.Or(r.Model, r.Spec.Model), r.Spec.Metadata
 	}
 	if n := len(r.Answers); n > 0 {
 		a := &r.Answers[n-1]
