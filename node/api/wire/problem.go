@@ -98,8 +98,12 @@ func ProblemOf(err error) *Problem {
 		p.Key = f.Key
 		if f.Err != nil { // op is for logs; a client reads "priority is 12: use 0 to 9"
 			p.Detail = f.Err.Error()
-			if f.Key != "" {
+			switch {
+			case f.Key == "":
+			case kind == fault.Invalid || kind == fault.TooLarge: // a field: its message is a predicate
 				p.Detail = f.Key + " " + p.Detail
+			default: // a task, a file
+				p.Detail = f.Key + ": " + p.Detail
 			}
 		}
 	}

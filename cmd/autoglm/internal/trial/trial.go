@@ -56,7 +56,9 @@ func (o *outcome) latency() time.Duration {
 	return o.result.EndedAt.Sub(*o.result.CreatedAt)
 }
 
-func (o *outcome) run() time.Duration { return time.Duration(o.result.RunSeconds * float64(time.Second)) }
+func (o *outcome) run() time.Duration {
+	return time.Duration(o.result.RunSeconds * float64(time.Second))
+}
 
 // Run runs the trial. It fails when any task did not complete; a wrong answer is no failure
 // of the system, the table counts it.
@@ -210,4 +212,3 @@ func ask(ctx context.Context, e infer.Engine, o *outcome) (*lone, error) {
 	}
 	return &lone{answer: res.Text, took: time.Since(begun)}, nil
 }
-
