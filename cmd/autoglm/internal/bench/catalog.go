@@ -26,7 +26,7 @@ type benchmark struct {
 var catalog = []benchmark{
 	{Submit1, "durable submit, one client: a POST for each task"},
 	{Submit32, "durable submit, 32 clients: a POST for each task"},
-	{Bulk, "durable submit of one NDJSON stream"},
+	{Bulk, "durable submit of an NDJSON stream, one or more at once"},
 	{Drain, "no-op drain: from the first submit until an engine that answers at once has completed all"},
 	{StartLatency, "submit to start at a steady rate, from the tasks' own histories"},
 	{Utilisation, "answers per second through the node against the same engine driven directly"},

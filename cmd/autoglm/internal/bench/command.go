@@ -48,6 +48,7 @@ func NewCommand(opts ...Option) *cobra.Command {
 	f.StringVarP(&r.o.output, "output", "o", "table", "table or json")
 	f.DurationVar(&r.o.duration, "duration", 10*time.Second, "how long submit-1, submit-32, utilisation and the submits of waiting are measured, after a warm-up")
 	f.IntVar(&r.o.tasks, "tasks", 100_000, "`number` of tasks of bulk and drain")
+	f.IntVar(&r.o.streams, "streams", 1, "`number` of NDJSON streams at once, of bulk, drain and the loading of waiting")
 	f.Float64Var(&r.o.rate, "rate", 100, "submits per second of start-latency")
 	f.DurationVar(&r.o.rateTime, "rate-time", 20*time.Second, "how long start-latency submits")
 	f.StringVar(&r.o.engine, "engine", engineFixed, "engine of utilisation: fixed (a local server of known speed) or embedded (the shipped model)")

@@ -92,8 +92,8 @@ func TestStreamToSomethingElse(t *testing.T) {
 func TestBulkCountsOnlyNewTasks(t *testing.T) {
 	url := apitest.Serve(t, apitest.New())
 	n := &node{addr: strings.TrimPrefix(url, "http://")}
-	_, err := bulk(t.Context(), n, 10, newTemplate("t", true).line)
+	_, err := bulk(t.Context(), n, 1, 10, newTemplate("t", true).line)
 	require.NoError(t, err)
-	_, err = bulk(t.Context(), n, 20, newTemplate("t", true).line)
+	_, err = bulk(t.Context(), n, 1, 20, newTemplate("t", true).line)
 	require.ErrorContains(t, err, "10 of 20 tasks were accepted as new")
 }

@@ -13,5 +13,6 @@
 //
 // Nothing is batched behind the reader's back: a submit is one HTTP request on a connection that is kept open, and it
 // ends when its answer was read. The generator shares the processor with the node, so each row tells how many cores each
-// of the two took. Figures compare by ratio within one run on one machine; the package asserts none of them.
+// of the two took (the node's worker processes not counted). Figures compare by ratio within one run on one machine; the
+// package asserts none of them.
 package bench

@@ -8,7 +8,7 @@ import (
 	"github.com/open-autoglm/autoglm/node/api/wire"
 )
 
-// drainBench submits tasks in one stream while an engine that answers at once works them off, and stops the clock when
+// drainBench submits tasks in bulk while an engine that answers at once works them off, and stops the clock when
 // the node counts all of them completed. The clock's grain is pollEvery.
 func (r *runner) drainBench(ctx context.Context, n *node) ([]reading, error) {
 	if _, err := r.drain(ctx, n, "warm", r.warmTasks()); err != nil {
@@ -37,7 +37,7 @@ func (r *runner) drain(ctx context.Context, n *node, prefix string, count int) (
 		return 0, err
 	}
 	goal := before.Tasks["completed"] + int64(count)
-	if took, err = bulk(ctx, n, count, newTemplate(prefix, false).line); err != nil {
+	if took, err = bulk(ctx, n, r.o.streams, count, newTemplate(prefix, false).line); err != nil {
 		return took, err
 	}
 	var lost int64

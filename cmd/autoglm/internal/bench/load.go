@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"sync"
 	"time"
 )
 
@@ -36,8 +37,9 @@ func (t template) task(b []byte, i int) []byte {
 // line appends task i as a line of a stream.
 func (t template) line(b []byte, i int) []byte { return append(t.task(b, i), '\n') }
 
-// promptLine returns a function that appends line i of a stream which asks prompts in turn.
-func promptLine(prefix string, prompts []prompt) (func(b []byte, i int) []byte, error) {
+// promptLine returns a function that appends line i of a stream which asks prompts in turn. An empty model is the
+// node's default; a name has nothing in it that JSON would escape.
+func promptLine(prefix, model string, prompts []prompt) (func(b []byte, i int) []byte, error) {
 	tails := make([][]byte, len(prompts))
 	for i, p := range prompts {
 		b, err := json.Marshal(p)
@@ -46,10 +48,15 @@ func promptLine(prefix string, prompts []prompt) (func(b []byte, i int) []byte, 
 		}
 		tails[i] = append(b[1:], '\n')
 	}
+	head := `{"task_id":"` + prefix + `-`
+	middle := `",`
+	if model != "" {
+		middle = `","model":"` + model + `",`
+	}
 	return func(b []byte, i int) []byte {
-		b = append(b, `{"task_id":"`+prefix+`-`...)
+		b = append(b, head...)
 		b = strconv.AppendInt(b, int64(i), 10)
-		b = append(b, `",`...)
+		b = append(b, middle...)
 		return append(b, tails[i%len(tails)]...)
 	}, nil
 }
@@ -60,21 +67,37 @@ type prompt struct {
 	MaxTokens int    `json:"max_tokens,omitempty"`
 }
 
-// bulk submits n tasks in one stream and returns how long it took until the last was acknowledged.
-func bulk(ctx context.Context, n *node, count int, line func(b []byte, i int) []byte) (time.Duration, error) {
+// bulk submits count tasks in so many streams at once and returns how long it took until the last was acknowledged.
+func bulk(ctx context.Context, n *node, streams, count int, line func(b []byte, i int) []byte) (time.Duration, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	began := time.Now()
+	for s := range streams {
+		from, to := s*count/streams, (s+1)*count/streams
+		wg.Go(func() {
+			err := bulkStream(ctx, n, to-from, func(b []byte, i int) []byte { return line(b, from+i) })
+			if err != nil {
+				cancel(err) // ends the others too
+			}
+		})
+	}
+	wg.Wait()
+	return time.Since(began), context.Cause(ctx)
+}
+
+func bulkStream(ctx context.Context, n *node, count int, line func(b []byte, i int) []byte) error {
 	c, err := dial(ctx, n.addr)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer c.close()
-	began := time.Now()
 	sum, err := c.stream(count, line)
-	took := time.Since(began)
 	if err != nil {
-		return took, err
+		return err
 	}
 	if sum.Accepted != int64(count) {
-		return took, fmt.Errorf("bench.bulk: %d of %d tasks were accepted as new", sum.Accepted, count)
+		return fmt.Errorf("bench.bulk: %d of %d tasks were accepted as new", sum.Accepted, count)
 	}
-	return took, nil
+	return nil
 }

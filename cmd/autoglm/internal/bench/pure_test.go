@@ -84,7 +84,9 @@ func TestMergeTakesMedianAndRange(t *testing.T) {
 	require.Equal(t, []float64{25_000, 200.0 / 25_000}, []float64{*r.Aim, *r.Ratio})
 	require.Nil(t, rows[1].Aim)
 	require.Nil(t, rows[1].Latency)
+	require.InDelta(t, 1e6*2/200, *r.NodeMicros, 1e-9)
 	require.Nil(t, rows[1].NodeCores)
+	require.Nil(t, rows[1].NodeMicros)
 	require.Empty(t, merge(Bulk, nil))
 }
 
@@ -157,7 +159,7 @@ func TestTemplateMakesTasks(t *testing.T) {
 }
 
 func TestPromptLine(t *testing.T) {
-	line, err := promptLine("u", []prompt{{Text: "one \"quoted\"\nline", MaxTokens: 7}, {Text: "two"}})
+	line, err := promptLine("u", "", []prompt{{Text: "one \"quoted\"\nline", MaxTokens: 7}, {Text: "two"}})
 	require.NoError(t, err)
 	var got []task.Spec
 	for i := range 3 {
@@ -165,6 +167,9 @@ func TestPromptLine(t *testing.T) {
 		require.NoError(t, json.Unmarshal(line(nil, i), &s))
 		got = append(got, s)
 	}
+	named, err := promptLine("u", "fixed", []prompt{{Text: "one"}})
+	require.NoError(t, err)
+	require.JSONEq(t, `{"task_id":"u-7","model":"fixed","prompt":"one"}`, string(named(nil, 7)))
 	require.Equal(t, []task.Spec{{ID: "u-0", Prompt: "one \"quoted\"\nline", MaxTokens: 7}, {ID: "u-1", Prompt: "two"},
 		{ID: "u-2", Prompt: "one \"quoted\"\nline", MaxTokens: 7}}, got)
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 )
 
@@ -38,6 +39,7 @@ type Row struct {
 	Latency     *Latency `json:"latency,omitempty"` // medians of the repeats; Count is all of them
 	NodeCores   *float64 `json:"node_cores,omitempty"`
 	ClientCores *float64 `json:"client_cores,omitempty"`
+	NodeMicros  *float64 `json:"node_cpu_us_each,omitempty"` // node's processor time for each request, task or answer: other work on the machine moves it least
 	Note        string   `json:"note,omitempty"`
 	Error       string   `json:"error,omitempty"` // the benchmark could not be measured; the figures are zero
 }
@@ -94,6 +96,10 @@ func rowOf(name string, same []reading) Row {
 	if len(node) > 0 {
 		n, c := median(node), median(client)
 		row.NodeCores, row.ClientCores = &n, &c
+		if strings.HasSuffix(row.Unit, "/s") && row.Value > 0 {
+			us := 1e6 * n / row.Value
+			row.NodeMicros = &us
+		}
 	}
 	if a, ok := aims[name][row.Figure]; ok {
 		ratio := a.ratio(row.Value)

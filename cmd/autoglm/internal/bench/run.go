@@ -17,6 +17,7 @@ type options struct {
 	output   string        // table or json
 	duration time.Duration // of each timed benchmark, a warm-up aside
 	tasks    int           // of bulk and drain
+	streams  int           // bulk streams at once
 	rate     float64       // submits per second of start-latency
 	rateTime time.Duration // of start-latency
 	engine   string        // of utilisation: fixed or embedded
@@ -36,6 +37,8 @@ func (o *options) validate() error {
 		return fmt.Errorf("--duration is %v: use at least 100ms", o.duration)
 	case o.tasks < 1 || o.waiting < 1:
 		return fmt.Errorf("--tasks is %d and --waiting %d: use at least 1", o.tasks, o.waiting)
+	case o.streams < 1 || o.streams > 64:
+		return fmt.Errorf("--streams is %d: use 1 to 64", o.streams)
 	case !(o.rate >= 0.1 && o.rate <= 100_000):
 		return fmt.Errorf("--rate is %g: use 0.1 to 100000", o.rate)
 	case o.rateTime < 100*time.Millisecond:

@@ -119,16 +119,16 @@ func waitUntil(ctx context.Context, at time.Time) error {
 	}
 }
 
-// bulkBench submits one long stream of tasks that wait.
+// bulkBench submits long streams of tasks that wait.
 func (r *runner) bulkBench(ctx context.Context, n *node) ([]reading, error) {
-	if _, err := bulk(ctx, n, r.warmTasks(), newTemplate("warm", true).line); err != nil {
+	if _, err := bulk(ctx, n, r.o.streams, r.warmTasks(), newTemplate("warm", true).line); err != nil {
 		return nil, err
 	}
 	m, err := startMeter(n.pid())
 	if err != nil {
 		return nil, err
 	}
-	took, err := bulk(ctx, n, r.o.tasks, newTemplate("b", true).line)
+	took, err := bulk(ctx, n, r.o.streams, r.o.tasks, newTemplate("b", true).line)
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +136,7 @@ func (r *runner) bulkBench(ctx context.Context, n *node) ([]reading, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []reading{{figure: figTasks, value: rate(r.o.tasks, took), unit: "tasks/s", use: use, note: fmt.Sprintf("%d tasks", r.o.tasks)}}, nil
+	return []reading{{figure: figTasks, value: rate(r.o.tasks, took), unit: "tasks/s", use: use, note: fmt.Sprintf("%d tasks, streams at once: %d", r.o.tasks, r.o.streams)}}, nil
 }
 
 // warmTasks is how many tasks go through a node before a bulk measurement.

@@ -16,8 +16,9 @@ import (
 // driven is an engine that can be driven directly, and through a node.
 type driven struct {
 	engines []infer.Engine
-	each    int // requests at once for each engine, directly and by the node
-	model   string
+	each    int    // requests at once for each engine, directly and by the node
+	model   string // asked of the engine directly
+	queue   string // model of the tasks; empty: the node's default
 	prompts []prompt
 	flag    string // --engine of serve, for the same engine
 	note    string
@@ -49,8 +50,8 @@ func (r *runner) utilisationBench(ctx context.Context, dir string) ([]reading, e
 		return nil, err
 	}
 	return []reading{
-		{figure: figBusy, value: 100 * through / direct, unit: "%", use: use, note: d.note},
-		{figure: "answers through the node", value: through, unit: "answers/s"},
+		{figure: figBusy, value: 100 * through / direct, unit: "%", note: d.note},
+		{figure: "answers through the node", value: through, unit: "answers/s", use: use},
 		{figure: "answers driven directly", value: direct, unit: "answers/s"},
 	}, nil
 }
@@ -68,7 +69,7 @@ func (r *runner) fixed(context.Context, string) (*driven, error) {
 	}
 	stop := func() { h.Close(); e.stop() }
 	note := fmt.Sprintf("%d slots of %v: at most %s answers/s", fixedSlots, r.o.latency, figure(ceiling(fixedSlots, r.o.latency)))
-	return &driven{engines: []infer.Engine{h}, each: fixedSlots, model: "fixed", prompts: []prompt{{Text: "Write the date as YYYY-MM-DD: 3 March 2024"}},
+	return &driven{engines: []infer.Engine{h}, each: fixedSlots, model: "fixed", queue: "fixed", prompts: []prompt{{Text: "Write the date as YYYY-MM-DD: 3 March 2024"}},
 		flag: e.url, note: note, stop: stop}, nil
 }
 
@@ -134,12 +135,12 @@ func (r *runner) through(ctx context.Context, dir string, d *driven, direct floa
 	if _, err := n.start(ctx); err != nil {
 		return 0, nil, err
 	}
-	line, err := promptLine("u", d.prompts)
+	line, err := promptLine("u", d.queue, d.prompts)
 	if err != nil {
 		return 0, nil, err
 	}
 	warm := warmUp(r.o.duration)
-	if _, err := bulk(ctx, n, backlog(direct, warm+r.o.duration), line); err != nil {
+	if _, err := bulk(ctx, n, 1, backlog(direct, warm+r.o.duration), line); err != nil {
 		return 0, nil, err
 	}
 	// Loading the model is no part of the measurement.

@@ -11,6 +11,7 @@ import (
 
 const (
 	listTries = 20 // pages fetched for a figure of listing
+	idleTime  = 5 * time.Second
 	megabyte  = 1e6
 )
 
@@ -28,7 +29,7 @@ func (r *runner) waitingBench(ctx context.Context, dir string) ([]reading, error
 	}
 	var out []reading
 	for _, step := range []func(context.Context, *node) ([]reading, error){
-		r.fill, r.submitOver, listOver, r.restart(figRestartTerm, (*node).stop), r.restart(figRestartKill, func(n *node) time.Duration { n.kill(); return 0 }),
+		r.fill, r.idle, r.submitOver, listOver, r.restart(figRestartTerm, (*node).stop), r.restart(figRestartKill, func(n *node) time.Duration { n.kill(); return 0 }),
 	} {
 		more, err := step(ctx, n)
 		if err != nil {
@@ -49,7 +50,7 @@ func (r *runner) fill(ctx context.Context, n *node) ([]reading, error) {
 	if err != nil {
 		return nil, err
 	}
-	took, err := bulk(ctx, n, r.o.waiting, newTemplate("k", true).line)
+	took, err := bulk(ctx, n, r.o.streams, r.o.waiting, newTemplate("k", true).line)
 	if err != nil {
 		return nil, err
 	}
@@ -66,6 +67,22 @@ func (r *runner) fill(ctx context.Context, n *node) ([]reading, error) {
 		{figure: figRSS, value: float64(after.rss) / megabyte, unit: "MB", note: fmt.Sprintf("%s MB when empty", figure(float64(before.rss)/megabyte))},
 		{figure: "memory at most (VmHWM)", value: float64(after.peak) / megabyte, unit: "MB"},
 	}, nil
+}
+
+// idle measures what the node takes when nobody asks anything of it.
+func (r *runner) idle(ctx context.Context, n *node) ([]reading, error) {
+	m, err := startMeter(n.pid())
+	if err != nil {
+		return nil, err
+	}
+	if err := waitUntil(ctx, time.Now().Add(min(r.o.duration, idleTime))); err != nil {
+		return nil, err
+	}
+	_, use, err := m.stop()
+	if err != nil {
+		return nil, err
+	}
+	return []reading{{figure: "idle with the backlog", value: use.node, unit: "cores"}}, nil
 }
 
 // submitOver measures one client's submits with the backlog in place.
