@@ -190,12 +190,19 @@ func (p *patterns) convert(re *syntax.Regexp, start, end bool) expr {
 		}
 		return out
 	case syntax.OpAlternate:
+		// llama.cpp walks every way to write nothing, so two of them, several times over, take for ever.
+		if empty := slices.DeleteFunc(slices.Clone(re.Sub), func(s *syntax.Regexp) bool { return !nullable(s) }); len(empty) > 1 {
+			return p.refuse("more than one of its alternatives may be empty: make them need a character, and the group optional")
+		}
 		var out alt
 		for _, sub := range re.Sub {
 			out = append(out, p.convert(sub, start, end))
 		}
 		return out
 	case syntax.OpQuest:
+		if nullable(re.Sub[0]) { // optional already, and once is enough: see OpAlternate
+			return open(p.convert(re.Sub[0], false, false))
+		}
 		return open(optional(p.convert(re.Sub[0], false, false)))
 	case syntax.OpStar, syntax.OpPlus, syntax.OpRepeat:
 		if nullable(re.Sub[0]) {
@@ -246,6 +253,8 @@ func nullable(re *syntax.Regexp) bool {
 	switch re.Op {
 	case syntax.OpEmptyMatch, syntax.OpStar, syntax.OpQuest, syntax.OpBeginText, syntax.OpEndText:
 		return true
+	case syntax.OpLiteral:
+		return len(re.Rune) == 0
 	case syntax.OpRepeat:
 		return re.Min == 0 || nullable(re.Sub[0])
 	case syntax.OpPlus, syntax.OpCapture:

@@ -94,6 +94,8 @@ func TestTokenizeSurvivesHardTexts(t *testing.T) {
 
 // The same tokens must give the same scores, to the last bit, however they come: alone, beside others, or in pieces.
 // Answers then do not depend on neighbours, and a prompt's beginning may be reused.
+//
+// If this fails after a plain "go test": llama.cpp was compiled with its batch kernels; test with "make glm-test".
 func TestScoresDoNotDependOnTheBatch(t *testing.T) {
 	m := loaded(t)
 	prompt := m.Tokenize("\n" + question)
@@ -207,6 +209,24 @@ func TestGrammars(t *testing.T) {
 		}
 		require.Error(t, err, "%q", bad)
 	}
+}
+
+// A grammar with many ways to write nothing must not hold up the worker: the schema is rewritten or refused.
+func TestNestedOptionalGroupsAreQuick(t *testing.T) {
+	m := loaded(t)
+	pattern := "a?"
+	for range 40 {
+		pattern = "(" + pattern + "b?)?"
+	}
+	gbnf, err := grammar.FromSchema([]byte(`{"type":"string","pattern":"^` + pattern + `$"}`))
+	require.NoError(t, err)
+	matcher, err := m.NewGrammar(gbnf)
+	require.NoError(t, err)
+	defer matcher.Close()
+	quote := m.Tokenize(`"`)[0]
+	require.True(t, matcher.Allows(quote))
+	matcher.Accept(quote)
+	require.True(t, matcher.Allows(quote))
 }
 
 func TestMatcherFollowsTheAnswer(t *testing.T) {
