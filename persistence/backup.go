@@ -48,6 +48,9 @@ func (s *store) Backup(ctx context.Context, dir string) error {
 	if err := emptyDir(op, dir); err != nil {
 		return err
 	}
+	if err := verifyLive(s.badger, ctx.Done()); err != nil {
+		return err
+	}
 	v := s.db.view()
 	defer v.close()
 	m := backupManifest{Format: backupFormat, Created: s.opts.Now().UTC()}

@@ -71,6 +71,7 @@ type committer struct {
 	wg     sync.WaitGroup
 	stop   sync.Once
 	broken atomic.Pointer[error] // the first failed commit; nothing is written after it
+	damage atomic.Pointer[error] // found while running: reads fail with it
 	fail   func(n uint64) error  // tests: makes commit n fail
 
 	mu        sync.Mutex

@@ -1,6 +1,7 @@
 package persistence_test
 
 import (
+	"context"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
@@ -9,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -222,4 +224,28 @@ func outcome(t *testing.T, dir, want string) string {
 		return fmt.Sprintf("UNCLEAR: %v", err)
 	}
 	return "refused"
+}
+
+// TestDamageWhileRunning flips a bit of a table under a running node: the next look at the
+// tables finds it, and then no read gives a short answer.
+func TestDamageWhileRunning(t *testing.T) {
+	closed, _, _ := sample(t)
+	s := open(t, persistence.Options{Dir: closed, VerifyEvery: 20 * time.Millisecond})
+	files, err := filepath.Glob(filepath.Join(closed, "store", "*.sst"))
+	require.NoError(t, err)
+	f, err := os.OpenFile(files[0], os.O_RDWR, 0)
+	require.NoError(t, err)
+	b := make([]byte, 1)
+	_, err = f.ReadAt(b, 1000)
+	require.NoError(t, err)
+	_, err = f.WriteAt([]byte{b[0] ^ 1}, 1000)
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+	require.Equal(t, fault.Corrupt, fault.KindOf(s.Backup(context.Background(), filepath.Join(t.TempDir(), "backup"))))
+	require.Eventually(t, func() bool {
+		err := s.Journal(0).Scan("i", nil, nil, func(k, v []byte) bool { return true })
+		return fault.KindOf(err) == fault.Corrupt && fault.RemedyOf(err) != ""
+	}, 10*time.Second, 10*time.Millisecond)
+	_, err = s.Journal(1).Read(persistence.Key{Kind: "task", ID: "1"}, 0)
+	require.Equal(t, fault.Corrupt, fault.KindOf(err))
 }

@@ -89,13 +89,15 @@ type Journal interface {
 	Acquire(ctx context.Context) (epoch uint64, err error)
 
 	// Append proposes the writes as one log entry and calls done once, from any
-	// goroutine, with one Outcome for each of them in order, or with an error for
-	// all: Fenced (epoch is not the current one: nothing was applied), NoSpace (nothing
+	// goroutine, perhaps before it returns, with one Outcome for each of them in
+	// order, or with an error for all: Fenced (epoch is not the current one: nothing was applied), NoSpace (nothing
 	// was applied), Overloaded (nothing was applied), Timeout or Unavailable (the outcome is
-	// unknown: appending the very same Write again is safe).
+	// unknown: appending the very same Write again is safe). The writes and all they refer to
+	// must not change before done. done must not block: answers of the shard wait behind it.
 	Append(epoch uint64, writes []Write, timeout time.Duration, done func([]Outcome, error))
 
-	// Read returns the rows after a sequence number (0: snapshot and tail).
+	// Read returns the rows after a sequence number (0: snapshot and tail). The snapshot
+	// is returned only when it is newer than that number.
 	Read(key Key, after uint64) (Log, error)
 
 	// Scan walks the rows of an index with from <= key < to (to nil: to its end) in

@@ -8,7 +8,7 @@ import (
 
 // keeper keeps the disk use bounded: it cuts a shard's Raft log once what was applied
 // since the last cut passes LogBytes or LogEntries, and deletes generations that a snapshot
-// replaced.
+// replaced. It also looks for damage now and then.
 type keeper struct {
 	s    *store
 	log  *slog.Logger
@@ -70,8 +70,13 @@ func (k *keeper) run() {
 			k.log.Error("old generation not deleted", "shard", m.shard, "err", err)
 		}
 	}
+	verify := time.NewTicker(k.s.opts.VerifyEvery)
+	defer verify.Stop()
 	for {
 		select {
+		case <-verify.C:
+			k.verify()
+			continue
 		case <-k.wake:
 		case <-k.stop:
 			return
@@ -82,6 +87,15 @@ func (k *keeper) run() {
 			}
 			k.cut(shard)
 		}
+	}
+}
+
+// verify reads all tables. Once one is damaged, every read fails: a scan over it would be
+// short without a word.
+func (k *keeper) verify() {
+	if err := verifyLive(k.s.badger, k.stop); err != nil {
+		k.log.Error("the store is damaged: reading is refused", "err", err)
+		k.s.db.damage.CompareAndSwap(nil, &err)
 	}
 }
 

@@ -28,6 +28,7 @@ type Options struct {
 	Heads          int           // last sequences remembered per node; 65,536
 	OpenTimeout    time.Duration // how long Open waits for the shards to lead; 30 s
 	AcquireTimeout time.Duration // one try of Acquire; 2 s
+	VerifyEvery    time.Duration // how often a running node reads all tables to find flipped bits; 6 h
 
 	Logger *slog.Logger     // slog.Default()
 	Now    func() time.Time // time.Now; used for what is written for people, never for a decision
@@ -64,6 +65,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.AcquireTimeout == 0 {
 		o.AcquireTimeout = 2 * time.Second
+	}
+	if o.VerifyEvery == 0 {
+		o.VerifyEvery = 6 * time.Hour
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()

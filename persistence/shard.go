@@ -228,6 +228,9 @@ func (h *shard) outcomes(w *waiting, r dragonboat.RequestResult) ([]Outcome, err
 // an iterator costs more than several of them.
 func (h *shard) Read(key Key, after uint64) (Log, error) {
 	var l Log
+	if e := h.db.damage.Load(); e != nil {
+		return l, *e
+	}
 	v, prefix := h.pin()
 	defer v.close()
 	journal := journalKey(prefix, key.Kind, key.ID)
@@ -322,6 +325,9 @@ func (h *shard) pin() (view, []byte) {
 
 // Scan walks the index at one transaction.
 func (h *shard) Scan(index string, from, to []byte, f func(key, value []byte) bool) error {
+	if e := h.db.damage.Load(); e != nil {
+		return *e
+	}
 	v, prefix := h.pin()
 	defer v.close()
 	prefix = indexKey(prefix, index, nil)
