@@ -39,6 +39,7 @@ type Options struct {
 	Callbacks func(callback.Asker) task.Callbacks // nil: nothing calls back
 	Runner    *infer.Runner
 	Kinds     []cluster.Kind // a user's own, beside the task
+	IdleAfter time.Duration  // an actor of a user's kind without a message for so long leaves memory; 0: 30 s
 	Fatal     func(error)    // a vital actor is given up: the node cannot go on; may be nil
 	Meter     *meter.Meter
 	Now       func() time.Time
@@ -93,7 +94,7 @@ func Start(o Options) (*System, error) {
 	s.Tasks = task.NewKind(o.Policy, &s.callbacks, s.observe(task.KindName, s.finished))
 	s.Shards, err = cluster.NewShards(cluster.Options{
 		Store: o.Store, System: s.sys, Kinds: append([]cluster.Kind{s.Tasks.Register()}, o.Kinds...),
-		Root: s.root, Guard: supervise.Guard, Strategy: entities, Now: o.Now, Log: o.Log,
+		Root: s.root, Guard: supervise.Guard, Strategy: entities, IdleAfter: o.IdleAfter, Now: o.Now, Log: o.Log,
 		Observers: s.opening, Opened: s.opened, Closed: s.closed,
 		Committed: func(n int, took time.Duration) {
 			o.Meter.Commit.Observe(took.Seconds())
@@ -257,10 +258,10 @@ func (s *System) Engines() []infer.EngineState {
 	return out
 }
 
-// Busy returns how many requests are under way.
+// Busy returns how many requests are under way, and answers on their way to tasks.
 func (s *System) Busy() (n int) {
 	for _, e := range s.Engines() {
-		n += e.InFlight
+		n += e.InFlight + e.Unrecorded
 	}
 	return n
 }

@@ -26,6 +26,7 @@ type shard struct {
 	kinds  map[string]Kind
 	log    *slog.Logger
 	timers *timers
+	idle   time.Duration
 	awake  map[persistence.Key]*entity
 	byPID  map[string]persistence.Key
 	ticks  int
@@ -124,7 +125,7 @@ func (s *shard) tick(c actor.Context) {
 	}
 	if s.ticks++; s.ticks%idleEvery == 0 {
 		for _, e := range s.awake {
-			if !e.sleeping && now.Sub(e.used) >= idleAfter {
+			if !e.sleeping && now.Sub(e.used) >= s.idle {
 				c.Send(e.pid, Idle{})
 			}
 		}

@@ -25,6 +25,7 @@ type Options struct {
 	Opened    func(*Owner)                         // a shard is owned: wake what must not wait for a message
 	Closed    func(*Owner)                         // its actors are stopped
 	Committed func(writes int, took time.Duration) // one group append ended, for metrics
+	IdleAfter time.Duration                        // an entity without a message for so long is asked to sleep; default idleAfter
 	Tick      time.Duration                        // between looks at timers and alarms; default shardTick
 	Now       func() time.Time                     // default time.Now
 	Log       *slog.Logger                         // default slog.Default
@@ -57,6 +58,9 @@ func NewShards(opt Options) (*Shards, error) {
 	}
 	if opt.Now == nil {
 		opt.Now = time.Now
+	}
+	if opt.IdleAfter == 0 {
+		opt.IdleAfter = idleAfter
 	}
 	if opt.Tick == 0 {
 		opt.Tick = shardTick
@@ -165,7 +169,7 @@ func (s *Shards) open(ctx context.Context, n int) error {
 		opts = append(opts, actor.WithSupervisor(s.opt.Strategy))
 	}
 	producer := func() actor.Actor {
-		return &shard{o: o, kinds: kinds, log: s.opt.Log, timers: t, awake: map[persistence.Key]*entity{}, byPID: map[string]persistence.Key{}}
+		return &shard{o: o, kinds: kinds, log: s.opt.Log, timers: t, idle: s.opt.IdleAfter, awake: map[persistence.Key]*entity{}, byPID: map[string]persistence.Key{}}
 	}
 	if s.opt.Guard != nil {
 		producer = s.opt.Guard(producer)

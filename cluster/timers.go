@@ -39,8 +39,9 @@ func parseTimer(k []byte) (at time.Time, key persistence.Key, ok bool) {
 // timers knows when the earliest durable timer of a shard is due, so that a tick
 // reads the index only then.
 type timers struct {
-	mu   sync.Mutex
-	next time.Time // zero: none known
+	mu    sync.Mutex
+	next  time.Time // zero: none known
+	floor []byte    // no row is below: scans begin here, not at the tombstones of fired timers
 }
 
 // observe is the Observer of TimerIndex.
@@ -51,8 +52,15 @@ func (t *timers) observe(rows []persistence.Index) {
 		if r.Delete {
 			continue // a tick that finds nothing costs one short scan
 		}
-		if at, _, ok := parseTimer(r.Key); ok && (t.next.IsZero() || at.Before(t.next)) {
+		at, _, ok := parseTimer(r.Key)
+		if !ok {
+			continue
+		}
+		if t.next.IsZero() || at.Before(t.next) {
 			t.next = at
+		}
+		if bytes.Compare(r.Key, t.floor) < 0 {
+			t.floor = bytes.Clone(r.Key)
 		}
 	}
 }
@@ -65,10 +73,14 @@ func (t *timers) due(o *Owner, now time.Time) (keys []persistence.Key, err error
 		return nil, nil
 	}
 	var next time.Time
-	err = o.Scan(TimerIndex, nil, nil, func(k, _ []byte) bool {
+	first := true
+	err = o.Scan(TimerIndex, t.floor, nil, func(k, _ []byte) bool {
 		at, key, ok := parseTimer(k)
 		if !ok {
 			return true
+		}
+		if first {
+			t.floor, first = bytes.Clone(k), false
 		}
 		if at.After(now) {
 			next = at

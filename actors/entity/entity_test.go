@@ -114,10 +114,12 @@ func TestCommitThenReply(t *testing.T) {
 	require.EqualValues(t, 2, l.Last, "a reply means that it is in the journal")
 }
 
-// TestSleepLosesNothing: without Linger the entity goes to sleep after each message,
-// while others are on their way to it.
+// TestSleepLosesNothing: with Nap the entity goes to sleep after each message, while
+// others are on their way to it.
 func TestSleepLosesNothing(t *testing.T) {
-	w := newWorld(t, kind(), nil)
+	k := kind()
+	k.Nap = true
+	w := newWorld(t, k, nil)
 	var wg sync.WaitGroup
 	const clients, each = 16, 200
 	for range clients {
@@ -138,7 +140,6 @@ func TestSleepLosesNothing(t *testing.T) {
 // the order of arrival.
 func TestMessagesKeepTheirOrder(t *testing.T) {
 	k := kind()
-	k.Linger = time.Minute
 	w := newWorld(t, k, nil)
 	hold := make(chan struct{})
 	w.mem.FailAppend = func(n int) error {
@@ -171,7 +172,6 @@ func TestMemoryNeverRunsAhead(t *testing.T) {
 		for _, lost := range []bool{false, true} {
 			t.Run(fmt.Sprintf("append %d, applied %v", n, lost), func(t *testing.T) {
 				k := kind()
-				k.Linger = time.Minute
 				w := newWorld(t, k, nil)
 				hook := func(i int) error {
 					if i == n {
@@ -223,7 +223,6 @@ func TestUnknownOutcomeIsAppendedAgain(t *testing.T) {
 
 func TestAnotherWriterIsNoticed(t *testing.T) {
 	k := kind()
-	k.Linger = time.Minute
 	w := newWorld(t, k, nil)
 	w.must("a", add{1})
 	o, err := w.router.Owner(0)
@@ -268,7 +267,7 @@ func TestBadBytesAreReported(t *testing.T) {
 func TestSnapshots(t *testing.T) {
 	for _, truncate := range []bool{false, true} {
 		k := kind()
-		k.SnapshotEvery, k.Truncate = 4, truncate
+		k.SnapshotEvery, k.Truncate, k.Nap = 4, truncate, true // each message wakes it anew
 		w := newWorld(t, k, nil)
 		for range 10 {
 			w.must("a", add{1})

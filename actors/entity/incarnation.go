@@ -28,9 +28,8 @@ type incarnation[S, E any] struct {
 	next       S              // the state after it; memory never runs ahead: state != next until durable
 	began      time.Time
 	kept       []*cluster.Envelope // arrived meanwhile, in order; at most keptMax
-	used       time.Time
-	seen       *uint64 // envelopes this actor received, over its restarts: the shard counts the same
-	asleep     bool    // asked to be put to sleep
+	seen       *uint64             // envelopes this actor received, over its restarts: the shard counts the same
+	asleep     bool                // asked to be put to sleep
 }
 
 // durable is posted by the appender's callback. A message of an older incarnation
@@ -54,15 +53,15 @@ func (in *incarnation[S, E]) Receive(c actor.Context) {
 			return
 		}
 		in.handle(c, m)
-		in.rest(c)
+		in.rest(c, in.kind.Nap)
 	case *durable:
 		if m.of != any(in) || in.committing == nil {
 			return
 		}
 		in.committed(c, m)
-		in.rest(c)
+		in.rest(c, in.kind.Nap)
 	case cluster.Idle:
-		in.rest(c)
+		in.rest(c, true)
 	case *actor.Restarting, *actor.Stopping:
 		in.abandon(fault.New(fault.Unavailable, "entity", in.key.String(), "it is being stopped"))
 		in.kind.note(Note{What: Stopped})
@@ -100,7 +99,7 @@ func (in *incarnation[S, E]) handle(c actor.Context, m *cluster.Envelope) {
 			panic(r)
 		}
 	}()
-	in.used = in.o.Now()
+	began := in.o.Now()
 	x := &Context[S, E]{kind: in.kind, o: in.o, id: in.key.ID, state: in.state, seq: in.seq, env: m, clock: in.o.Now}
 	in.kind.Behave(in.state)(x)
 	if x.refused != nil {
@@ -118,7 +117,7 @@ func (in *incarnation[S, E]) handle(c actor.Context, m *cluster.Envelope) {
 		m.Answer(nil, fmt.Errorf("entity.commit: %w", err))
 		return
 	}
-	in.committing, in.next, in.began = x, next, in.used
+	in.committing, in.next, in.began = x, next, began
 	self, root := c.Self(), c.ActorSystem().Root
 	in.o.Append(w, func(out persistence.Outcome, err error) { root.Send(self, &durable{of: in, out: out, err: err}) })
 }
@@ -173,18 +172,14 @@ func (in *incarnation[S, E]) answer(x *Context[S, E]) {
 	}
 }
 
-// rest asks for sleep when nothing is left to do.
-func (in *incarnation[S, E]) rest(c actor.Context) {
+// rest asks for sleep when nothing is left to do and it is time; an entity that could
+// not be recovered, or lost a commit, always goes: its next life may have more luck.
+func (in *incarnation[S, E]) rest(c actor.Context, now bool) {
 	if in.committing != nil {
 		return
 	}
-	if in.bad == nil {
-		if in.kind.Resident != nil && in.kind.Resident(in.state) {
-			return
-		}
-		if in.kind.Linger > 0 && in.o.Now().Sub(in.used) < in.kind.Linger {
-			return
-		}
+	if in.bad == nil && (!now || in.kind.Resident != nil && in.kind.Resident(in.state)) {
+		return
 	}
 	in.sleep(c)
 }

@@ -23,8 +23,8 @@ type Kind[S, E any] struct {
 	Index    func(id string, before, after S) []persistence.Index // rows to put or delete with a commit
 	Count    func(before, after S) []persistence.Count            // counters to move with a commit
 	Timer    func(S) time.Time                                    // wake me with Wake then, also after a crash; zero: never
-	Resident func(S) bool                                         // stay awake in this state
-	Linger   time.Duration                                        // how long a non-resident stays awake after a message; 0: not at all
+	Resident func(S) bool                                         // stay awake in this state, also when idle
+	Nap      bool                                                 // sleep at once when nothing is left to do; else the shard says when it was idle for long
 
 	SnapshotEvery int  // rows between two snapshots; 0: none
 	Truncate      bool // a snapshot also deletes the rows before it: less disk, no history

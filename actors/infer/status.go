@@ -10,6 +10,8 @@ type EngineState struct {
 	Reason   string // of the newest trouble
 	Limit    int
 	InFlight int
+
+	Unrecorded int // answers on their way to their tasks
 }
 
 // Status carries an EngineState from its inference actor to readers.

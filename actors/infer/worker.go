@@ -186,7 +186,7 @@ func (w *Worker) pump(c actor.Context) {
 	w.wake(c, now, next)
 	w.Meter.InFlight.WithLabelValues(w.Engine.Name()).Set(float64(w.inFlight))
 	w.Meter.Limit.WithLabelValues(w.Engine.Name()).Set(float64(w.limit.Size()))
-	w.Status.set(func(s *EngineState) { s.InFlight, s.Limit = w.inFlight, w.limit.Size() })
+	w.Status.set(func(s *EngineState) { s.InFlight, s.Limit, s.Unrecorded = w.inFlight, w.limit.Size(), w.unacked })
 }
 
 // offer tells the batcher how many works may come. Credit is never taken back:

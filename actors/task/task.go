@@ -94,6 +94,7 @@ func NewKind(p Policy, callbacks Callbacks, observe func(entity.Note)) *entity.K
 		Index:        index,
 		Count:        count,
 		Timer:        timer,
+		Nap:          true, // a waiting task is a row in an index, not an actor
 		Resident:     func(r Record) bool { return r.State == Running },
 		EncodeEvents: EncodeFacts,
 		DecodeEvents: DecodeFacts,
