@@ -9,11 +9,11 @@ import (
 	"github.com/dgraph-io/badger/v4"
 )
 
-// Bounds of one Badger transaction: 15 % of the smallest memtable are 2,516,582 bytes and
-// 26,214 rows. One Raft entry always fits: its cost is below AppendMax.
+// Bounds of one Badger transaction: 15 % of the smallest memtable are 1,258,291 bytes and
+// 13,107 rows. One Raft entry always fits: its cost is at most AppendMax.
 const (
-	txnBytes = 2_400_000
-	txnRows  = 25_000
+	txnBytes = 1_200_000
+	txnRows  = 12_500
 )
 
 // batch is what one shard wants written at once. A later operation on a key replaces

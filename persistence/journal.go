@@ -15,7 +15,7 @@ const (
 	KeyMax      = 512     // bytes of kind, id, or a name; an index key may have more
 	IndexKeyMax = 1024    // bytes
 	WriteMax    = 8 << 20 // bytes of one Write with all its events, index rows and snapshot; see Write.Size
-	AppendMax   = 2 << 20 // bytes of all Writes of one Append with more than one: one proposal
+	AppendMax   = 1 << 20 // bytes of all Writes of one Append with more than one: one proposal
 	AppendCount = 4096    // Writes of one Append
 	CountersMax = 4096    // counters of a shard that are not zero
 )

@@ -23,7 +23,7 @@ type Options struct {
 	InFlightBytes  int           // bytes of all Appends that wait for Raft; 64 MiB
 	LogBytes       int           // Raft log bytes of one shard after which it is cut; 8 MiB
 	LogEntries     int           // Raft log entries of one shard after which it is cut; 20,000
-	MemTableBytes  int           // Badger's memtable; 16 MiB, not less
+	MemTableBytes  int           // Badger's memtable; 8 MiB, not less
 	BlockCache     int           // bytes of Badger's block cache; 16 MiB
 	Heads          int           // last sequences remembered per node; 65,536
 	OpenTimeout    time.Duration // how long Open waits for the shards to lead; 30 s
@@ -37,7 +37,7 @@ type Options struct {
 const (
 	shardsDefault = 16
 	shardsMax     = 1024
-	memTableMin   = 16 << 20 // 15 % of it hold one Append of AppendMax
+	memTableMin   = 8 << 20 // 15 % of it hold one Append of AppendMax
 )
 
 func (o Options) withDefaults() (Options, error) {

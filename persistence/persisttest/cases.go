@@ -273,7 +273,7 @@ func keys(o *Owner) {
 }
 
 func full(o *Owner) {
-	ws := make([]persistence.Write, persistence.AppendCount)
+	ws := make([]persistence.Write, persistence.AppendCount/2)
 	for i := range ws {
 		ws[i] = write(fmt.Sprint(i), 0, "0123456789")
 		ws[i].Index = []persistence.Index{{Name: "all", Key: []byte(fmt.Sprintf("%06d", i))}}
@@ -281,6 +281,11 @@ func full(o *Owner) {
 	}
 	o.OK(ws...)
 	require.Len(o.T, o.Scan("all", "", ""), len(ws))
+	least := make([]persistence.Write, persistence.AppendCount)
+	for i := range least {
+		least[i] = write(fmt.Sprint("least", i), 0, "x")
+	}
+	o.OK(least...)
 	require.Equal(o.T, map[string]int64{"n": int64(len(ws))}, o.Counters())
 	for i, x := range o.Append(ws...) {
 		require.Equal(o.T, persistence.Outcome{Seq: 1, Dup: true}, x, "write %d", i)
