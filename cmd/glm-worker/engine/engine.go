@@ -7,14 +7,17 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
-// Config sizes an engine. Every value must be at least 1.
+// Config sizes an engine. Every number must be at least 1.
 type Config struct {
 	Slots   int // answers made at once
 	Context int // tokens of one answer with its prompt
 	Batch   int // tokens computed in one round; at least Slots, so that every answer moves in every round
 	Queue   int // requests waiting for a slot; one more is refused
+
+	Clock func() time.Time // time.Now if nil; tests bring their own
 }
 
 // Engine answers requests with one model. Its methods may be called from any goroutine.
@@ -60,10 +63,14 @@ type Stats struct {
 // New starts the engine's goroutine. Close it before closing the backend.
 func New(backend Backend, vocab Vocab, config Config) (*Engine, error) {
 	if config.Slots < 1 || config.Context < 2 || config.Batch < config.Slots || config.Queue < 1 {
-		return nil, fmt.Errorf("engine.new: impossible sizes %+v: slots and queue >= 1, context >= 2, batch >= slots", config)
+		return nil, fmt.Errorf("engine.new: impossible sizes: slots %d and queue %d >= 1, context %d >= 2, batch %d >= slots",
+			config.Slots, config.Queue, config.Context, config.Batch)
 	}
 	if len(vocab.Pieces) == 0 || len(vocab.Pieces) != len(vocab.Kinds) {
 		return nil, fmt.Errorf("engine.new: %d pieces and %d kinds of tokens", len(vocab.Pieces), len(vocab.Kinds))
+	}
+	if config.Clock == nil {
+		config.Clock = time.Now
 	}
 	e := &Engine{
 		config: config, backend: backend, vocab: vocab,

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -136,6 +137,31 @@ func TestGrammarHolds(t *testing.T) {
 	require.NoError(t, err)
 	_, err = s.Wait(t.Context())
 	require.ErrorIs(t, err, engine.ErrNoToken)
+}
+
+// An answer whose grammar takes too long is given up, and the others go on.
+func TestSlowGrammar(t *testing.T) {
+	var now atomic.Int64
+	c := small
+	c.Clock = func() time.Time { return time.Unix(0, now.Load()) }
+	e := start(t, &enginetest.Model{}, c)
+	r := asking("abcdefgh")
+	r.Matcher = &slow{Literal: enginetest.Literal{Text: "ABCDEFGH"}, clock: &now}
+	s, err := e.Submit(t.Context(), r)
+	require.NoError(t, err)
+	_, err = s.Wait(t.Context())
+	require.ErrorIs(t, err, engine.ErrSlow)
+	require.Equal(t, "OK", ask(t, e, asking("ok")).Text)
+}
+
+type slow struct {
+	enginetest.Literal
+	clock *atomic.Int64
+}
+
+func (s *slow) Allows(token int32) bool {
+	s.clock.Add(int64(4 * time.Second))
+	return s.Literal.Allows(token)
 }
 
 type impossible struct{}

@@ -7,12 +7,17 @@ import (
 	"math"
 	"runtime"
 	"slices"
+	"time"
 
 	"github.com/open-autoglm/autoglm/cmd/glm-worker/sample"
 )
 
 // failuresMax is how many rounds in a row may fail before the engine reports itself broken.
 const failuresMax = 3
+
+// matchingMax is how long one answer may keep all others waiting for its grammar, over its whole length. A grammar of
+// the usual kind takes microseconds a token; one that can be read in thousands of ways takes seconds.
+const matchingMax = 10 * time.Second
 
 // loop is the state of the engine's goroutine; nothing else touches it.
 type loop struct {
@@ -33,6 +38,8 @@ type slot struct {
 	parked  bool
 	sampler *sample.Sampler
 	text    text
+
+	matching time.Duration // spent in the job's Matcher; <= matchingMax and what one call takes
 }
 
 // row says whose next token the scores of a batch's row are for.
@@ -252,7 +259,9 @@ func (e *Engine) step(s *slot, at int) (more Answer, err error) {
 		return more, nil
 	}
 	if s.job.Matcher != nil {
+		began := e.config.Clock()
 		s.job.Matcher.Accept(token)
+		s.matching += e.config.Clock().Sub(began)
 	}
 	show, stopped := s.text.push(e.vocab.Pieces[token])
 	more.Text = show
@@ -267,7 +276,7 @@ func (e *Engine) step(s *slot, at int) (more Answer, err error) {
 
 // pick chooses a token. With a grammar the free choice is tried first: most of the time it is allowed, and asking about
 // one token is a thousand times cheaper than about all.
-func (e *Engine) pick(s *slot, at int) (int32, *LogProb, error) {
+func (e *Engine) pick(s *slot, at int) (token int32, chance *LogProb, err error) {
 	scores := e.backend.Logits(at)
 	if len(scores) != len(e.vocab.Pieces) {
 		return 0, nil, fmt.Errorf("engine.pick: %d scores for %d tokens", len(scores), len(e.vocab.Pieces))
@@ -277,14 +286,10 @@ func (e *Engine) pick(s *slot, at int) (int32, *LogProb, error) {
 		free = slices.Clone(scores)
 	}
 	ban(scores, e.banned)
-	token := s.sampler.Pick(scores)
-	if m := s.job.Matcher; m != nil && token >= 0 && !e.allows(m, token) {
-		m.Mask(scores)
-		if !m.Allows(e.vocab.End) {
-			ban(scores, e.ends) // some end tokens are plain text to the matcher
-		}
-		if token = s.sampler.Pick(scores); token < 0 {
-			return 0, nil, ErrNoToken
+	token = s.sampler.Pick(scores)
+	if s.job.Matcher != nil && token >= 0 {
+		if token, err = e.match(s, scores, token); err != nil {
+			return 0, nil, err
 		}
 	}
 	if token < 0 {
@@ -295,6 +300,26 @@ func (e *Engine) pick(s *slot, at int) (int32, *LogProb, error) {
 	}
 	of, likeliest := sample.LogProbs(free, token, s.job.LogProbs)
 	return token, &LogProb{Scored: sample.Scored{Token: token, Log: of}, Likeliest: likeliest}, nil
+}
+
+// match returns the token if the grammar allows it, else another one.
+func (e *Engine) match(s *slot, scores []float32, token int32) (int32, error) {
+	if s.matching > matchingMax {
+		return 0, ErrSlow
+	}
+	began, m := e.config.Clock(), s.job.Matcher
+	defer func() { s.matching += e.config.Clock().Sub(began) }()
+	if e.allows(m, token) {
+		return token, nil
+	}
+	m.Mask(scores)
+	if !m.Allows(e.vocab.End) {
+		ban(scores, e.ends) // some end tokens are plain text to the matcher
+	}
+	if token = s.sampler.Pick(scores); token < 0 {
+		return 0, ErrNoToken
+	}
+	return token, nil
 }
 
 func (e *Engine) allows(m Matcher, token int32) bool {

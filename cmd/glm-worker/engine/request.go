@@ -15,6 +15,7 @@ var (
 	ErrQueueFull = errors.New("the waiting queue is full")
 	ErrDraining  = errors.New("the worker is shutting down")
 	ErrNoToken   = errors.New("the grammar allows no token of this model's vocabulary here")
+	ErrSlow      = errors.New("the grammar takes too long to follow")
 )
 
 // TooLong says by how much a request is too long for one slot.

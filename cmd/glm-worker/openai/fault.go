@@ -79,6 +79,9 @@ func faultOf(err error) *fault {
 	case errors.Is(err, engine.ErrNoToken):
 		return refused(http.StatusUnprocessableEntity, "invalid_request_error", "grammar_dead_end", "response_format",
 			"%v: allow other characters in the schema", err)
+	case errors.Is(err, engine.ErrSlow):
+		return refused(http.StatusUnprocessableEntity, "invalid_request_error", "grammar_too_slow", "response_format",
+			"%v: write the schema so that a text can be read in one way only, above all its patterns", err)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return refused(statusClientGone, "invalid_request_error", "cancelled", "", "the request was cancelled")
 	}
