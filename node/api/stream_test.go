@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -330,18 +331,12 @@ func TestResultsFollow(t *testing.T) {
 // generator makes n lines as they are read.
 func generator(n int) io.Reader {
 	i := 0
-	var rest string
+	var made bytes.Buffer
 	return readerFunc(func(p []byte) (int, error) {
-		for len(rest) < len(p) && i < n {
-			rest += fmt.Sprintf(`{"task_id":"t%d","prompt":"prompt","metadata":{"even":"%v"}}`+"\n", i, i%2 == 0)
-			i++
+		for ; made.Len() < len(p) && i < n; i++ {
+			fmt.Fprintf(&made, `{"task_id":"t%d","prompt":"prompt","metadata":{"even":"%v"}}`+"\n", i, i%2 == 0)
 		}
-		if rest == "" {
-			return 0, io.EOF
-		}
-		k := copy(p, rest)
-		rest = rest[k:]
-		return k, nil
+		return made.Read(p)
 	})
 }
 
