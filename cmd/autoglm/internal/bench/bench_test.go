@@ -4,14 +4,18 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/open-autoglm/autoglm/cmd/autoglm/internal/cli"
 )
 
 // execute runs the command against this test program as a node.
@@ -98,6 +102,9 @@ func TestFlagsThatCannotWork(t *testing.T) {
 	} {
 		_, _, err := execute(t, c.args...)
 		require.ErrorContains(t, err, c.want, "%v", c.args)
+		if !strings.Contains(c.want, "nowhere") {
+			require.Equal(t, cli.ExitUsage, cli.Code(err), "%v", c.args)
+		}
 	}
 }
 
@@ -107,6 +114,17 @@ func TestABenchmarkThatFailsIsARow(t *testing.T) {
 	require.ErrorContains(t, err, "1 of the benchmarks could not be measured")
 	require.Contains(t, out, "utilisation: not measured: --engine embedded needs --prompts FILE")
 	require.Contains(t, out, "submits")
+}
+
+func TestInterruptKeepsWhatWasMeasured(t *testing.T) {
+	r := newRunner(t)
+	r.o.only, r.o.duration = []string{Submit1}, time.Hour
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errors.New("interrupt signal received"))
+	rep, err := r.run(ctx)
+	require.Equal(t, cli.ExitInterrupted, cli.Code(err))
+	require.NotNil(t, rep)
+	require.Zero(t, rep.failures())
 }
 
 func newRunner(t *testing.T) *runner {

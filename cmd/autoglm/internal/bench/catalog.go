@@ -1,9 +1,10 @@
 package bench
 
 import (
-	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/open-autoglm/autoglm/cmd/autoglm/internal/cli"
 )
 
 // Names of the benchmarks, in the order in which they run.
@@ -90,7 +91,7 @@ func pick(only []string) ([]benchmark, error) {
 	}
 	for _, name := range only {
 		if !slices.ContainsFunc(catalog, func(b benchmark) bool { return b.name == name }) {
-			return nil, fmt.Errorf("--only: there is no benchmark %q: use %s", name, strings.Join(names(), ", "))
+			return nil, cli.Usage("--only: there is no benchmark %q: use %s", name, strings.Join(names(), ", "))
 		}
 	}
 	return picked, nil

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/open-autoglm/autoglm/cmd/autoglm/internal/cli"
 )
 
 // options are what the flags say.
@@ -32,27 +34,27 @@ type options struct {
 func (o *options) validate() error {
 	switch {
 	case o.output != "table" && o.output != "json":
-		return fmt.Errorf("--output is %q: use table or json", o.output)
+		return cli.Usage("--output is %q: use table or json", o.output)
 	case o.duration < 100*time.Millisecond:
-		return fmt.Errorf("--duration is %v: use at least 100ms", o.duration)
+		return cli.Usage("--duration is %v: use at least 100ms", o.duration)
 	case o.tasks < 1 || o.waiting < 1:
-		return fmt.Errorf("--tasks is %d and --waiting %d: use at least 1", o.tasks, o.waiting)
+		return cli.Usage("--tasks is %d and --waiting %d: use at least 1", o.tasks, o.waiting)
 	case o.streams < 1 || o.streams > 64:
-		return fmt.Errorf("--streams is %d: use 1 to 64", o.streams)
+		return cli.Usage("--streams is %d: use 1 to 64", o.streams)
 	case !(o.rate >= 0.1 && o.rate <= 100_000):
-		return fmt.Errorf("--rate is %g: use 0.1 to 100000", o.rate)
+		return cli.Usage("--rate is %g: use 0.1 to 100000", o.rate)
 	case o.rateTime < 100*time.Millisecond:
-		return fmt.Errorf("--rate-time is %v: use at least 100ms", o.rateTime)
+		return cli.Usage("--rate-time is %v: use at least 100ms", o.rateTime)
 	case o.rate*o.rateTime.Seconds() > 1e6:
-		return fmt.Errorf("--rate %g for --rate-time %v are more than 1,000,000 tasks", o.rate, o.rateTime)
+		return cli.Usage("--rate %g for --rate-time %v are more than 1,000,000 tasks", o.rate, o.rateTime)
 	case o.engine != engineFixed && o.engine != engineEmbedded:
-		return fmt.Errorf("--engine is %q: use %s or %s", o.engine, engineFixed, engineEmbedded)
+		return cli.Usage("--engine is %q: use %s or %s", o.engine, engineFixed, engineEmbedded)
 	case o.latency < time.Millisecond:
-		return fmt.Errorf("--engine-latency is %v: use at least 1ms", o.latency)
+		return cli.Usage("--engine-latency is %v: use at least 1ms", o.latency)
 	case o.repeat < 1 || o.repeat > 100:
-		return fmt.Errorf("--repeat is %d: use 1 to 100", o.repeat)
+		return cli.Usage("--repeat is %d: use 1 to 100", o.repeat)
 	case o.timeout < time.Second:
-		return fmt.Errorf("--timeout is %v: use at least 1s", o.timeout)
+		return cli.Usage("--timeout is %v: use at least 1s", o.timeout)
 	}
 	return nil
 }
@@ -132,7 +134,7 @@ func (r *runner) run(ctx context.Context) (*Report, error) {
 		}
 		rep.Rows = append(rep.Rows, merge(b.name, runs)...)
 		if err := ctx.Err(); err != nil {
-			return rep, context.Cause(ctx)
+			return rep, err
 		}
 		if failed != nil {
 			rep.Rows = append(rep.Rows, Row{Benchmark: b.name, Error: failed.Error()})
