@@ -29,18 +29,21 @@ const (
 	cutTimeout  = 10 * time.Second
 )
 
-func newKeeper(s *store) *keeper {
-	return &keeper{s: s, log: s.opts.Logger, wake: make(chan struct{}, 1), stop: make(chan struct{}),
+// newKeeper starts counting from what the logs hold already.
+func newKeeper(s *store, logs map[int]logged) *keeper {
+	k := &keeper{s: s, log: s.opts.Logger, wake: make(chan struct{}, 1), stop: make(chan struct{}),
 		since: make([]growth, s.dir.Shards)}
+	for shard := range k.since {
+		x := logs[shard]
+		k.since[shard] = growth{bytes: x.bytes, cutAt: x.cut, applied: x.cut}
+	}
+	return k
 }
 
 // grown is called by the state machines after every batch; it never waits.
 func (k *keeper) grown(shard int, bytes, applied uint64) {
 	k.mu.Lock()
 	g := &k.since[shard]
-	if g.applied == 0 {
-		g.cutAt = applied
-	}
 	g.bytes += bytes
 	g.applied = applied
 	due := k.due(g)

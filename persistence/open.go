@@ -65,7 +65,7 @@ func (s *store) open() (err error) {
 		return err
 	}
 	s.db = newCommitter(s.badger, 2*s.dir.Shards)
-	s.keeper = newKeeper(s)
+	s.keeper = newKeeper(s, log)
 	for i := range s.dir.Shards {
 		m := newStateMachine(i, s.db, s.opts.Heads/s.dir.Shards, s.keeper.grown)
 		if err := m.load(); err != nil {

@@ -16,6 +16,7 @@ type logged struct {
 	cut     uint64 // index up to which entries may be gone
 	durable uint64 // last index up to cut that changed the state: <= cut, <= what the store applied
 	last    uint64 // index of the last entry; all in cut+1..last are there
+	bytes   uint64 // of the entries after cut
 }
 
 // Keys of dragonboat's log: kind 2, zeros 2, group 8, replica 8, and for some an index 8.
@@ -86,6 +87,8 @@ func verifyLog(dir string, replica uint64) (map[int]logged, error) {
 				return fmt.Errorf("shard %d: entry %d does not decode", shard, index)
 			}
 			next[shard] = index + 1
+			x.bytes += uint64(len(it.Value()))
+			found[shard] = x
 		}
 		return it.Error()
 	})
