@@ -19,6 +19,9 @@ const failuresMax = 3
 // the usual kind takes microseconds a token; one that can be read in thousands of ways takes seconds.
 const matchingMax = 10 * time.Second
 
+// triesMax is how many tokens are tried on a grammar before it is asked about all of them.
+const triesMax = 8
+
 // loop is the state of the engine's goroutine; nothing else touches it.
 type loop struct {
 	slots    []slot
@@ -274,8 +277,8 @@ func (e *Engine) step(s *slot, at int) (more Answer, err error) {
 	return more, nil
 }
 
-// pick chooses a token. With a grammar the free choice is tried first: most of the time it is allowed, and asking about
-// one token is a thousand times cheaper than about all.
+// pick chooses a token. With a grammar free choices are tried first: most of the time the first is allowed, and asking
+// about one token is a thousand times cheaper than about all.
 func (e *Engine) pick(s *slot, at int) (token int32, chance *LogProb, err error) {
 	scores := e.backend.Logits(at)
 	if len(scores) != len(e.vocab.Pieces) {
@@ -309,8 +312,14 @@ func (e *Engine) match(s *slot, scores []float32, token int32) (int32, error) {
 	}
 	began, m := e.config.Clock(), s.job.Matcher
 	defer func() { s.matching += e.config.Clock().Sub(began) }()
-	if e.allows(m, token) {
-		return token, nil
+	for range triesMax { // drawing again without what was refused is drawing among what is allowed
+		if e.allows(m, token) {
+			return token, nil
+		}
+		scores[token] = float32(math.Inf(-1))
+		if token = s.sampler.Pick(scores); token < 0 {
+			return 0, ErrNoToken
+		}
 	}
 	m.Mask(scores)
 	if !m.Allows(e.vocab.End) {

@@ -259,3 +259,32 @@ func TestRefusedFilesAndShapes(t *testing.T) {
 	}
 	require.False(t, errors.Is(err, engine.ErrNoRoom))
 }
+
+// BenchmarkMatcher: what a grammar costs a token, asked about one token and about all.
+func BenchmarkMatcher(b *testing.B) {
+	m := loaded(b)
+	matcher, err := m.NewGrammar(grammar.AnyObject())
+	require.NoError(b, err)
+	defer matcher.Close()
+	for _, text := range []string{"{", `"`, "a"} {
+		matcher.Accept(m.Tokenize(text)[0])
+	}
+	scores := make([]float32, m.size)
+	b.Run("allows", func(b *testing.B) {
+		for b.Loop() {
+			matcher.Allows(m.eog)
+		}
+	})
+	b.Run("mask", func(b *testing.B) {
+		for b.Loop() {
+			matcher.Mask(scores)
+		}
+	})
+	b.Run("new", func(b *testing.B) {
+		for b.Loop() {
+			g, err := m.NewGrammar(grammar.AnyObject())
+			require.NoError(b, err)
+			g.Close()
+		}
+	})
+}
