@@ -54,6 +54,7 @@ func (s *Server) routes(mux *http.ServeMux) error {
 		mux.Handle("GET /metrics", s.metrics)
 	}
 	describeStreams(api.OpenAPI(), s.metrics != nil)
+	openAnswers(api.OpenAPI())
 
 	var err error
 	if s.openapi, err = api.OpenAPI().MarshalJSON(); err != nil {
@@ -98,6 +99,19 @@ func (s *Server) elsewhere(mux *http.ServeMux) http.HandlerFunc {
 		w.Header().Set("Allow", list)
 		p := wire.NewProblem(http.StatusMethodNotAllowed, fault.Invalid, r.Method, fmt.Sprintf("%s does not take %s", r.URL.Path, r.Method))
 		s.refuse(w, r, p.With("", "use "+list))
+	}
+}
+
+// asked are the schemas of what clients send, in which an unknown field is refused.
+var asked = []string{"Spec", "Message", "Retry", "Cancel", "Backup"}
+
+// openAnswers lets the schemas of answers grow: a client made from the document must not
+// break on a field that a later version adds.
+func openAnswers(doc *huma.OpenAPI) {
+	for name, schema := range doc.Components.Schemas.Map() {
+		if !slices.Contains(asked, name) {
+			schema.AdditionalProperties = nil
+		}
 	}
 }
 

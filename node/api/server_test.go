@@ -298,6 +298,9 @@ func TestProbesDocsAndMetrics(t *testing.T) {
 		OpenAPI string
 		Info    struct{ Version string }
 		Paths   map[string]map[string]any
+		Parts   struct {
+			Schemas map[string]map[string]any
+		} `json:"components"`
 	}
 	require.NoError(t, json.Unmarshal(send(t, "GET", base+"/openapi.json", "").body, &doc))
 	require.True(t, strings.HasPrefix(doc.OpenAPI, "3.1"))
@@ -307,6 +310,8 @@ func TestProbesDocsAndMetrics(t *testing.T) {
 		method, path, _ := strings.Cut(route, " ")
 		require.Contains(t, doc.Paths[path], method, route)
 	}
+	require.Equal(t, false, doc.Parts.Schemas["Spec"]["additionalProperties"])
+	require.NotContains(t, doc.Parts.Schemas["Task"], "additionalProperties") // answers may grow
 	send(t, "GET", base+"/v1/tasks/one", "")
 	send(t, "GET", base+"/v1/tasks/two", "")
 	send(t, "BREW", base+"/pot", "")
