@@ -57,7 +57,7 @@ const (
 
 // ModelConfig is the default model and the embedded engine's workers.
 type ModelConfig struct {
-	Name         string        `koanf:"name" doc:"Model of tasks that name none; empty: the embedded model's id, else the first that an engine serves."`
+	Name         string        `koanf:"name" doc:"Model of tasks that name none; empty: the embedded model's id, else whatever the engine that takes the task serves first."`
 	Path         string        `koanf:"path" doc:"GGUF file of the embedded engine; empty: the shipped one."`
 	Worker       string        `koanf:"worker" doc:"The glm-worker binary; empty: beside autoglm."`
 	Workers      int           `koanf:"workers" doc:"Worker processes; each holds the model."`

@@ -14,6 +14,7 @@ import (
 	"github.com/open-autoglm/autoglm/actors/egress"
 	"github.com/open-autoglm/autoglm/actors/infer"
 	"github.com/open-autoglm/autoglm/actors/source"
+	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/node/api"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
@@ -116,12 +117,7 @@ func (n *Node) defaultModel() string {
 	case n.pool != nil:
 		return n.pool.ModelID()
 	}
-	for _, e := range n.cfg.Engines {
-		if len(e.Models) > 0 {
-			return e.Models[0]
-		}
-	}
-	return "default"
+	return task.AnyModel
 }
 
 func (n *Node) engineStatus() []api.EngineStatus {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -210,4 +211,35 @@ func TestTwoNodesCannotShareADirectory(t *testing.T) {
 	second, err := New(c, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	require.ErrorContains(t, second.Start(t.Context()), c.DataDir)
+}
+
+// TestAnEngineBehindAURLIsAskedForItsOwnModel: a task that names no model runs on an
+// engine that was never configured with one.
+func TestAnEngineBehindAURLIsAskedForItsOwnModel(t *testing.T) {
+	asked := make(chan string, 1)
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/models", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"object":"list","data":[{"id":"glm-outside","object":"model"}]}`)
+	})
+	mux.HandleFunc("POST /v1/chat/completions", func(w http.ResponseWriter, r *http.Request) {
+		var body struct{ Model string }
+		_ = json.NewDecoder(r.Body).Decode(&body)
+		asked <- body.Model
+		_, _ = io.WriteString(w, `{"model":"glm-outside","choices":[{"message":{"role":"assistant","content":"yes"},"finish_reason":"stop"}],"usage":{"prompt_tokens":1,"completion_tokens":1}}`)
+	})
+	engine := httptest.NewServer(mux)
+	defer engine.Close()
+	c := testConfig(t)
+	c.Engines = []EngineConfig{{URL: engine.URL}}
+	n := boot(t, c)
+	call(t, n, "POST", "/v1/tasks", map[string]any{"task_id": "a", "prompt": "p"}, nil)
+	var got taskView
+	call(t, n, "GET", "/v1/tasks/a?wait=20s", nil, &got)
+	require.Equal(t, "completed", got.State)
+	require.Equal(t, "yes", got.Answer)
+	require.Equal(t, "glm-outside", <-asked)
+	var problem struct{ Remedy string }
+	res := call(t, n, "POST", "/v1/tasks", map[string]any{"task_id": "b", "prompt": "p", "model": "gpt-9"}, &problem)
+	require.Equal(t, http.StatusUnprocessableEntity, res.StatusCode)
+	require.Contains(t, problem.Remedy, "glm-outside")
 }

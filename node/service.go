@@ -95,7 +95,7 @@ type served struct {
 }
 
 func (s *service) models() served {
-	v := served{names: []string{s.defaultModel}}
+	v := served{names: []string{s.defaultModel, task.AnyModel}}
 	for _, e := range s.sys.Engines() {
 		if len(e.Models) == 0 {
 			v.any = true

@@ -260,7 +260,7 @@ func (b *Batcher) claim(c actor.Context, s *slot, now time.Time, soon func(time.
 }
 
 func (s *slot) serves(model string) bool {
-	return slices.Contains(s.Models, model) || slices.Contains(s.Models, "*")
+	return model == task.AnyModel || slices.Contains(s.Models, model) || slices.Contains(s.Models, "*")
 }
 
 // send gives the engine what is ripe, in batches within both budgets.

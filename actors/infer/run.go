@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -32,9 +33,9 @@ type Runner struct {
 	schemas map[string]*jsonschema.Schema // by response_format
 }
 
-// Do runs one attempt. The error carries a fault.Kind; its message names the remedy
+// Do runs one attempt; models is what the engine serves. The error carries a fault.Kind; its message names the remedy
 // where there is one.
-func (r *Runner) Do(ctx context.Context, e Engine, w *task.Work) (task.Answer, error) {
+func (r *Runner) Do(ctx context.Context, e Engine, models []string, w *task.Work) (task.Answer, error) {
 	spec := w.Record.Spec
 	started := r.Now()
 	// After a wait for a slot there may not be the full timeout left: the answer has to
@@ -61,7 +62,7 @@ func (r *Runner) Do(ctx context.Context, e Engine, w *task.Work) (task.Answer, e
 	}
 	a.StartedAt = r.Now()
 	res, err := e.Do(ctx, &Request{
-		Model: w.Record.Model, Messages: ms, MaxTokens: spec.MaxTokens, Temperature: greedyUnlessAsked(spec), TopP: spec.TopP,
+		Model: modelOf(w.Record.Model, models), Messages: ms, MaxTokens: spec.MaxTokens, Temperature: greedyUnlessAsked(spec), TopP: spec.TopP,
 		Seed: spec.Seed, Stop: spec.Stop, Format: spec.Format, Key: fmt.Sprintf("%s/%d", w.ID, w.Attempt),
 	})
 	if err != nil {
@@ -74,6 +75,14 @@ func (r *Runner) Do(ctx context.Context, e Engine, w *task.Work) (task.Answer, e
 		r.Learn(w.Record.Model, ms, res.PromptTokens)
 	}
 	return a, r.check(spec.Format, res)
+}
+
+// modelOf names the model to an engine that serves these.
+func modelOf(queue string, models []string) string {
+	if queue == task.AnyModel && len(models) > 0 && models[0] != "*" && !slices.Contains(models, queue) {
+		return models[0]
+	}
+	return queue
 }
 
 // greedyUnlessAsked makes 0 explicit: engines default to sampling, tasks to the same

@@ -220,9 +220,9 @@ func (w *Worker) wake(c actor.Context, now time.Time, models time.Duration) {
 // slot, then the way to the task, which is tried until the lease ends.
 func (w *Worker) start(c actor.Context, x *task.Work) {
 	w.inFlight++
-	self, root := c.Self(), c.ActorSystem().Root
+	self, root, models := c.Self(), c.ActorSystem().Root, w.models
 	go func() {
-		answer, err := w.Run.Do(w.ctx, w.Engine, x)
+		answer, err := w.Run.Do(w.ctx, w.Engine, models, x)
 		m := ran{ok: err == nil, kind: fault.KindOf(err), again: RetryAfterOf(err)}
 		root.Send(self, m)
 		if err == nil || w.ctx.Err() == nil {

@@ -9,6 +9,10 @@ import (
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
+// AnyModel is the queue of tasks that name no model on a node without a default:
+// every engine serves it, with the first of its own models.
+const AnyModel = "default"
+
 // Queue is the waiting tasks of one owned shard, by model and priority. It hands out
 // ids to claim; the tasks themselves decide. It follows the ready index as an
 // Observer, so that nothing is polled. It is safe for many goroutines.
