@@ -31,7 +31,8 @@ bin/glm-worker: $(GLM_SOURCES) cmd/glm-worker/build.mk
 	@mkdir -p bin
 	@$(GLM_ENV) go build -p $(GLM_JOBS) -ldflags '-s -w' -o $@ ./cmd/glm-worker
 
-# Both levels as single static files, for machines without libstdc++ or of unknown age.
+# Both levels as single static files, for machines without libstdc++ or of unknown age. The linker warns about dlopen:
+# that is for plug-ins of ggml, which the worker never loads.
 .PHONY: glm-release glm-test glm-race
 glm-release: bin/glm-worker-v3 bin/glm-worker-v1
 
