@@ -5,6 +5,7 @@
 
 GO_SOURCES := $(shell find cmd actors cluster persistence node -name '*.go' -not -path 'cmd/glm-worker/*') go.mod go.sum
 JOBS ?= 2
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
 include cmd/glm-worker/build.mk
 include tools/tools.mk
@@ -17,7 +18,7 @@ build: bin/autoglm bin/glm-worker ## bin/autoglm and bin/glm-worker; the first b
 bin/autoglm: $(GO_SOURCES) $(wildcard cmd/autoglm/demo/*.jsonl) cmd/glm-worker/model/tinyglm.gguf
 	@echo "autoglm: building; the first time compiles its dependencies, about a minute"
 	@mkdir -p bin
-	@go build -p $(JOBS) -ldflags '-s -w' -o $@ ./cmd/autoglm
+	@go build -p $(JOBS) -ldflags '-s -w -X main.version=$(VERSION)' -o $@ ./cmd/autoglm
 
 run: build ## build, start a node, run the shipped tasks through the model, show how it did
 	@bin/autoglm demo --out results.jsonl

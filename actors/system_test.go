@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/open-autoglm/autoglm/actors/meter"
 	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/persistence"
+	"github.com/open-autoglm/autoglm/persistence/fault"
 	"github.com/open-autoglm/autoglm/persistence/persisttest"
 )
 
@@ -114,4 +116,57 @@ func TestStepsSeeTheAnswersBefore(t *testing.T) {
 	require.Len(t, r.Answers, 3)
 	require.Equal(t, "three", r.Text())
 	require.Len(t, r.Conversation(), 6)
+}
+
+// moody is an engine that is not well until it is told so, and counts who asked it
+// all the same.
+type moody struct {
+	*infer.Echo
+	well  atomic.Bool
+	asked atomic.Int64
+}
+
+func (m *moody) Health(context.Context) error {
+	if m.well.Load() {
+		return nil
+	}
+	return fault.New(fault.Unavailable, "moody", "", "not now")
+}
+
+func (m *moody) Do(ctx context.Context, r *infer.Request) (*infer.Response, error) {
+	m.asked.Add(1)
+	if err := m.Health(ctx); err != nil {
+		return nil, err
+	}
+	return m.Echo.Do(ctx, r)
+}
+
+// TestAnEngineThatIsDownCostsNoTries: while an engine starts, or is down, tasks wait;
+// they do not spend their attempts on it.
+func TestAnEngineThatIsDownCostsNoTries(t *testing.T) {
+	e := &moody{Echo: infer.NewEcho(infer.EchoOptions{})}
+	sys := start(t, persisttest.NewStore(2), actors.Engine{Engine: e, Concurrency: 4, Prefetch: 4})
+	for i := range 20 {
+		submit(t, sys, &task.Spec{ID: fmt.Sprint("t", i), Prompt: "p"})
+	}
+	require.Eventually(t, func() bool { return sys.Engines()[0].Reason == "moody: not now" }, 10*time.Second, time.Millisecond)
+	require.Zero(t, e.asked.Load())
+	e.well.Store(true)
+	for i := range 20 {
+		r := await(t, sys, fmt.Sprint("t", i))
+		require.Equal(t, task.Completed, r.State)
+		require.EqualValues(t, 1, r.Attempt)
+	}
+
+	e.well.Store(false) // it goes down while it has credit to give
+	for i := range 20 {
+		submit(t, sys, &task.Spec{ID: fmt.Sprint("u", i), Prompt: "p"})
+	}
+	require.Eventually(t, func() bool { return !sys.Engines()[0].Healthy }, 10*time.Second, time.Millisecond)
+	e.well.Store(true)
+	for i := range 20 {
+		r := await(t, sys, fmt.Sprint("u", i))
+		require.Equal(t, task.Completed, r.State)
+		require.LessOrEqual(t, len(r.Attempts), 3)
+	}
 }

@@ -14,9 +14,10 @@ import (
 // A field's doc tag is what `autoglm serve --print-config` shows above it.
 type Config struct {
 	DataDir     string         `koanf:"data_dir" doc:"Folder of everything durable; made when it is missing."`
-	NodeID      string         `koanf:"node_id" doc:"Name of this node in attempts and metrics; made once and kept in data_dir when empty."`
+	NodeID      string         `koanf:"node_id" doc:"Name of this node in attempts; the machine's host name when empty."`
 	Shards      int            `koanf:"shards" doc:"Shards of the task space, 1 to 1024; fixed when data_dir is created. 0: what data_dir has, 16 for a new one."`
 	DiskReserve Size           `koanf:"disk_reserve" doc:"Free disk space below which new tasks are refused with 507; below half of it nothing is written."`
+	MemoryLimit Size           `koanf:"memory_limit" doc:"Soft limit of this process' memory, workers not counted: the collector works harder near it. GOMEMLIMIT wins; 0: none."`
 	Drain       time.Duration  `koanf:"drain" doc:"Longest wait at SIGTERM for requests and attempts under way."`
 	HTTP        HTTPConfig     `koanf:"http"`
 	Engines     []EngineConfig `koanf:"engines" doc:"What answers the tasks: \"embedded\", \"echo\", a URL, or a mapping with url, name, models, concurrency, api_key_env, timeout."`
@@ -132,6 +133,7 @@ func Default() Config {
 	return Config{
 		DataDir:     "autoglm-data",
 		DiskReserve: 512 << 20,
+		MemoryLimit: 384 << 20,
 		Drain:       30 * time.Second,
 		HTTP:        HTTPConfig{Listen: "127.0.0.1:8080", Limits: api.DefaultLimits()},
 		Engines:     []EngineConfig{{URL: EngineEmbedded}},

@@ -14,6 +14,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/open-autoglm/autoglm/node/api"
+	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
 func testConfig(t testing.TB) Config {
@@ -242,4 +245,26 @@ func TestAnEngineBehindAURLIsAskedForItsOwnModel(t *testing.T) {
 	res := call(t, n, "POST", "/v1/tasks", map[string]any{"task_id": "b", "prompt": "p", "model": "gpt-9"}, &problem)
 	require.Equal(t, http.StatusUnprocessableEntity, res.StatusCode)
 	require.Contains(t, problem.Remedy, "glm-outside")
+}
+
+// TestResultsFromTheEnd: the cursor "end" passes over what has ended and shows what
+// ends later.
+func TestResultsFromTheEnd(t *testing.T) {
+	n := boot(t, testConfig(t))
+	call(t, n, "POST", "/v1/tasks", map[string]any{"task_id": "old", "prompt": "p"}, nil)
+	call(t, n, "GET", "/v1/tasks/old?wait=20s", nil, nil)
+	read := func(cursor string) (ids []string, next string) {
+		next, err := n.svc.Results(t.Context(), cursor, func(it api.Item) bool { ids = append(ids, it.ID); return true })
+		require.NoError(t, err)
+		return ids, next
+	}
+	require.Eventually(t, func() bool { ids, _ := read(""); return len(ids) == 1 }, 10*time.Second, 10*time.Millisecond)
+	ids, end := read("end")
+	require.Empty(t, ids)
+	call(t, n, "POST", "/v1/tasks", map[string]any{"task_id": "new", "prompt": "p"}, nil)
+	call(t, n, "GET", "/v1/tasks/new?wait=20s", nil, nil)
+	require.Eventually(t, func() bool { ids, _ = read(end); return len(ids) > 0 }, 10*time.Second, 10*time.Millisecond)
+	require.Equal(t, []string{"new"}, ids)
+	_, err := n.svc.Results(t.Context(), "nonsense", nil)
+	require.Equal(t, fault.Invalid, fault.KindOf(err))
 }

@@ -225,8 +225,28 @@ func (s *service) streams(ctx context.Context, cur cursor, index string, prefix 
 	return ss, nil
 }
 
+// cursorEnd is the cursor after all results that are complete now.
+const cursorEnd = "end"
+
+// end is where every shard's results are complete.
+func (s *service) end() (cursor, error) {
+	c := cursor{}
+	for n := range s.store.Shards() {
+		o, err := s.sys.Router.Owner(n)
+		if err != nil {
+			return nil, err
+		}
+		c[n] = task.EndedBound(o.Settled().Add(-settleFor))
+	}
+	return c, nil
+}
+
 // Results walks final tasks as they ended.
 func (s *service) Results(ctx context.Context, after string, f func(api.Item) bool) (string, error) {
+	if after == cursorEnd {
+		c, err := s.end()
+		return c.String(), err
+	}
 	cur, err := parseCursor(after)
 	if err != nil {
 		return after, err

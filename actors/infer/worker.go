@@ -93,14 +93,17 @@ func (w *Worker) Receive(c actor.Context) {
 	case *batch.Batch:
 		w.received += uint64(len(m.Works))
 		w.waiting = append(w.waiting, m.Works...)
+		if w.models == nil { // it was on its way when the engine went down
+			w.down(c, w.Status.Get().Reason)
+		}
 		w.Meter.BatchSize.Observe(float64(len(m.Works)))
 		w.Meter.Batches.WithLabelValues(string(m.Cause)).Inc()
 	case ran:
-		w.ran(m)
+		w.ran(c, m)
 	case acked:
 		w.unacked--
 	case models:
-		w.learned(m)
+		w.learned(c, m)
 	case Resync:
 		w.granted = 0
 	case wakeUp:
@@ -124,7 +127,7 @@ func (w *Worker) stop(c actor.Context) {
 	w.waiting = nil
 }
 
-func (w *Worker) ran(m ran) {
+func (w *Worker) ran(c actor.Context, m ran) {
 	w.inFlight--
 	w.unacked++
 	switch {
@@ -135,28 +138,50 @@ func (w *Worker) ran(m ran) {
 		w.limit = w.limit.Overloaded(w.Now(), m.again)
 		w.Status.set(func(s *EngineState) { s.Reason = "overloaded: its limit was lowered" })
 	case m.kind == fault.Unavailable:
-		w.Status.set(func(s *EngineState) { s.Healthy, s.Reason = false, "it does not answer" })
-		w.models = nil // no credit until it says what it serves
+		w.down(c, "it does not answer")
 	}
 }
 
-func (w *Worker) learned(m models) {
-	if m.err != nil {
+// down holds everything until the engine says again what it serves: the credit is
+// taken back, and what was not sent yet goes back to its tasks at no cost of a try.
+func (w *Worker) down(c actor.Context, why string) {
+	w.Status.set(func(s *EngineState) { s.Healthy, s.Reason = false, why })
+	if w.models != nil {
 		w.models = nil
-		w.Status.set(func(s *EngineState) { s.Healthy, s.Reason = false, m.err.Error() })
+		w.granted = w.received
+		c.Send(w.Batcher, &batch.Credit{Engine: c.Self(), Name: w.Engine.Name(), Granted: w.granted, Taken: w.received})
+	}
+	for _, x := range w.waiting {
+		w.Router.Tell(task.Key(x.ID), &task.Return{Attempt: x.Attempt, Epoch: x.Epoch, Reason: "engine " + w.Engine.Name() + " is down"})
+	}
+	w.waiting = nil
+}
+
+func (w *Worker) learned(c actor.Context, m models) {
+	if m.err != nil {
+		w.down(c, m.err.Error())
 		return
 	}
 	w.models = m.names
 	w.Status.set(func(s *EngineState) { s.Healthy, s.Reason, s.Models = true, "", m.names })
 }
 
-// askModels finds out what the engine serves; that it answers is its health.
+// healthy is an engine that can tell more about itself than its list of models.
+type healthy interface{ Health(context.Context) error }
+
+// askModels finds out whether the engine is well and what it serves.
 func (w *Worker) askModels(c actor.Context) {
 	w.asked = w.Now()
 	self, root := c.Self(), c.ActorSystem().Root
 	go func() {
 		ctx, cancel := context.WithTimeout(w.ctx, modelsWithin)
 		defer cancel()
+		if h, ok := w.Engine.(healthy); ok {
+			if err := h.Health(ctx); err != nil {
+				root.Send(self, models{nil, err})
+				return
+			}
+		}
 		names, err := w.Engine.Models(ctx)
 		root.Send(self, models{names, err})
 	}()

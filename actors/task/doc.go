@@ -13,6 +13,7 @@
 //	running   attempt_failed   -> pending
 //	running   lease_lost       -> pending
 //	running   owner_moved      -> pending
+//	running   returned         -> pending
 //	running   refused          -> failed
 //	running   cancel_asked     -> cancelled
 //	running   expired          -> failed

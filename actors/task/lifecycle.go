@@ -28,6 +28,7 @@ const (
 	AttemptFailed        // a retryable error, and attempts are left: wait, then again
 	LeaseLost            // no word from the attempt in time, or its worker died; attempts are left
 	OwnerMoved           // the shard has a new owner: the attempt belongs to an older epoch; costs no try
+	Returned             // its engine went down before the attempt was sent to it; costs no try
 	Refused              // a permanent error, or attempts used up
 	CancelAsked          // a client wants it no more
 	Expired              // the deadline passed
@@ -39,13 +40,13 @@ const (
 
 var stateNames = [numStates]string{"none", "pending", "running", "completed", "failed", "cancelled"}
 var eventNames = [numEvents]string{"", "submitted", "claimed", "step_done", "answered", "attempt_failed", "lease_lost",
-	"owner_moved", "refused", "cancel_asked", "expired", "callback_sent", "callback_lost", "callback_gave_up"}
+	"owner_moved", "returned", "refused", "cancel_asked", "expired", "callback_sent", "callback_lost", "callback_gave_up"}
 
 // lifecycle is the whole life of a task; doc.go draws it and a test compares them.
 var lifecycle = [numStates][numEvents]State{
 	None:    {Submitted: Pending},
 	Pending: {Claimed: Running, CancelAsked: Cancelled, Expired: Failed},
-	Running: {StepDone: Pending, Answered: Completed, AttemptFailed: Pending, LeaseLost: Pending, OwnerMoved: Pending,
+	Running: {StepDone: Pending, Answered: Completed, AttemptFailed: Pending, LeaseLost: Pending, OwnerMoved: Pending, Returned: Pending,
 		Refused: Failed, CancelAsked: Cancelled, Expired: Failed},
 	Completed: {CallbackSent: Completed, CallbackLost: Completed, CallbackGaveUp: Completed},
 	Failed:    {CallbackSent: Failed, CallbackLost: Failed, CallbackGaveUp: Failed},

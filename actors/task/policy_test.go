@@ -70,6 +70,7 @@ func TestValidate(t *testing.T) {
 		{"system", Spec{System: "s", Messages: []Message{{"user", "u"}}}},
 		{"messages[0].role", Spec{Messages: []Message{{"tool", "u"}}}},
 		{"task_id", Spec{ID: "a/b", Prompt: "p"}},
+		{"task_id", Spec{ID: "..", Prompt: "p"}},
 		{"task_id", Spec{ID: string(make([]byte, IDMax+1)), Prompt: "p"}},
 		{"model", Spec{Model: "a\x00b", Prompt: "p"}},
 		{"steps[0]", Spec{Prompt: "p", Steps: []string{""}}},

@@ -24,7 +24,7 @@ type Fact struct {
 	Until   time.Time `json:"until,omitzero"`    // Claimed: lease; AttemptFailed, LeaseLost, CallbackLost: not before
 	Answer  *Answer   `json:"answer,omitempty"`  // Answered, StepDone
 	Error   *Failure  `json:"error,omitempty"`   // AttemptFailed, LeaseLost, Refused, Expired, CallbackLost, CallbackGaveUp
-	Reason  string    `json:"reason,omitempty"`  // CancelAsked, OwnerMoved
+	Reason  string    `json:"reason,omitempty"`  // CancelAsked, OwnerMoved, Returned
 }
 
 // Answer is what an engine said, with what it took.
@@ -90,7 +90,7 @@ type Record struct {
 
 	Attempt   uint32    // number of the newest attempt, 0 before the first
 	Tries     int       // attempts of this step that count against the limit; Tries <= Attempt
-	Moves     int       // attempts lost to a new owner, which do not count
+	Moves     int       // attempts that do not count: the owner changed, or they were never sent
 	Epoch     uint64    // of the owner that claimed the newest attempt
 	Lease     time.Time // while Running
 	NotBefore time.Time // while Pending
@@ -140,7 +140,7 @@ func (r Record) Apply(f Fact) (Record, error) {
 	case AttemptFailed, LeaseLost:
 		r.Error, r.NotBefore = f.Error, f.Until
 		r.endAttempt(f)
-	case OwnerMoved:
+	case OwnerMoved, Returned:
 		r.Tries--
 		r.Moves++
 		r.NotBefore = f.At

@@ -138,6 +138,8 @@ func (st *stage) say(w []string) string {
 	case "lost": // lost ATTEMPT KIND
 		kinds := map[string]fault.Kind{"timeout": fault.Timeout, "overloaded": fault.Overloaded, "invalid": fault.Invalid, "unavailable": fault.Unavailable}
 		msg = &task.Lost{Attempt: num(1), Epoch: epoch(), Err: &fault.Error{Op: "engine", Kind: kinds[arg(2)], Err: errors.New(arg(2))}}
+	case "return": // return ATTEMPT
+		msg = &task.Return{Attempt: num(1), Epoch: epoch(), Reason: "the engine is down"}
 	case "cancel":
 		msg = &task.Cancel{Reason: "not needed"}
 	case "called": // called TRY ok|fail|gone

@@ -84,6 +84,9 @@ func (s *Spec) Validate() error {
 	if len(s.ID) > IDMax {
 		return bad("task_id", "has %d bytes, the limit is %d", len(s.ID), IDMax)
 	}
+	if s.ID == "." || s.ID == ".." {
+		return bad("task_id", "is %q, which no URL can name: use another", s.ID)
+	}
 	if !utf8.ValidString(s.ID) || strings.ContainsFunc(s.ID, func(r rune) bool { return r < ' ' || r == '/' || r == 0x7f }) {
 		return bad("task_id", "must be UTF-8 text without control characters and without a slash")
 	}

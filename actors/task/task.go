@@ -34,6 +34,12 @@ type (
 		RetryAfter time.Duration // as the engine asked; 0: no wish
 		Dropped    bool          // the worker or its lease is gone, rather than an error answered
 	}
+	// Return hands an attempt back that was never sent to its engine.
+	Return struct {
+		Attempt uint32
+		Epoch   uint64
+		Reason  string
+	}
 	// Cancel ends a task that is not final. The answer is the Record; a final task
 	// refuses with a Conflict.
 	Cancel struct{ Reason string }
@@ -184,6 +190,15 @@ func (t *Task) running(c *context) {
 			return
 		}
 		t.lost(c, m)
+	case *Return:
+		switch {
+		case m.Attempt != r.Attempt || m.Epoch != r.Epoch:
+			t.late(c)
+		case r.Moves >= t.policy.MovesMax:
+			t.lost(c, &Lost{Attempt: m.Attempt, Epoch: m.Epoch, Err: fault.New(fault.Unavailable, "task", c.ID(), "%s", m.Reason)})
+		default:
+			c.Commit(Fact{Event: Returned, At: clock(c), Attempt: r.Attempt, Reason: m.Reason})
+		}
 	case *Claim:
 		c.Refuse(fault.New(fault.Conflict, "task.claim", c.ID(), "attempt %d holds it", r.Attempt))
 	case *Cancel:

@@ -193,6 +193,13 @@ func (o *submitOptions) many(ctx context.Context, app *cli.App, c *client.Client
 		in = file
 	}
 	waiting := &waitSet{}
+	from := ""
+	if o.wait { // what ends from now on is enough, unless a line names a task that exists
+		var err error
+		if from, err = c.Results(ctx, client.Query{Cursor: client.CursorEnd}, false, func(wire.Result) error { return nil }); err != nil {
+			return err
+		}
+	}
 	bar := app.NewProgress("submitted", 0)
 	shown := 0
 	sum, err := c.SubmitLines(ctx, in, edit, func(s wire.Submitted) error {
@@ -224,7 +231,10 @@ func (o *submitOptions) many(ctx context.Context, app *cli.App, c *client.Client
 	}
 	var ended tally
 	if o.wait && waiting.len() > 0 {
-		if ended, err = o.collect(ctx, app, c, waiting); err != nil {
+		if sum.Existed > 0 {
+			from = ""
+		}
+		if ended, err = o.collect(ctx, app, c, from, waiting); err != nil {
 			return err
 		}
 	}
@@ -241,8 +251,9 @@ func (t tally) check(rejected int64) error {
 	return &cli.TasksError{Text: fmt.Sprintf("%d completed, %d failed, %d cancelled, %d rejected", t.completed, t.failed, t.cancelled, rejected)}
 }
 
-// collect writes the results of the tasks in waiting until it is empty.
-func (o *submitOptions) collect(ctx context.Context, app *cli.App, c *client.Client, waiting *waitSet) (t tally, err error) {
+// collect writes the results of the tasks in waiting, which ended after the cursor
+// from, until it is empty.
+func (o *submitOptions) collect(ctx context.Context, app *cli.App, c *client.Client, from string, waiting *waitSet) (t tally, err error) {
 	w := app.Out
 	if o.out != "" {
 		file, err := os.Create(o.out)
@@ -258,7 +269,7 @@ func (o *submitOptions) collect(ctx context.Context, app *cli.App, c *client.Cli
 	}
 	bar := app.NewProgress("ended", int64(waiting.len()))
 	defer bar.Done()
-	_, err = c.Results(ctx, client.Query{}, true, func(r wire.Result) error {
+	_, err = c.Results(ctx, client.Query{Cursor: from}, true, func(r wire.Result) error {
 		if !waiting.remove(r.ID) {
 			return nil
 		}

@@ -37,7 +37,8 @@ type Service interface {
 	// Results walks final tasks in the order in which they ended, from cursor on, and calls f
 	// until it returns false or there are no more; it returns the cursor after the last
 	// one given to f, from which a later call goes on. Order holds within a shard; a
-	// reader that goes on from the cursor misses none.
+	// reader that goes on from the cursor misses none. The cursor "end" is after all
+	// that have ended by now.
 	Results(ctx context.Context, cursor string, f func(Item) bool) (next string, err error)
 
 	// Status says how the node is: for /readyz, /v1/status and the CLI.

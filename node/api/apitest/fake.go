@@ -305,6 +305,11 @@ func listed(q api.Query, r *task.Record) bool {
 
 // Results implements api.Service; its cursor is an offset.
 func (f *Fake) Results(_ context.Context, cursor string, each func(api.Item) bool) (string, error) {
+	if cursor == "end" {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return strconv.Itoa(len(f.ended)), nil
+	}
 	i, err := offset(cursor)
 	if err != nil {
 		return "", err
