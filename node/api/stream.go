@@ -40,14 +40,22 @@ func (s *Server) submitStream(w http.ResponseWriter, r *http.Request) {
 	in := &intake{s: s, rc: rc, lines: make(chan ndjson.Line, s.lim.ChunkLines)}
 	chunks := make(chan chan []wire.Submitted, s.lim.ChunksInFlight)
 	var wg sync.WaitGroup
-	wg.Go(func() { in.read(ctx, r.Body) })
+	whole := make(chan struct{}) // closed when reading has ended by itself
+	wg.Go(func() { in.read(ctx, r.Body); close(whole) })
 	wg.Go(func() { s.chunk(ctx, in.lines, chunks) })
 	wg.Go(func() { // a read under way ends when the client is gone or the server closes
 		select {
+		case <-whole:
 		case <-ctx.Done():
 		case <-s.closing:
 		}
-		_ = rc.SetReadDeadline(time.Now())
+		select {
+		case <-whole:
+			// net/http reads ahead by now. A deadline would fail that read, and with it the
+			// context of every later request on this connection.
+		default:
+			_ = rc.SetReadDeadline(time.Now())
+		}
 	})
 
 	out := &lineWriter{w: w, rc: rc, timeout: s.lim.WriteTimeout}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -343,3 +344,32 @@ func generator(n int) io.Reader {
 type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// TestAConnectionOutlivesItsStream: after an upload the same connection serves on. A
+// deadline that was moved to now at the stream's end once failed net/http's read-ahead, and
+// with it the context of the next request.
+func TestAConnectionOutlivesItsStream(t *testing.T) {
+	s, err := api.New(apitest.New())
+	require.NoError(t, err)
+	canceled := make(chan error, 64)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.Handler().ServeHTTP(w, r)
+		canceled <- r.Context().Err()
+	}))
+	defer srv.Close()
+	c := &http.Client{Transport: &http.Transport{MaxConnsPerHost: 1}}
+	for i := range 25 {
+		id := fmt.Sprint("t", i)
+		res, err := c.Post(srv.URL+"/v1/tasks", "application/x-ndjson", strings.NewReader(`{"task_id":"`+id+`","prompt":"p"}`+"\n"))
+		require.NoError(t, err)
+		_, err = io.Copy(io.Discard, res.Body)
+		require.NoError(t, err)
+		res.Body.Close()
+		require.NoError(t, <-canceled)
+		res, err = c.Get(srv.URL + "/v1/tasks/" + id + "?wait=2ms")
+		require.NoError(t, err)
+		require.Equal(t, http.StatusOK, res.StatusCode)
+		res.Body.Close()
+		require.NoError(t, <-canceled, "the context of the request after upload %d", i)
+	}
+}
