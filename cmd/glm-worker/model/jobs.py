@@ -9,6 +9,7 @@ never trained on, and neither is any prompt whose instruction falls in TEST_WORD
 import json
 import re
 import zlib
+from calendar import monthrange
 
 from words import (ASIDE, BAD, BAD_FORM, BAD_SAY, BYE, COUNTRIES, CURRENCIES, DAYS, FALSE, GOOD, GOOD_FORM, GOOD_SAY, HELLO,
                    LANGUAGES, MONTHS, PRODUCTS, TICKETS, TRUE, UNITS)
@@ -38,7 +39,9 @@ def decimal(n, places):
 # ---- the jobs: each returns (data, answer)
 
 def date(r):
-    y, m, d = r.randint(1950, 2039), r.randint(1, 12), r.randint(1, 28)
+    y, m = r.randint(1950, 2039), r.randint(1, 12)
+    last = monthrange(y, m)[1]
+    d = r.randint(1, last)
     full = MONTHS[m - 1]
     mon = r.choice([full, full, full[:3], full[:3], full[:3].upper()])
     th = "th" if 4 <= d <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(d % 10, "th")
@@ -48,7 +51,7 @@ def date(r):
                 f"{d}{th} of {mon} {y}", f"{r.choice(DAYS)[:r.choice([3, 20])]}, {d} {mon} {y}"][f], f"{y}-{m:02d}-{d:02d}"
     if f < 11:
         return [f"{y}/{m:02d}/{d:02d}", f"{y}.{m:02d}.{d:02d}", f"{y}{m:02d}{d:02d}", f"{y}/{m}/{d}"][f - 7], f"{y}-{m:02d}-{d:02d}"
-    d = r.randint(13, 28)  # only the day can be above 12, so either order is unambiguous
+    d = r.randint(13, last)  # only the day can be above 12, so either order is unambiguous
     s = r.choice("/.-")
     return r.choice([f"{d}{s}{m:02d}{s}{y}", f"{d}{s}{m}{s}{y}", f"{m:02d}/{d}/{y}", f"{m}/{d}/{y}"]), f"{y}-{m:02d}-{d:02d}"
 
@@ -102,30 +105,6 @@ def ticket(r):
     if r.random() < .3:
         text += (" " if text[-1] in ".!" else ". ") + r.choice(BYE)
     return text.format(n=r.randint(2, 99), m=r.choice(MONTHS), p=r.choice(PRODUCTS)), kind
-
-
-STATUS = "paid unpaid pending shipped delivered cancelled refunded".split()
-CODES = "US DE FR GB JP IN BR CA".split()
-
-
-def _fields(r):
-    return {"status": r.choice(STATUS), "items": r.randint(1, 9), "country": r.choice(CODES), "active": r.choice(["true", "false"])}
-
-
-def _ask(r, rec, asked, q):
-    """A question and the record it is about, which holds the asked field and up to two others."""
-    keys = [asked] + r.sample([k for k in rec if k != asked], r.randint(0, 2))
-    r.shuffle(keys)
-    text = r.choice(["; ".join(f"{k}={rec[k]}" for k in keys), ", ".join(f"{k}: {rec[k]}" for k in keys),
-                     "\n".join(f"{k}: {rec[k]}" for k in keys), json.dumps({k: rec[k] for k in keys}, separators=(",", ":"))])
-    return r.choice([f"{q}\n{text}", f"{text}\n{q}", f"Record: {text}\n{q}", f"{q} Record: {text}"])
-
-
-def lookup(r):
-    """The value of one field. The question is part of the data."""
-    rec = _fields(r)
-    asked = r.choice(sorted(rec))
-    return _ask(r, rec, asked, spin(r, f"[What is the {asked}|Which {asked}|Value of {asked}|{asked}|What is {asked}]?")), str(rec[asked])
 
 
 def country(r):
@@ -199,8 +178,6 @@ WORDINGS = {
     "ticket": [_CLASS + " [the|this] [ticket|request|message|support ticket]", "[Which|What] [category|department|team|queue] [is|fits] [the|this] [ticket|message|request]?",
                _CLASS + " [the|this] [ticket|message] as billing, shipping, technical, account or returns", "[Category|Topic|Ticket category|Support category] [of|for] [the|this] [ticket|message|request]",
                "[Route|Assign] [the|this] [ticket|message|request] [|to a team|to a department]"],
-    "lookup": ["[Answer|Reply to] the question [|about the record|from the record]", "[Return|Give|Extract] [only |just |]the [field|value]", "[Look up|Read] the [value|field]",
-               "[Answer|Reply] with the value", "[Look at|Check|Use] the record and answer"],
     "country": [_TO + " [the|this] country [to|into|as] [an ISO code|ISO 3166|ISO alpha-2|a two-letter code|the ISO code]", "What is the [country|ISO|two-letter] code [of|for] {x}?",
                 "[ISO|Country|Two-letter|Alpha-2] code [of|for] [the|this] country", "[Return|Give|Write] the [ISO|alpha-2|two-letter] country code [of|for]"],
     "currency": [_TO + " [the|this] currency [to|into|as] [an ISO code|ISO 4217|a currency code|the ISO code]", "What is the currency code [of|for] {x}?",
@@ -215,7 +192,7 @@ WORDINGS = {
     "language": [_CLASS + " the language [of|in] [the|this] [text|sentence|message]", "[Which|What] language is [this|the text|this sentence]?", "[Detect|Find|Recognise|Identify] the language[| of the text| of this text]",
                  "[Language|ISO 639 code|Language code] of [the|this] [text|sentence]", "[Return|Give|Write] the language code [of|for] [the|this] text"],
 }
-MAKERS = {"date": date, "phone": phone, "amount": amount, "sentiment": sentiment, "ticket": ticket, "lookup": lookup, "country": country,
+MAKERS = {"date": date, "phone": phone, "amount": amount, "sentiment": sentiment, "ticket": ticket, "country": country,
           "currency": currency, "boolean": boolean, "clock": clock, "percent": percent, "unit": unit, "language": language}
 JOBS = tuple(MAKERS)
 

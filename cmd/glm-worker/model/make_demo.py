@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Write the demo: tasks to submit, and in a file of their own the answers to expect.
 
-    python3 make_demo.py --seed 2024 --count 416 --out ../../autoglm/demo
+    python3 make_demo.py --seed 2024 --count 420 --out ../../autoglm/demo
 
 The prompts are of the "test" split, so the model was never trained on any of them. Answers stay out of the task file
 so that nothing on the way to the model can see them.
@@ -33,7 +33,7 @@ def draw(seed, count, jobs=JOBS):
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--seed", type=int, default=2024)
-    ap.add_argument("--count", type=int, default=416)
+    ap.add_argument("--count", type=int, default=420)
     ap.add_argument("--out", default=".")
     a = ap.parse_args()
     with open(os.path.join(a.out, "tasks.jsonl"), "w", encoding="utf-8") as tasks, \
