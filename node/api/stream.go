@@ -37,20 +37,19 @@ func (s *Server) submitStream(w http.ResponseWriter, r *http.Request) {
 	rc := http.NewResponseController(w)
 	_ = rc.EnableFullDuplex() // HTTP/2 always is; a recorder in a test reads first
 
-	in := &intake{s: s, rc: rc, lines: make(chan ndjson.Line, s.lim.ChunkLines)}
+	in := &intake{s: s, rc: rc, lines: make(chan ndjson.Line, s.lim.ChunkLines), whole: make(chan struct{})}
 	chunks := make(chan chan []wire.Submitted, s.lim.ChunksInFlight)
 	var wg sync.WaitGroup
-	whole := make(chan struct{}) // closed when reading has ended by itself
-	wg.Go(func() { in.read(ctx, r.Body); close(whole) })
+	wg.Go(func() { in.read(ctx, r.Body) })
 	wg.Go(func() { s.chunk(ctx, in.lines, chunks) })
 	wg.Go(func() { // a read under way ends when the client is gone or the server closes
 		select {
-		case <-whole:
+		case <-in.whole:
 		case <-ctx.Done():
 		case <-s.closing:
 		}
 		select {
-		case <-whole:
+		case <-in.whole:
 			// net/http reads ahead by now. A deadline would fail that read, and with it the
 			// context of every later request on this connection.
 		default:
@@ -83,11 +82,13 @@ type intake struct {
 	s       *Server
 	rc      *http.ResponseController
 	lines   chan ndjson.Line
+	whole   chan struct{} // closed when reading has ended by itself, before lines is
 	problem *wire.Problem // why the stream ended early; valid once lines is closed
 }
 
 func (in *intake) read(ctx context.Context, body io.Reader) {
 	defer close(in.lines)
+	defer close(in.whole)
 	timed := &timedReader{ctx: ctx, r: body, rc: in.rc, idle: in.s.lim.StreamIdle, closing: in.s.closing}
 	lr := ndjson.NewReader(timed, in.s.lim.LineMax)
 	for {
