@@ -61,7 +61,7 @@ type ModelConfig struct {
 	Name         string        `koanf:"name" doc:"Model of tasks that name none; empty: the embedded model's id, else whatever the engine that takes the task serves first."`
 	Path         string        `koanf:"path" doc:"GGUF file of the embedded engine; empty: the shipped one."`
 	Worker       string        `koanf:"worker" doc:"The glm-worker binary; empty: beside autoglm."`
-	Workers      int           `koanf:"workers" doc:"Worker processes; each holds the model."`
+	Workers      int           `koanf:"workers" doc:"Worker processes of one thread each; they share the model file's memory. One for each processor keeps all of them busy."`
 	Slots        int           `koanf:"slots" doc:"Answers that one worker makes at once."`
 	Ctx          int           `koanf:"ctx" doc:"Tokens of a prompt with its answer; 0 leaves it to the model."`
 	Threads      int           `koanf:"threads" doc:"Threads of one worker; more than 1 are much slower on a busy machine."`
@@ -138,7 +138,7 @@ func Default() Config {
 		HTTP:        HTTPConfig{Listen: "127.0.0.1:8080", Limits: api.DefaultLimits()},
 		Engines:     []EngineConfig{{URL: EngineEmbedded}},
 		Model: ModelConfig{
-			Workers: max(1, runtime.NumCPU()-1), Slots: 16, Threads: 1, // a core stays free for the node
+			Workers: runtime.NumCPU(), Slots: 16, Threads: 1, // the node needs little, and its workers step back for it
 			LoadTimeout: 10 * time.Minute, HangAfter: 30 * time.Second, StopTimeout: time.Minute,
 			RestartDelay: 200 * time.Millisecond, RestartMax: 30 * time.Second,
 		},

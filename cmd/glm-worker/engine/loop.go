@@ -7,6 +7,7 @@ import (
 	"math"
 	"runtime"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/open-autoglm/autoglm/cmd/glm-worker/sample"
@@ -45,12 +46,18 @@ type slot struct {
 	matching time.Duration // spent in the job's Matcher; <= matchingMax and what one call takes
 }
 
+// decodeNice is how far decoding steps back when the machine is full: the node, which accepts tasks and records answers,
+// needs little and must not wait for its own workers.
+const decodeNice = 5
+
 // row says whose next token the scores of a batch's row are for.
 type row struct{ slot, at int }
 
 func (e *Engine) run() {
-	runtime.LockOSThread() // llama.cpp's memory stays with one core's caches, and thread-locals with one thread
-	defer runtime.UnlockOSThread()
+	// llama.cpp's memory stays with one core's caches, and thread-locals with one thread. The thread ends with this
+	// goroutine, because it is not unlocked: nothing else should run at its priority.
+	runtime.LockOSThread()
+	_ = syscall.Setpriority(syscall.PRIO_PROCESS, 0, decodeNice) // of this thread, on Linux; without it only latency suffers
 	defer close(e.stopped)
 	for {
 		idle, draining := e.admit()

@@ -4,8 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
-	"slices"
 	"strings"
 	"testing"
 
@@ -92,10 +92,9 @@ func TestTokenizeSurvivesHardTexts(t *testing.T) {
 	}
 }
 
-// The same tokens must give the same scores, to the last bit, however they come: alone, beside others, or in pieces.
-// Answers then do not depend on neighbours, and a prompt's beginning may be reused.
-//
-// If this fails after a plain "go test": llama.cpp was compiled with its batch kernels; test with "make glm-test".
+// The same tokens must give the same scores however they come: alone, beside others, or in pieces. Answers then do not
+// depend on neighbours, and a prompt's beginning may be reused. With llama.cpp's batch kernels "the same" is within the
+// rounding of their sums; built with GLM_EXACT=1 it is to the last bit.
 func TestScoresDoNotDependOnTheBatch(t *testing.T) {
 	m := loaded(t)
 	prompt := m.Tokenize("\n" + question)
@@ -116,7 +115,7 @@ func TestScoresDoNotDependOnTheBatch(t *testing.T) {
 	}
 	require.NoError(t, c.Decode(batch))
 	for slot := 0; slot < 8; slot += 2 {
-		require.True(t, slices.Equal(alone, c.Logits(rows[slot])), "slot %d beside others", slot)
+		sameScores(t, alone, c.Logits(rows[slot]), fmt.Sprintf("slot %d beside others", slot))
 	}
 
 	pieces := opened(t, m, Shape{Slots: 2, Tokens: 256, Batch: 64, Threads: 1})
@@ -124,10 +123,32 @@ func TestScoresDoNotDependOnTheBatch(t *testing.T) {
 	for i, id := range prompt {
 		last = feed(t, pieces, 0, i, []int32{id})
 	}
-	require.True(t, slices.Equal(alone, last), "one token at a time")
+	sameScores(t, alone, last, "one token at a time")
 
 	pieces.Drop(0, 3)
-	require.True(t, slices.Equal(alone, feed(t, pieces, 0, 3, prompt[3:])), "from the fourth token on")
+	sameScores(t, alone, feed(t, pieces, 0, 3, prompt[3:]), "from the fourth token on")
+}
+
+// sameScores allows for rounding, unless the build has none: a fiftieth of the spread between the best and the
+// second best of a clear answer.
+func sameScores(t *testing.T, want, got []float32, how string) {
+	t.Helper()
+	require.Len(t, got, len(want), how)
+	allowed := 0.05
+	if os.Getenv("GLM_EXACT") != "" {
+		allowed = 0
+	}
+	best, bestGot := 0, 0
+	for i := range want {
+		require.LessOrEqual(t, math.Abs(float64(want[i]-got[i])), allowed, "%s: token %d", how, i)
+		if want[i] > want[best] {
+			best = i
+		}
+		if got[i] > got[bestGot] {
+			bestGot = i
+		}
+	}
+	require.Equal(t, best, bestGot, "%s: another token wins", how)
 }
 
 // Room runs out in a way that nothing is lost by.
