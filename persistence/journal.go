@@ -60,7 +60,7 @@ type Count struct {
 // Outcome answers one Write.
 type Outcome struct {
 	Seq uint64 // last sequence of the journal after the call, also on a conflict
-	Err error  // nil; or a *fault.Error: Conflict (sequence moved on), Invalid
+	Err error  // nil; or a *fault.Error: Conflict (sequence moved on), Invalid, TooLarge, NoSpace (this Write creates a journal)
 	Dup bool   // the very same Write was already applied; nothing changed now
 }
 
@@ -90,10 +90,11 @@ type Journal interface {
 
 	// Append proposes the writes as one log entry and calls done once, from any
 	// goroutine, perhaps before it returns, with one Outcome for each of them in
-	// order, or with an error for all: Fenced (epoch is not the current one: nothing was applied), NoSpace (nothing
-	// was applied), Overloaded (nothing was applied), Timeout or Unavailable (the outcome is
+	// order, or with an error for all: Fenced (epoch is not the current one: nothing was applied), NoSpace (half of
+	// the disk reserve is gone: nothing was applied), Overloaded (nothing was applied), Timeout or Unavailable (the outcome is
 	// unknown: appending the very same Write again is safe). The writes and all they refer to
 	// must not change before done. done must not block: answers of the shard wait behind it.
+	// A Write that its limits or the disk reserve refuse says so in its own Outcome and holds up no other.
 	Append(epoch uint64, writes []Write, timeout time.Duration, done func([]Outcome, error))
 
 	// Read returns the rows after a sequence number (0: snapshot and tail). The snapshot

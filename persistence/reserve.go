@@ -53,27 +53,39 @@ func diskFree(path string) (uint64, error) {
 	return s.Bavail * uint64(s.Bsize), nil
 }
 
-// admit asks for size bytes to be written; create when a journal is made.
-func (r *reserve) admit(size int, create bool) error {
+// admit asks for what one Append writes: bytes of updates and of creates, which make journals.
+// refused is nil, or why the creates alone must stay out: what exists may go on, and end,
+// where nothing new begins. err is why nothing may be written.
+func (r *reserve) admit(updates, creates int) (refused, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.now().Sub(r.looked) >= lookEvery {
 		if _, err := r.lookLocked(); err != nil {
-			return &fault.Error{Op: "reserve.admit", Key: r.path, Kind: fault.Unavailable, Err: err}
+			return nil, &fault.Error{Op: "reserve.admit", Key: r.path, Kind: fault.Unavailable, Err: err}
 		}
 	}
-	cost := uint64(size) * writeTimes
-	free := r.free - min(r.free, r.written+cost)
-	need := r.keep / 2
-	if create {
-		need = r.keep
+	if creates > 0 {
+		if refused = r.fitsLocked(updates+creates, r.keep); refused != nil {
+			creates = 0
+		}
 	}
-	if free < need {
-		return fault.New(fault.NoSpace, "reserve.admit", r.path, "%s free, %s are kept free", mib(r.free), mib(need)).
-			WithRemedy("free %s on the disk of %s; reading goes on, and writing resumes by itself", mib(need-free), r.path)
+	if updates > 0 {
+		if err := r.fitsLocked(updates+creates, r.keep/2); err != nil {
+			return nil, err
+		}
 	}
-	r.written += cost
-	return nil
+	r.written += uint64(updates+creates) * writeTimes
+	return refused, nil
+}
+
+// fitsLocked tells whether need bytes stay free after size more.
+func (r *reserve) fitsLocked(size int, need uint64) error {
+	free := r.free - min(r.free, r.written+uint64(size)*writeTimes)
+	if free >= need {
+		return nil
+	}
+	return fault.New(fault.NoSpace, "reserve.admit", r.path, "%s free, %s are kept free", mib(r.free), mib(need)).
+		WithRemedy("free %s on the disk of %s; reading goes on, and writing resumes by itself", mib(need-free), r.path)
 }
 
 func mib(n uint64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }

@@ -35,7 +35,7 @@ type shard struct {
 type waiting struct {
 	rs     *dragonboat.RequestState
 	writes []Write
-	checks []error // by write; nil when all passed Check
+	checks []error // by write, why it is not in the proposal; nil when all are
 	bytes  int64
 	done   func([]Outcome, error)
 }
@@ -119,27 +119,47 @@ func (h *shard) Append(epoch uint64, writes []Write, timeout time.Duration, done
 	}
 	var checks []error
 	var skip []bool
-	size, create := 0, false
+	leave := func(i int, err error) {
+		if checks == nil {
+			checks, skip = make([]error, len(writes)), make([]bool, len(writes))
+		}
+		checks[i], skip[i] = err, true
+	}
+	updates, creates := 0, 0 // bytes
 	for i := range writes {
 		w := &writes[i]
 		if err := w.Check(); err != nil {
-			if checks == nil {
-				checks, skip = make([]error, len(writes)), make([]bool, len(writes))
-			}
-			checks[i], skip[i] = err, true
-			continue
+			leave(i, err)
+		} else if w.After == 0 {
+			creates += w.Size()
+		} else {
+			updates += w.Size()
 		}
-		size += w.Size()
-		create = create || w.After == 0
 	}
-	if err := h.reserve.admit(size, create); err != nil {
+	refused, err := h.reserve.admit(updates, creates)
+	if err != nil {
 		done(nil, err)
 		return
+	}
+	if refused != nil {
+		for i := range writes {
+			if writes[i].After == 0 && (checks == nil || checks[i] == nil) {
+				leave(i, refused)
+			}
+		}
+		if updates == 0 { // nothing is left, and the log takes room too
+			out := make([]Outcome, len(writes))
+			for i := range out {
+				out[i].Err = checks[i]
+			}
+			done(out, nil)
+			return
+		}
 	}
 	b := getBuffer()
 	*b = appendAppend(*b, epoch, writes, skip)
 	w := waiting{writes: writes, checks: checks, bytes: int64(len(*b)), done: done}
-	err := h.send(&w, *b, timeout)
+	err = h.send(&w, *b, timeout)
 	putBuffer(b)
 	if err != nil {
 		done(nil, err)

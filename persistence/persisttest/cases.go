@@ -383,3 +383,27 @@ func everyFailure(t *testing.T, open func(t *testing.T) persistence.Journal) {
 		}
 	}
 }
+
+// CreatesRefused checks the Append of a journal whose creates are refused for want of space,
+// which refuse arranges and ends: what exists goes on, whatever shares its Append.
+func CreatesRefused(o *Owner, refuse func(on bool)) {
+	o.OK(write("a", 0, "one"))
+	refuse(true)
+	noSpace := func(x persistence.Outcome) {
+		o.T.Helper()
+		require.Equal(o.T, fault.NoSpace, fault.KindOf(x.Err), "%v", x.Err)
+		require.False(o.T, x.Dup)
+	}
+	out := o.Append(write("b", 0, "new"), write("a", 1, "two"), persistence.Write{Key: key("c")}, write("d", 0, "new"), write("a", 2, "three"))
+	noSpace(out[0])
+	require.Equal(o.T, persistence.Outcome{Seq: 2}, out[1])
+	require.Equal(o.T, fault.Invalid, fault.KindOf(out[2].Err), "a write that breaks a limit keeps its own error")
+	noSpace(out[3])
+	require.Equal(o.T, persistence.Outcome{Seq: 3}, out[4])
+	for _, x := range o.Append(write("b", 0, "new"), write("d", 0, "new")) {
+		noSpace(x)
+	}
+	require.Zero(o.T, o.Read("b", 0).Last, "a refusal leaves nothing behind")
+	refuse(false)
+	o.OK(write("b", 0, "new"), write("a", 3, "four"))
+}

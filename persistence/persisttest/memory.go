@@ -26,6 +26,9 @@ type Memory struct {
 	// LoseAppend is asked after Append number n was applied. An error is the answer
 	// then, as when the real journal times out: the outcome is unknown to the caller.
 	LoseAppend func(n int) error
+	// FailCreate is asked for each Write that creates a journal. An error is the Outcome of that
+	// Write alone, as when the disk reserve is touched.
+	FailCreate func(persistence.Key) error
 
 	mu       sync.Mutex
 	n        int      // Appends handed to the hooks so far
@@ -147,7 +150,14 @@ func (m *Memory) apply(epoch uint64, writes []persistence.Write) ([]persistence.
 	}
 	out := make([]persistence.Outcome, len(writes))
 	for i := range writes {
-		out[i] = m.write(&writes[i])
+		w := &writes[i]
+		if w.After == 0 && m.FailCreate != nil && w.Check() == nil {
+			if err := m.FailCreate(w.Key); err != nil {
+				out[i].Err = err
+				continue
+			}
+		}
+		out[i] = m.write(w)
 	}
 	return out, nil
 }

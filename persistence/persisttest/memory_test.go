@@ -46,3 +46,14 @@ func TestMemoryHooks(t *testing.T) {
 		}
 	}
 }
+
+func TestMemoryRefusesCreates(t *testing.T) {
+	m := NewMemory()
+	var full error
+	m.FailCreate = func(persistence.Key) error { return full }
+	CreatesRefused(Own(t, m), func(on bool) {
+		if full = nil; on {
+			full = fault.New(fault.NoSpace, "test", "", "full")
+		}
+	})
+}
