@@ -57,7 +57,7 @@ func (s *stateMachine) write(w *wireWrite) (code byte, seq uint64, err error) {
 			}
 		}
 	}
-	if !s.countersFit(w.count) {
+	if !s.countersFit(w) {
 		return codeCounters, w.after, nil
 	}
 	if err := s.put(w, journal, hash, snap, r); err != nil {
@@ -134,34 +134,35 @@ func (r rows) last(journal []byte, snap snapRow) uint64 {
 	return max(binary.BigEndian.Uint64(key[len(key)-8:]), snap.first-1)
 }
 
-// countersFit keeps the shard within CountersMax.
-func (s *stateMachine) countersFit(cs []wireCount) bool {
-	fresh := 0
-	for i := range cs {
-		if _, ok := s.counter(cs[i].name); !ok {
-			fresh++ // a name twice counts twice: settled below
-		}
+// countersFit keeps the shard within CountersMax, and a create within CountersCreateMax. It
+// judges by the values after the write: a counter that it takes to zero makes room for another.
+// A write that adds none always fits.
+func (s *stateMachine) countersFit(w *wireWrite) bool {
+	limit := CountersMax
+	if w.after == 0 {
+		limit = CountersCreateMax
 	}
-	if fresh == 0 || len(s.counters)+len(s.dirty)+fresh <= CountersMax {
+	if s.live+len(w.count) <= limit {
 		return true
 	}
-	live := map[string]bool{}
-	for k := range s.counters {
-		live[k] = true
+	deltas := make(map[string]int64, len(w.count)) // a name may come twice
+	for i := range w.count {
+		deltas[string(w.count[i].name)] += w.count[i].delta
 	}
-	for k, n := range s.dirty {
-		if n == 0 {
-			delete(live, k)
-		} else {
-			live[k] = true
-		}
+	added := 0
+	for name, delta := range deltas { // a sum: the order means nothing
+		before, _ := s.counter([]byte(name))
+		added += live(before+delta) - live(before)
 	}
-	for i := range cs {
-		if cs[i].delta != 0 {
-			live[string(cs[i].name)] = true
-		}
+	return added <= 0 || s.live+added <= limit
+}
+
+// live counts a counter's value against CountersMax.
+func live(n int64) int {
+	if n == 0 {
+		return 0
 	}
-	return len(live) <= CountersMax
+	return 1
 }
 
 // counter returns the value with the batch's changes; ok is false when it is zero.
@@ -214,6 +215,7 @@ func (s *stateMachine) put(w *wireWrite, journal []byte, hash uint64, snap snapR
 			s.dirtySize += dataPrefixLen + len(w.count[i].name) + 32
 		}
 		s.dirty[string(w.count[i].name)] = n + w.count[i].delta
+		s.live += live(n+w.count[i].delta) - live(n)
 	}
 	return nil
 }

@@ -69,6 +69,19 @@ func (w *Write) Check() error {
 	return nil
 }
 
+// CountersFault answers a Write that needs more counters than its shard has room for. What
+// names a counter of its own, above all, is a queue: the tasks of one model and priority
+// that wait.
+func CountersFault(w *Write) error {
+	const op = "journal.append"
+	name, limit := "CountersMax", CountersMax
+	if w.After == 0 {
+		name, limit = "CountersCreateMax", CountersCreateMax
+	}
+	return fault.New(fault.Overloaded, op, w.Key.String(), "too many different models wait in this shard: %s (%d) counters are in use", name, limit).
+		WithRemedy("try again when some of the waiting tasks are done or cancelled, and send tasks for fewer models at once")
+}
+
 // CheckAppend tells whether writes may travel in one Append, as Check does for one.
 func CheckAppend(writes []Write) error {
 	const op = "journal.append"

@@ -18,6 +18,10 @@ const (
 	AppendMax   = 1 << 20 // bytes of all Writes of one Append with more than one: one proposal
 	AppendCount = 4096    // Writes of one Append
 	CountersMax = 4096    // counters of a shard that are not zero
+
+	// CountersCreateMax is CountersMax for a Write that creates a journal. The rest is room
+	// for journals that exist to move on in: a full shard must still be able to empty.
+	CountersCreateMax = CountersMax / 4 * 3
 )
 
 // Key names one journal: the kind of a persistent actor and its id.
@@ -60,8 +64,10 @@ type Count struct {
 // Outcome answers one Write.
 type Outcome struct {
 	Seq uint64 // last sequence of the journal after the call, also on a conflict
-	Err error  // nil; or a *fault.Error: Conflict (sequence moved on), Invalid, TooLarge, NoSpace (this Write creates a journal)
-	Dup bool   // the very same Write was already applied; nothing changed now
+	// Err is nil, or a *fault.Error: Conflict (sequence moved on), Invalid, TooLarge, NoSpace (this Write
+	// creates a journal), Overloaded (it needs more counters than the shard has room for).
+	Err error
+	Dup bool // the very same Write was already applied; nothing changed now
 }
 
 // Row is one appended row of a journal.

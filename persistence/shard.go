@@ -231,7 +231,7 @@ func (h *shard) outcomes(w *waiting, r dragonboat.RequestResult) ([]Outcome, err
 				case codeConflict:
 					out[i].Err = fault.New(fault.Conflict, op, key(), "the journal is at %d, not at %d", out[i].Seq, w.writes[i].After)
 				case codeCounters:
-					out[i].Err = fault.New(fault.Invalid, op, key(), "more than CountersMax (%d) counters", CountersMax)
+					out[i].Err = CountersFault(&w.writes[i])
 				}
 			}
 		}

@@ -34,6 +34,7 @@ type stateMachine struct {
 	view    view             // see reading
 	room    int              // bytes the batch has left beside the entry being applied
 	dirty   map[string]int64 // counters moved by the batch, with their new value
+	live    int              // counters that are not zero, with the batch's changes
 
 	dirtySize int       // bytes of their rows
 	cleanup   []cleanup // rows to delete once the batch is on disk
@@ -111,6 +112,10 @@ func (s *stateMachine) load() error {
 func (s *stateMachine) become(m meta, counters map[string]int64) {
 	s.meta, s.prefix = m, dataPrefix(nil, s.shard, m.generation)
 	s.heads.clear()
+	s.live = 0
+	for _, n := range counters {
+		s.live += live(n)
+	}
 	s.generation.Store(m.generation)
 	s.epoch.Store(m.epoch)
 	s.mu.Lock()

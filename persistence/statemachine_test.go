@@ -127,6 +127,7 @@ func TestCommitFails(t *testing.T) {
 				require.Equal(t, v, got[k])
 			}
 			require.Equal(t, whole.machine.count(), b.machine.count())
+			require.Equal(t, len(b.machine.count()), b.machine.live)
 			require.Equal(t, whole.machine.meta.epoch, b.machine.meta.epoch)
 			b.close()
 		}

@@ -184,27 +184,60 @@ func counters(o *Owner) {
 	require.Equal(o.T, map[string]int64{"y": -3}, o.Counters())
 }
 
+// tooManyCounters fills a shard with counters: creates stay out first, what exists moves on up
+// to the limit, and at the limit whatever needs no more of them.
 func tooManyCounters(o *Owner) {
-	var ws []persistence.Write
-	for i := range persistence.CountersMax / 8 {
-		w := write(fmt.Sprint(i), 0, "x")
-		for c := range 8 {
-			w.Count = append(w.Count, persistence.Count{Name: fmt.Sprint(i, ".", c), Delta: 1})
+	add := func(w persistence.Write, names ...string) persistence.Write {
+		for _, name := range names {
+			w.Count = append(w.Count, persistence.Count{Name: name, Delta: 1})
 		}
-		ws = append(ws, w)
+		return w
+	}
+	drop := func(w persistence.Write, names ...string) persistence.Write {
+		for _, name := range names {
+			w.Count = append(w.Count, persistence.Count{Name: name, Delta: -1})
+		}
+		return w
+	}
+	refused := func(w persistence.Write) {
+		o.T.Helper()
+		x := o.Append(w)[0]
+		require.Equal(o.T, fault.Overloaded, fault.KindOf(x.Err), "%v", x.Err)
+		require.Contains(o.T, x.Err.Error(), "too many different models wait in this shard")
+		require.NotEmpty(o.T, fault.RemedyOf(x.Err))
+		require.Equal(o.T, w.After, x.Seq)
+	}
+	named := func(prefix string, n int) (names []string) {
+		for i := range n {
+			names = append(names, fmt.Sprint(prefix, i))
+		}
+		return names
+	}
+	const perWrite = 256
+	var ws []persistence.Write
+	for i := range persistence.CountersCreateMax / perWrite {
+		ws = append(ws, add(write(fmt.Sprint(i), 0, "x"), named(fmt.Sprint(i, "."), perWrite)...))
 	}
 	o.OK(ws...)
-	over := write("over", 0, "x")
-	over.Count = []persistence.Count{{Name: "0.0", Delta: 1}, {Name: "new", Delta: 1}}
-	x := o.Append(over)[0]
-	require.Equal(o.T, fault.Invalid, fault.KindOf(x.Err))
+	refused(add(write("over", 0, "x"), "0.0", "new"))
 	require.Zero(o.T, o.Read("over", 0).Last)
-	free := write("free", 0, "x")
-	free.Count = []persistence.Count{{Name: "0.0", Delta: -1}}
-	o.OK(free)
-	over.Count = over.Count[1:]
-	o.OK(over)
+	o.OK(add(write("known", 0, "x"), "0.0", "1.0"))
+	o.OK(drop(add(write("swap", 0, "x"), "new"), "0.1")) // it gives back what it takes
+	none := add(write("none", 0, "x"), "passing")
+	o.OK(drop(none, "passing"))
+	refused(add(write("over", 0, "x"), "newer"))
+	require.Len(o.T, o.Counters(), persistence.CountersCreateMax)
+
+	room := persistence.CountersMax - persistence.CountersCreateMax
+	o.OK(add(write("0", 1, "back"), named("back", room)...))
 	require.Len(o.T, o.Counters(), persistence.CountersMax)
+	refused(add(write("0", 2, "x"), "newer"))
+	refused(drop(add(write("0", 2, "x"), "newer", "newest"), "0.2"))
+	refused(add(write("over", 0, "x"), "newer"))
+	o.OK(drop(add(write("0", 2, "cancel"), "cancelled"), "0.2"))
+	require.Len(o.T, o.Counters(), persistence.CountersMax)
+	o.OK(drop(write("0", 3, "end"), named("back", room)...), drop(write("1", 1, "end"), "1.1"), add(write("over", 0, "x"), "newer"))
+	require.Len(o.T, o.Counters(), persistence.CountersCreateMax)
 }
 
 func limits(o *Owner) {

@@ -178,9 +178,8 @@ func (s *state) write(w *persistence.Write) persistence.Outcome {
 		return persistence.Outcome{Seq: last, Err: fault.New(fault.Conflict, "journal.append", w.Key.String(),
 			"the journal is at %d, not at %d", last, w.After)}
 	}
-	if !s.countersFit(w.Count) {
-		return persistence.Outcome{Seq: last, Err: fault.New(fault.Invalid, "journal.append", w.Key.String(),
-			"more than CountersMax (%d) counters", persistence.CountersMax)}
+	if !s.countersFit(w) {
+		return persistence.Outcome{Seq: last, Err: persistence.CountersFault(w)}
 	}
 	if j == nil {
 		j = &journal{rows: map[uint64]persistence.Write{}}
@@ -198,15 +197,19 @@ func (s *state) write(w *persistence.Write) persistence.Outcome {
 	return persistence.Outcome{Seq: j.last}
 }
 
-// countersFit tells whether the shard stays within CountersMax.
-func (s *state) countersFit(cs []persistence.Count) bool {
-	fresh := map[string]bool{}
-	for _, c := range cs {
-		if _, ok := s.count[c.Name]; !ok && c.Delta != 0 {
-			fresh[c.Name] = true
+// countersFit tells whether the shard has room for the counters that are not zero after w.
+func (s *state) countersFit(w *persistence.Write) bool {
+	after := maps.Clone(s.count)
+	for _, c := range w.Count {
+		if after[c.Name] += c.Delta; after[c.Name] == 0 {
+			delete(after, c.Name)
 		}
 	}
-	return len(s.count)+len(fresh) <= persistence.CountersMax
+	limit := persistence.CountersMax
+	if w.After == 0 {
+		limit = persistence.CountersCreateMax
+	}
+	return len(after) <= max(limit, len(s.count))
 }
 
 func (s *state) put(x persistence.Index) {
