@@ -2,14 +2,20 @@ package node
 
 import (
 	"bytes"
+	"compress/flate"
 	"context"
 	"encoding/base64"
-	"encoding/json"
+	"encoding/binary"
+	"errors"
+	"io"
+	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/node/api"
+	"github.com/open-autoglm/autoglm/persistence"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
@@ -21,17 +27,45 @@ const (
 )
 
 // A cursor is the last index key given, for each shard: a page merges all shards.
+//
+// Its text is base64url of the compressed sequence of (uvarint shard, uvarint length, key), by
+// shard. It travels in a query string, where servers and proxies bound the whole line, and a
+// node has up to 1024 shards with keys of several hundred bytes: so it is packed.
 type cursor map[int][]byte
+
+const (
+	cursorMax       = 64 << 10 // bytes of its text, as in the API
+	cursorPlainMax  = 2 << 20  // bytes before compression: a short text must not unpack to gigabytes
+	cursorShardsMax = 1024     // as in persistence.Options
+)
+
+var packers = sync.Pool{New: func() any { // a new one takes hundreds of KiB
+	w, err := flate.NewWriter(io.Discard, flate.DefaultCompression)
+	if err != nil {
+		panic(err) // the level is a constant
+	}
+	return w
+}}
 
 func (c cursor) String() string {
 	if len(c) == 0 {
 		return ""
 	}
-	b, err := json.Marshal(c)
-	if err != nil {
-		panic(err) // ints and bytes always marshal
+	var plain []byte
+	for _, n := range slices.Sorted(maps.Keys(c)) {
+		plain = binary.AppendUvarint(plain, uint64(n))
+		plain = binary.AppendUvarint(plain, uint64(len(c[n])))
+		plain = append(plain, c[n]...)
 	}
-	return base64.RawURLEncoding.EncodeToString(b)
+	var b bytes.Buffer
+	w := packers.Get().(*flate.Writer)
+	defer packers.Put(w)
+	w.Reset(&b)
+	_, err := w.Write(plain)
+	if err = errors.Join(err, w.Close()); err != nil {
+		panic(err) // a buffer takes everything
+	}
+	return base64.RawURLEncoding.EncodeToString(b.Bytes())
 }
 
 func parseCursor(s string) (cursor, error) {
@@ -39,14 +73,48 @@ func parseCursor(s string) (cursor, error) {
 	if s == "" {
 		return c, nil
 	}
-	b, err := base64.RawURLEncoding.DecodeString(s)
-	if err == nil {
-		err = json.Unmarshal(b, &c)
-	}
-	if err != nil {
+	if !c.unpack(s) {
 		return nil, fault.New(fault.Invalid, "node.list", "cursor", "is none of ours").WithRemedy("use the cursor of the page before, or none to start again")
 	}
 	return c, nil
+}
+
+// unpack is the inverse of String; false when it did not make s.
+func (c cursor) unpack(s string) bool {
+	if len(s) > cursorMax {
+		return false
+	}
+	packed, err := base64.RawURLEncoding.DecodeString(s)
+	if err != nil {
+		return false
+	}
+	r := flate.NewReader(bytes.NewReader(packed))
+	defer r.Close()
+	plain, err := io.ReadAll(io.LimitReader(r, cursorPlainMax+1))
+	if err != nil || len(plain) == 0 || len(plain) > cursorPlainMax {
+		return false
+	}
+	uvarint := func(max uint64) (int, bool) {
+		n, size := binary.Uvarint(plain)
+		if size <= 0 || n > max {
+			return 0, false
+		}
+		plain = plain[size:]
+		return int(n), true
+	}
+	for prev := -1; len(plain) > 0; {
+		shard, ok := uvarint(cursorShardsMax - 1)
+		if !ok || shard <= prev {
+			return false
+		}
+		n, ok := uvarint(persistence.IndexKeyMax)
+		if !ok || n == 0 || n > len(plain) {
+			return false
+		}
+		c[shard], plain = plain[:n:n], plain[n:]
+		prev = shard
+	}
+	return true
 }
 
 // stream is one shard's index rows in order, read ahead a little.

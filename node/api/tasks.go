@@ -98,7 +98,7 @@ type listInput struct {
 	State  string `query:"state" enum:"pending,running,completed,failed,cancelled" doc:"Only tasks in this state."`
 	Model  string `query:"model" maxLength:"256" doc:"Only tasks submitted for this model."`
 	Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"Tasks in a page."`
-	Cursor string `query:"cursor" maxLength:"4096" doc:"next_cursor of the page before."`
+	Cursor string `query:"cursor" maxLength:"65536" doc:"next_cursor of the page before."`
 
 	pairs map[string]string // the parameters like metadata.job=dates, which have no fixed name
 }
