@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -40,6 +41,7 @@ type Options struct {
 	Runner    *infer.Runner
 	Kinds     []cluster.Kind // a user's own, beside the task
 	IdleAfter time.Duration  // an actor of a user's kind without a message for so long leaves memory; 0: 30 s
+	Reconcile time.Duration  // how often queues are compared with the exact counters; 0: 10 s
 	Fatal     func(error)    // a vital actor is given up: the node cannot go on; may be nil
 	Meter     *meter.Meter
 	Now       func() time.Time
@@ -60,6 +62,8 @@ type System struct {
 	workers []*actor.PID
 	status  []*infer.Status
 
+	stop      chan struct{}
+	stopOnce  sync.Once
 	mu        sync.Mutex
 	queues    map[*cluster.Owner]*task.Queue
 	tokens    infer.Estimators
@@ -78,7 +82,7 @@ func (l *late) Deliver(id string, r task.Record, try int) {
 // Start builds the whole supervision tree. The shards open as the store gains their
 // lead; see Shards.Ready.
 func Start(o Options) (*System, error) {
-	s := &System{opt: o, queues: map[*cluster.Owner]*task.Queue{}, tokens: infer.Estimators{}}
+	s := &System{opt: o, stop: make(chan struct{}), queues: map[*cluster.Owner]*task.Queue{}, tokens: infer.Estimators{}}
 	s.sys = actor.NewActorSystem(
 		actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return slog.New(quieter{o.Log.Handler()}) }),
 		actor.WithDeadLetterRequestLogging(false)) // a message to an entity that went to sleep is ordinary
@@ -123,7 +127,36 @@ func Start(o Options) (*System, error) {
 		s.workers, s.status = append(s.workers, pid), append(s.status, st)
 		s.mu.Unlock()
 	}
+	go s.reconcile()
 	return s, nil
+}
+
+// reconcileEvery is the default of Options.Reconcile.
+const reconcileEvery = 10 * time.Second
+
+// reconcile is the net below the observers; see task.Queue.Reconcile.
+func (s *System) reconcile() {
+	every := s.opt.Reconcile
+	if every == 0 {
+		every = reconcileEvery
+	}
+	t := time.NewTicker(every)
+	defer t.Stop()
+	for {
+		select {
+		case <-s.stop:
+			return
+		case <-t.C:
+		}
+		s.mu.Lock()
+		qs := slices.Collect(maps.Values(s.queues))
+		s.mu.Unlock()
+		for _, q := range qs {
+			if err := q.Reconcile(); err != nil {
+				s.opt.Log.Warn("a queue could not be compared with its counters", "shard", q.Shard(), "err", err)
+			}
+		}
+	}
 }
 
 // supervise makes the two strategies: one bad entity is stopped alone and spares its
@@ -283,6 +316,7 @@ func (s *System) Drain(ctx context.Context) {
 // StopEngines ends the inference actors. What still ran is taken over by the next
 // owner without costing a try. It is safe to call twice.
 func (s *System) StopEngines() {
+	s.stopOnce.Do(func() { close(s.stop) })
 	for _, c := range s.cures {
 		c.Stop()
 	}

@@ -24,13 +24,20 @@ import (
 
 func start(t testing.TB, store persistence.Store, engines ...actors.Engine) *actors.System {
 	t.Helper()
+	return startWith(t, store, func(*actors.Options) {}, engines...)
+}
+
+func startWith(t testing.TB, store persistence.Store, change func(*actors.Options), engines ...actors.Engine) *actors.System {
+	t.Helper()
 	m := meter.New(prometheus.NewRegistry())
 	policy := task.DefaultPolicy(rand.Float64)
 	policy.BackoffMin, policy.BackoffMax = 5*time.Millisecond, 20*time.Millisecond
-	sys, err := actors.Start(actors.Options{
-		Node: "n1", Store: store, Engines: engines, Policy: policy, Window: batch.DefaultWindow(),
+	o := actors.Options{
+		Node: "n1", Store: store, Engines: engines, Policy: policy, Window: batch.DefaultWindow(), Reconcile: 250 * time.Millisecond,
 		Runner: &infer.Runner{Meter: m, Now: time.Now}, Meter: m, Now: time.Now, Log: slog.New(slog.DiscardHandler),
-	})
+	}
+	change(&o)
+	sys, err := actors.Start(o)
 	require.NoError(t, err)
 	t.Cleanup(func() { sys.Stop(); require.NoError(t, store.Close()) })
 	select {

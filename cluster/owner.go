@@ -28,6 +28,7 @@ type Owner struct {
 	alarms    alarms
 	watchers  watchers
 	active    atomic.Int64
+	closed    atomic.Bool
 }
 
 // Observer hears of index rows after they are durable, before the writer does. It
@@ -81,8 +82,16 @@ func (o *Owner) Alarm(key persistence.Key, t time.Time) { o.alarms.set(key, t) }
 // the reader is slow, and a function that ends it.
 func (o *Owner) Watch(key persistence.Key) (<-chan struct{}, func()) { return o.watchers.add(key) }
 
-// Tell posts a message to an entity of this shard and does not wait.
-func (o *Owner) Tell(e *Envelope) { o.sys.Root.Send(o.pid, e) }
+// Tell posts a message to an entity of this shard and does not wait. After the
+// shard is closed it is refused; one that is on its way just then is never
+// answered, so whoever waits for an answer needs a time limit.
+func (o *Owner) Tell(e *Envelope) {
+	if o.closed.Load() {
+		e.Answer(nil, fault.New(fault.Fenced, "cluster.tell", e.Key.String(), "shard %d is closed", o.shard))
+		return
+	}
+	o.sys.Root.Send(o.pid, e)
+}
 
 // applied runs after each durable group: observers first, then watchers.
 func (o *Owner) applied(writes []persistence.Write, out []persistence.Outcome) {
@@ -113,11 +122,14 @@ type Envelope struct {
 	Key   persistence.Key
 	Msg   any
 	Reply func(answer any, err error)
+
+	answered atomic.Bool
 }
 
-// Answer calls Reply where there is one.
+// Answer calls Reply where there is one, and only the first time: a crash after an
+// answer must not give a second one.
 func (e *Envelope) Answer(v any, err error) {
-	if e.Reply != nil {
+	if e.Reply != nil && e.answered.CompareAndSwap(false, true) {
 		e.Reply(v, err)
 	}
 }

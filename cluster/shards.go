@@ -222,6 +222,7 @@ func (s *Shards) close(n int) {
 		return
 	}
 	s.router.set(n, nil)
+	w.o.closed.Store(true)
 	w.stopTick()
 	<-w.ticked
 	w.o.appender.close(fault.New(fault.Fenced, "cluster.append", "", "this node no longer owns shard %d", n))

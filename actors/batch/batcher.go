@@ -47,6 +47,7 @@ type (
 		seen  uint64 // the hint's count when it was asked
 		works []*task.Work
 		err   error
+		over  bool // its queue closed meanwhile
 	}
 	look struct{} // a timer: look again
 )
@@ -68,7 +69,8 @@ type Batcher struct {
 	slots map[string]*slot // by PID
 	order []*slot          // round robin
 	hints map[string][]*hint
-	timer *time.Timer // wakes the actor by look; one at a time
+	out   map[*claimed]struct{} // asked and not answered
+	timer *time.Timer           // wakes the actor by look; one at a time
 	until time.Time
 }
 
@@ -97,7 +99,7 @@ func New(node string, w Window, estimate func(*task.Work) int, resync func(), no
 		return nil, err
 	}
 	return actor.PropsFromProducer(supervise.Guard(func() actor.Actor {
-		return &Batcher{window: w, node: node, estimate: estimate, resync: resync, now: now, log: log, slots: map[string]*slot{}, hints: map[string][]*hint{}}
+		return &Batcher{window: w, node: node, estimate: estimate, resync: resync, now: now, log: log, slots: map[string]*slot{}, hints: map[string][]*hint{}, out: map[*claimed]struct{}{}}
 	})), nil
 }
 
@@ -119,6 +121,13 @@ func (b *Batcher) Receive(c actor.Context) {
 	case *Ready:
 		b.ready(m)
 	case *Closed:
+		for x := range b.out { // its tasks may never answer
+			if x.queue == m.Queue {
+				x.slot.coming -= x.asked
+				x.over = true
+				delete(b.out, x)
+			}
+		}
 		for model, hs := range b.hints {
 			b.hints[model] = slices.DeleteFunc(hs, func(h *hint) bool { return h.queue == m.Queue })
 		}
@@ -137,13 +146,17 @@ func (b *Batcher) Receive(c actor.Context) {
 	b.pump(c)
 }
 
-// gone forgets an engine. What was claimed for it and not sent yet runs into its
-// lease, as does what it had: the tasks decide.
+// gone forgets an engine. What was claimed for it and not sent goes back; what it had
+// runs into its lease.
 func (b *Batcher) gone(pid *actor.PID) {
 	s := b.slots[pid.String()]
 	if s == nil {
 		return // never offered anything
 	}
+	for _, w := range s.works {
+		w.GiveBack("engine " + s.Name + " stopped")
+	}
+	s.works, s.tokens = nil, nil
 	delete(b.slots, pid.String())
 	b.order = slices.DeleteFunc(b.order, func(x *slot) bool { return x == s })
 }
@@ -163,9 +176,16 @@ func (b *Batcher) ready(m *Ready) {
 
 // claimed takes over what a queue gave, maybe less than was asked.
 func (b *Batcher) claimed(m *claimed) {
-	m.slot.coming -= m.asked
 	now := b.now()
-	if len(m.works) > 0 {
+	if !m.over {
+		m.slot.coming -= m.asked
+		delete(b.out, m)
+	}
+	if m.over || b.slots[m.slot.Engine.String()] != m.slot { // nobody is there to take them
+		for _, w := range m.works {
+			w.GiveBack("engine " + m.slot.Name + " stopped")
+		}
+	} else if len(m.works) > 0 {
 		if len(m.slot.works) == 0 {
 			m.slot.oldest = now
 		}
@@ -252,6 +272,7 @@ func (b *Batcher) claim(c actor.Context, s *slot, now time.Time, soon func(time.
 		s.coming += n
 		a.h.asked = true
 		m := &claimed{slot: s, queue: a.h.queue, model: a.model, asked: n, seen: a.h.count}
+		b.out[m] = struct{}{}
 		a.h.queue.Claim(a.model, n, &task.Claim{Node: b.node, Engine: s.Name}, func(ws []*task.Work, err error) {
 			m.works, m.err = ws, err
 			root.Send(self, m)

@@ -14,6 +14,9 @@ import (
 // keptMax bounds the messages that wait for one commit; beyond: Overloaded.
 const keptMax = 256
 
+// lostCommitRetry is when a resident entity whose commit failed is woken again.
+const lostCommitRetry = time.Second
+
 // incarnation is one life of an entity in memory, from waking to sleep or crash.
 // Its fields belong to the actor's goroutine.
 type incarnation[S, E any] struct {
@@ -142,11 +145,15 @@ func (in *incarnation[S, E]) committed(c actor.Context, m *durable) {
 		in.kind.note(Note{What: Rejected, Err: m.err})
 		x.env.Answer(nil, m.err)
 		in.abandon(m.err)
+		if in.kind.Resident != nil && in.kind.Resident(in.state) {
+			// What woke it, an alarm perhaps, is spent; what it should have done is not done.
+			in.o.Alarm(in.key, in.o.Now().Add(lostCommitRetry))
+		}
 		in.bad = m.err
 		in.sleep(c)
 		return
 	}
-	in.state, in.seq = in.next, m.out.Seq
+	in.state, in.seq = in.next, in.seq+1 // not m.out.Seq: for a repeated write that is the journal's end
 	in.kind.note(Note{What: Committed, Took: in.o.Now().Sub(in.began), State: in.state})
 	x.state, x.seq, x.events = in.state, in.seq, nil
 	if in.kind.Enter != nil {

@@ -20,9 +20,10 @@ import (
 // schemasMax bounds the compiled schemas kept; past it all are dropped at once.
 const schemasMax = 256
 
-// Runner turns one claimed work into an answer: it fetches the data, asks the
-// engine under the attempt's timeout, and checks the promised form. It is safe for
-// many goroutines.
+// Runner does the parts of one attempt: Prepare fetches the data, Ask asks the
+// engine, Check holds the answer against its promised form. They are apart because
+// only Ask says something about the engine, and only Ask needs its slot. It is safe
+// for many goroutines.
 type Runner struct {
 	Fetch func(ctx context.Context, url string) (source.Data, error)
 	Learn func(model string, ms []Message, promptTokens int)
@@ -33,48 +34,46 @@ type Runner struct {
 	schemas map[string]*jsonschema.Schema // by response_format
 }
 
-// Do runs one attempt; models is what the engine serves. The error carries a fault.Kind; its message names the remedy
-// where there is one.
-func (r *Runner) Do(ctx context.Context, e Engine, models []string, w *task.Work) (task.Answer, error) {
+// Prepare makes the request of one attempt: the conversation, with the data of its
+// data_url. models is what the engine serves. Errors are of the task or its data,
+// never of the engine.
+func (r *Runner) Prepare(ctx context.Context, models []string, w *task.Work) (*Request, task.Answer, error) {
 	spec := w.Record.Spec
-	started := r.Now()
-	// After a wait for a slot there may not be the full timeout left: the answer has to
-	// reach the task before its lease ends.
-	until := started.Add(w.Timeout)
-	if w.Lease.Before(until) {
-		until = w.Lease
-	}
-	ctx, cancel := context.WithDeadline(ctx, until)
-	defer cancel()
-	r.Meter.Observe(meter.PhaseQueue, started.Sub(w.Record.NotBefore))
-
 	a := task.Answer{}
 	ms := messages(w.Record.Conversation())
 	if spec.DataURL != "" {
+		began := r.Now()
 		d, err := r.Fetch(ctx, spec.DataURL)
 		if err != nil {
-			return a, fmt.Errorf("data_url: %w", err)
+			return nil, a, fmt.Errorf("data_url: %w", err)
 		}
-		r.Meter.Observe(meter.PhaseFetch, r.Now().Sub(started))
+		r.Meter.Observe(meter.PhaseFetch, r.Now().Sub(began))
 		a.DataSHA256, a.DataBytes = d.SHA256, d.Bytes
 		i := firstQuestion(&w.Record)
 		ms[i].Content = source.Compose(ms[i].Content, d)
 	}
-	a.StartedAt = r.Now()
-	res, err := e.Do(ctx, &Request{
+	return &Request{
 		Model: modelOf(w.Record.Model, models), Messages: ms, MaxTokens: spec.MaxTokens, Temperature: greedyUnlessAsked(spec), TopP: spec.TopP,
 		Seed: spec.Seed, Stop: spec.Stop, Format: spec.Format, Key: fmt.Sprintf("%s/%d", w.ID, w.Attempt),
-	})
+	}, a, nil
+}
+
+// Ask puts a prepared request to the engine and fills the answer in. Errors are the
+// engine's.
+func (r *Runner) Ask(ctx context.Context, e Engine, q *Request, w *task.Work, a *task.Answer) error {
+	a.StartedAt = r.Now()
+	r.Meter.Observe(meter.PhaseQueue, a.StartedAt.Sub(w.Record.NotBefore))
+	res, err := e.Do(ctx, q)
 	if err != nil {
-		return a, fmt.Errorf("engine %s: %w", e.Name(), err)
+		return fmt.Errorf("engine %s: %w", e.Name(), err)
 	}
 	a.EndedAt = r.Now()
 	r.Meter.Observe(meter.PhaseRun, a.EndedAt.Sub(a.StartedAt))
 	a.Text, a.FinishReason, a.Model, a.PromptTokens, a.OutputTokens = res.Text, res.FinishReason, res.Model, res.PromptTokens, res.OutputTokens
 	if r.Learn != nil {
-		r.Learn(w.Record.Model, ms, res.PromptTokens)
+		r.Learn(w.Record.Model, q.Messages, res.PromptTokens)
 	}
-	return a, r.check(spec.Format, res)
+	return nil
 }
 
 // modelOf names the model to an engine that serves these.
@@ -120,9 +119,9 @@ func firstQuestion(r *task.Record) int {
 	return 0
 }
 
-// check holds an answer against the promised form. An engine that cannot keep to a
+// Check holds an answer against the promised form. An engine that cannot keep to a
 // form may do so at another try, so the kind is Malformed, which is retried.
-func (r *Runner) check(format json.RawMessage, res *Response) error {
+func (r *Runner) Check(format json.RawMessage, a *task.Answer) error {
 	if len(format) == 0 {
 		return nil
 	}
@@ -132,12 +131,12 @@ func (r *Runner) check(format json.RawMessage, res *Response) error {
 	}
 	bad := func(err error) error {
 		f := fault.New(fault.Malformed, "infer.check", "", "the answer does not keep to response_format: %w", err)
-		if res.FinishReason == "length" {
+		if a.FinishReason == "length" {
 			return f.WithRemedy("it was cut off: raise max_tokens")
 		}
 		return f.WithRemedy("use an engine with structured output, or a simpler schema")
 	}
-	doc, err := jsonschema.UnmarshalJSON(strings.NewReader(res.Text))
+	doc, err := jsonschema.UnmarshalJSON(strings.NewReader(a.Text))
 	if err != nil {
 		return bad(err)
 	}

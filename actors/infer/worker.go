@@ -2,8 +2,9 @@ package infer
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -44,6 +45,8 @@ type Worker struct {
 	WorkerOptions
 	limit    Limit
 	models   []string
+	suspect  bool      // an answer says that it may be down: nothing is started until a probe tells
+	probing  bool      // one at a time: an old failure must not overtake a newer success
 	asked    time.Time // models were asked for
 	received uint64    // works ever received
 	waiting  []*task.Work
@@ -56,13 +59,15 @@ type Worker struct {
 }
 
 type (
-	ran struct { // an engine call ended: its slot is free
-		kind  fault.Kind
-		ok    bool
-		again time.Duration
+	// Each carries its incarnation: a goroutine of a life before must not be counted in this one.
+	ran struct { // the slot is free
+		of    *Worker
+		asked bool // the engine was asked; else the error says nothing about it
+		err   error
 	}
-	acked  struct{} // the task has the answer
+	acked  struct{ of *Worker } // the task has the answer
 	models struct {
+		of    *Worker
 		names []string
 		err   error
 	}
@@ -99,10 +104,20 @@ func (w *Worker) Receive(c actor.Context) {
 		w.Meter.BatchSize.Observe(float64(len(m.Works)))
 		w.Meter.Batches.WithLabelValues(string(m.Cause)).Inc()
 	case ran:
+		if m.of != w {
+			return
+		}
 		w.ran(c, m)
 	case acked:
+		if m.of != w {
+			return
+		}
 		w.unacked--
 	case models:
+		if m.of != w {
+			return
+		}
+		w.probing = false
 		w.learned(c, m)
 	case Resync:
 		w.granted = 0
@@ -124,21 +139,35 @@ func (w *Worker) stop(c actor.Context) {
 	if w.timer != nil {
 		w.timer.Stop()
 	}
+	w.giveBack("engine " + w.Engine.Name() + " is stopping")
+}
+
+// giveBack hands what was not sent yet back to its tasks, at no cost of a try.
+func (w *Worker) giveBack(reason string) {
+	for _, x := range w.waiting {
+		x.GiveBack(reason)
+	}
 	w.waiting = nil
 }
 
 func (w *Worker) ran(c actor.Context, m ran) {
 	w.inFlight--
 	w.unacked++
-	switch {
-	case m.ok:
+	switch kind := fault.KindOf(m.err); {
+	case !m.asked:
+	case m.err == nil:
 		w.limit = w.limit.Good(w.inFlight + 1)
 		w.Status.set(func(s *EngineState) { s.Healthy, s.Reason = true, "" })
-	case m.kind == fault.Overloaded:
-		w.limit = w.limit.Overloaded(w.Now(), m.again)
+	case kind == fault.Overloaded:
+		w.limit = w.limit.Overloaded(w.Now(), RetryAfterOf(m.err))
 		w.Status.set(func(s *EngineState) { s.Reason = "overloaded: its limit was lowered" })
-	case m.kind == fault.Unavailable:
-		w.down(c, "it does not answer")
+		if w.limit.PausedUntil().After(w.Now()) {
+			w.giveBack("engine " + w.Engine.Name() + " asked for a pause")
+		}
+	case kind == fault.Unavailable:
+		// It may be down, or one request was too much for it: a probe tells.
+		w.suspect = true
+		w.askModels(c)
 	}
 }
 
@@ -151,13 +180,11 @@ func (w *Worker) down(c actor.Context, why string) {
 		w.granted = w.received
 		c.Send(w.Batcher, &batch.Credit{Engine: c.Self(), Name: w.Engine.Name(), Granted: w.granted, Taken: w.received})
 	}
-	for _, x := range w.waiting {
-		w.Router.Tell(task.Key(x.ID), &task.Return{Attempt: x.Attempt, Epoch: x.Epoch, Reason: "engine " + w.Engine.Name() + " is down"})
-	}
-	w.waiting = nil
+	w.giveBack("engine " + w.Engine.Name() + " is down")
 }
 
 func (w *Worker) learned(c actor.Context, m models) {
+	w.suspect = false
 	if m.err != nil {
 		w.down(c, m.err.Error())
 		return
@@ -171,27 +198,31 @@ type healthy interface{ Health(context.Context) error }
 
 // askModels finds out whether the engine is well and what it serves.
 func (w *Worker) askModels(c actor.Context) {
-	w.asked = w.Now()
+	if w.probing {
+		return
+	}
+	w.probing, w.asked = true, w.Now()
 	self, root := c.Self(), c.ActorSystem().Root
 	go func() {
 		ctx, cancel := context.WithTimeout(w.ctx, modelsWithin)
 		defer cancel()
 		if h, ok := w.Engine.(healthy); ok {
 			if err := h.Health(ctx); err != nil {
-				root.Send(self, models{nil, err})
+				root.Send(self, models{w, nil, err})
 				return
 			}
 		}
 		names, err := w.Engine.Models(ctx)
-		root.Send(self, models{names, err})
+		root.Send(self, models{w, names, err})
 	}()
 }
 
 // pump starts what there is room for and offers what is free.
 func (w *Worker) pump(c actor.Context) {
 	now := w.Now()
+	w.dropStale(now)
 	free := w.limit.Free(now, w.inFlight)
-	for ; free > 0 && len(w.waiting) > 0; free-- {
+	for ; free > 0 && len(w.waiting) > 0 && !w.suspect; free-- {
 		x := w.waiting[0]
 		w.waiting[0] = nil
 		w.waiting = w.waiting[1:]
@@ -214,10 +245,22 @@ func (w *Worker) pump(c actor.Context) {
 	w.Status.set(func(s *EngineState) { s.InFlight, s.Limit, s.Unrecorded = w.inFlight, w.limit.Size(), w.unacked })
 }
 
+// dropStale gives back what waited for a slot until less than its whole timeout is
+// left of its lease: it would fail for a wait that was not its fault.
+func (w *Worker) dropStale(now time.Time) {
+	w.waiting = slices.DeleteFunc(w.waiting, func(x *task.Work) bool {
+		stale := x.Lease.Sub(now) < x.Timeout
+		if stale {
+			x.GiveBack("it waited too long for a slot of engine " + w.Engine.Name())
+		}
+		return stale
+	})
+}
+
 // offer tells the batcher how many works may come. Credit is never taken back:
 // what was granted before a limit fell waits here.
 func (w *Worker) offer(c actor.Context, free int) {
-	if w.models == nil || w.unacked >= unackedMax {
+	if w.models == nil || w.suspect || w.unacked >= unackedMax || w.limit.PausedUntil().After(w.Now()) {
 		return
 	}
 	room := free + w.Prefetch - len(w.waiting)
@@ -241,34 +284,74 @@ func (w *Worker) wake(c actor.Context, now time.Time, models time.Duration) {
 	w.timer = time.AfterFunc(max(at.Sub(now), time.Millisecond), func() { root.Send(self, wakeUp{}) })
 }
 
-// start runs one work in a goroutine of its own: first the engine, which frees the
-// slot, then the way to the task, which is tried until the lease ends.
+// start runs one work in a goroutine of its own: the engine first, which frees the
+// slot, then the check of the answer and the way to the task, which is tried until
+// the lease ends.
 func (w *Worker) start(c actor.Context, x *task.Work) {
 	w.inFlight++
-	self, root, models := c.Self(), c.ActorSystem().Root, w.models
+	self, root, serves := c.Self(), c.ActorSystem().Root, w.models
 	go func() {
-		answer, err := w.Run.Do(w.ctx, w.Engine, models, x)
-		m := ran{ok: err == nil, kind: fault.KindOf(err), again: RetryAfterOf(err)}
-		root.Send(self, m)
+		answer, asked, err := w.ask(x, serves)
+		root.Send(self, ran{w, asked, err})
+		if err == nil {
+			err = w.check(x, &answer)
+		}
 		if err == nil || w.ctx.Err() == nil {
 			w.deliver(x, answer, err)
 		}
-		root.Send(self, acked{})
+		root.Send(self, acked{w})
 	}()
 }
 
+// ask does what needs the slot. asked tells whether the engine is what err is about.
+func (w *Worker) ask(x *task.Work, serves []string) (a task.Answer, asked bool, err error) {
+	defer crashed(&err)
+	ctx, cancel := context.WithDeadline(w.ctx, x.Lease)
+	defer cancel()
+	q, a, err := w.Run.Prepare(ctx, serves, x)
+	if err != nil {
+		return a, false, err
+	}
+	ctx, cancel = context.WithTimeout(ctx, x.Timeout)
+	defer cancel()
+	err = w.Run.Ask(ctx, w.Engine, q, x, &a)
+	return a, true, err
+}
+
+func (w *Worker) check(x *task.Work, a *task.Answer) (err error) {
+	defer crashed(&err)
+	return w.Run.Check(x.Record.Spec.Format, a)
+}
+
+// crashed turns a panic into the attempt's error: it is one task's misfortune, not
+// the process'.
+func crashed(err *error) {
+	if r := recover(); r != nil {
+		*err = fault.New(fault.Unknown, "infer.worker", "", "the attempt crashed: %v", r)
+	}
+}
+
 func (w *Worker) deliver(x *task.Work, answer task.Answer, err error) {
-	var msg any = &task.Done{Attempt: x.Attempt, Epoch: x.Epoch, Answer: answer}
 	outcome := "answered"
 	if err != nil {
-		kind := fault.KindOf(err)
-		outcome = kind.String()
-		msg = &task.Lost{Attempt: x.Attempt, Epoch: x.Epoch, Err: err, RetryAfter: RetryAfterOf(err)}
+		outcome = fault.KindOf(err).String()
 	} else {
 		w.Meter.Tokens.WithLabelValues(w.Engine.Name(), "prompt").Add(float64(answer.PromptTokens))
 		w.Meter.Tokens.WithLabelValues(w.Engine.Name(), "output").Add(float64(answer.OutputTokens))
 	}
 	w.Meter.Attempts.WithLabelValues(w.Engine.Name(), outcome).Inc()
+	if err == nil {
+		if err = w.record(x, &task.Done{Attempt: x.Attempt, Epoch: x.Epoch, Answer: answer}); err == nil || fault.KindOf(err).Retryable() {
+			return
+		}
+		// The task refuses it for ever, as too large perhaps: say so, rather than let its lease end.
+		err = fmt.Errorf("the answer cannot be recorded: %w", err)
+	}
+	_ = w.record(x, &task.Lost{Attempt: x.Attempt, Epoch: x.Epoch, Err: err, RetryAfter: RetryAfterOf(err)}) // it is logged there
+}
+
+// record brings one message to its task, until the lease ends.
+func (w *Worker) record(x *task.Work, msg any) error {
 	// Not w.ctx: an answer that is there is worth recording while the node stops.
 	ctx, cancel := context.WithDeadline(context.Background(), x.Lease)
 	defer cancel()
@@ -279,7 +362,8 @@ func (w *Worker) deliver(x *task.Work, answer task.Answer, err error) {
 	if _, late := v.(task.Dropped); late {
 		w.Meter.Late.Inc()
 	}
-	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
-		w.Log.Warn("an answer could not be recorded; the task runs again after its lease", "task", x.ID, "attempt", x.Attempt, "err", err)
+	if err != nil {
+		w.Log.Warn("an attempt's outcome could not be recorded", "task", x.ID, "attempt", x.Attempt, "err", err)
 	}
+	return err
 }

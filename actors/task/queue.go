@@ -13,6 +13,9 @@ import (
 // every engine serves it, with the first of its own models.
 const AnyModel = "default"
 
+// claimWithin bounds a Claim: by then every task that can answer has.
+const claimWithin = 30 * time.Second
+
 // Queue is the waiting tasks of one owned shard, by model and priority. It hands out
 // ids to claim; the tasks themselves decide. It follows the ready index as an
 // Observer, so that nothing is polled. It is safe for many goroutines.
@@ -103,22 +106,24 @@ func (q *Queue) Open() error {
 		q.mu.Unlock()
 	}
 	q.Announce()
-	return q.o.Scan(IndexRunning, nil, nil, func(id, _ []byte) bool {
-		q.o.Tell(&cluster.Envelope{Key: Key(string(id)), Msg: cluster.Wake{}})
-		return true
-	})
+	return q.wakeRunning()
 }
 
 // Key returns the key of a task's journal.
 func Key(id string) persistence.Key { return persistence.Key{Kind: KindName, ID: id} }
 
-// Next returns when the first task of a model that is not visible yet becomes so;
-// ok is false when none waits in memory.
+// Next returns when there is something of a model to claim: now, when there may be
+// rows on disk that are not in memory, else when the first in memory is visible. ok
+// is false when nothing waits.
 func (q *Queue) Next(model string) (at time.Time, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for name, f := range q.feeds {
-		if name.Model == model && len(f.rows) > 0 && (!ok || f.rows[0].Visible.Before(at)) {
+		switch {
+		case name.Model != model:
+		case len(f.rows) == 0 && f.more:
+			return q.o.Now(), true
+		case len(f.rows) > 0 && (!ok || f.rows[0].Visible.Before(at)):
 			at, ok = f.rows[0].Visible, true
 		}
 	}
@@ -135,16 +140,23 @@ func (q *Queue) Claim(model string, n int, c *Claim, done func([]*Work, error)) 
 		return
 	}
 	g := &claimed{left: len(keys), works: make([]*Work, 0, len(keys)), done: done}
+	g.limit = time.AfterFunc(claimWithin, func() { g.over(q, keys) })
 	for _, k := range keys {
 		q.o.Tell(&cluster.Envelope{Key: Key(k.ID), Msg: c, Reply: func(v any, err error) {
-			if err != nil && fault.KindOf(err).Retryable() {
-				q.mu.Lock()
-				q.feedLocked(k).putBack(k)
-				q.mu.Unlock()
-			} else if err != nil {
+			switch fault.KindOf(err) {
+			case fault.Conflict, fault.NotFound: // not pending: its row is gone, or about to go
 				q.forget(k)
+			default:
+				if err != nil {
+					q.mu.Lock()
+					q.feedLocked(k).putBack(k)
+					q.mu.Unlock()
+				}
 			}
 			w, _ := v.(*Work)
+			if w != nil {
+				w.owner = q.o
+			}
 			g.add(w, err)
 		}})
 	}
@@ -182,10 +194,19 @@ type claimed struct {
 	works []*Work
 	err   error // of the newest that was not a plain refusal
 	done  func([]*Work, error)
+	ended bool
+	limit *time.Timer
 }
 
 func (g *claimed) add(w *Work, err error) {
 	g.mu.Lock()
+	if g.ended {
+		g.mu.Unlock()
+		if w != nil {
+			w.GiveBack("its claim was answered too late")
+		}
+		return
+	}
 	if w != nil {
 		g.works = append(g.works, w)
 	}
@@ -193,9 +214,73 @@ func (g *claimed) add(w *Work, err error) {
 		g.err = err
 	}
 	g.left--
-	last := g.left == 0
+	g.ended = g.left == 0
+	last := g.ended
 	g.mu.Unlock()
 	if last {
+		g.limit.Stop()
 		g.done(g.works, g.err)
 	}
+}
+
+// over ends a Claim that some task never answered, because it crashed or its shard
+// closed under it: what did not answer may be claimed again.
+func (g *claimed) over(q *Queue, keys []ReadyKey) {
+	g.mu.Lock()
+	if g.ended {
+		g.mu.Unlock()
+		return
+	}
+	g.ended = true
+	got := map[string]bool{}
+	for _, w := range g.works {
+		got[w.ID] = true
+	}
+	err := fault.New(fault.Timeout, "task.claim", "", "%d of %d tasks did not answer in %v", g.left, len(keys), claimWithin)
+	g.mu.Unlock()
+	q.mu.Lock()
+	for _, k := range keys {
+		if !got[k.ID] {
+			q.feedLocked(k).putBack(k) // a no-op for those that did answer
+		}
+	}
+	q.mu.Unlock()
+	g.done(g.works, err)
+}
+
+// Reconcile compares what the queue believes with the shard's exact counters, and
+// wakes what should be awake. It heals what an observer never heard of: a write whose
+// outcome was unknown when its appender gave up. Cheap when nothing is wrong.
+func (q *Queue) Reconcile() error {
+	counters, err := q.o.Counters()
+	if err != nil {
+		return err
+	}
+	var t Tally
+	t.Add(counters)
+	var tell []string
+	q.mu.Lock()
+	for name := range t.Waiting {
+		f := q.feedLocked(ReadyKey{Model: name.Model, Priority: name.Priority})
+		if len(f.rows) == 0 && len(f.taken) == 0 && !f.more {
+			f.next, f.more = readyPrefix(name.Model, name.Priority), true
+		}
+		if f.more {
+			tell = append(tell, name.Model)
+		}
+	}
+	q.mu.Unlock()
+	for _, m := range tell {
+		q.notify(q, m, q.o.Now())
+	}
+	return q.wakeRunning()
+}
+
+// wakeRunning lets every running task look at its lease: those that are awake only
+// set their alarm again.
+func (q *Queue) wakeRunning() error {
+	return q.o.Scan(IndexRunning, nil, nil, func(id, _ []byte) bool {
+		q.o.Tell(&cluster.Envelope{Key: Key(string(id)), Msg: cluster.Wake{}})
+		return true
+	})
 }

@@ -1,10 +1,12 @@
 package task
 
 import (
+	"bytes"
 	"encoding/json"
 	"time"
 
 	"github.com/open-autoglm/autoglm/actors/entity"
+	"github.com/open-autoglm/autoglm/cluster"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
@@ -70,6 +72,15 @@ type Work struct {
 	Lease   time.Time
 	Timeout time.Duration
 	Record  Record // as claimed
+
+	owner *cluster.Owner // of the queue it was claimed from
+}
+
+// GiveBack hands the attempt back unsent: the task waits again, at no cost of a try.
+func (w *Work) GiveBack(reason string) {
+	if w.owner != nil {
+		w.owner.Router().Tell(Key(w.ID), &Return{Attempt: w.Attempt, Epoch: w.Epoch, Reason: reason})
+	}
 }
 
 // Callbacks delivers a final task's callback and tells the task by Called. Deliver
@@ -365,11 +376,14 @@ const factsVersion = 1
 
 // EncodeFacts makes a journal row.
 func EncodeFacts(fs []Fact) ([]byte, error) {
-	b, err := json.Marshal(fs)
-	if err != nil {
+	b := bytes.NewBuffer(make([]byte, 0, 256))
+	b.WriteByte(factsVersion)
+	e := json.NewEncoder(b)
+	e.SetEscapeHTML(false) // "<" would take six bytes; nobody reads this in a browser
+	if err := e.Encode(fs); err != nil {
 		return nil, err
 	}
-	return append([]byte{factsVersion}, b...), nil
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }
 
 // DecodeFacts reads a journal row. A version it does not know is Corrupt: a newer
