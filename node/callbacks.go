@@ -59,6 +59,6 @@ func (n *Node) dispatcher(asker callback.Asker) task.Callbacks {
 		}
 		return callback.Next(try, backoff.AskedBy(err), rand.Float64())
 	}
-	n.calls = callback.NewDispatcher(asker, n.cfg.Callback.InFlight, post, next, n.meter, time.Now, n.log)
+	n.calls = callback.NewDispatcher(asker, n.cfg.Callback.InFlight, max(1, n.cfg.Callback.InFlight/4), post, next, n.meter, time.Now, n.log)
 	return n.calls
 }

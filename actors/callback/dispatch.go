@@ -3,6 +3,8 @@ package callback
 import (
 	"context"
 	"log/slog"
+	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,6 +29,7 @@ type Dispatcher struct {
 	post  func(ctx context.Context, id string, r *task.Record) error
 	next  func(try int, err error) (wait time.Duration, giveUp bool)
 	max   int // deliveries at once; beyond, the task's timer repeats them
+	each  int // of max, to one host
 	asker Asker
 	meter *meter.Meter
 	now   func() time.Time
@@ -37,35 +40,63 @@ type Dispatcher struct {
 	wg     sync.WaitGroup
 	mu     sync.Mutex
 	busy   map[string]bool // task ids with a delivery under way; at most max
+	hosts  map[string]int  // how many of them go to each host
 }
 
-// NewDispatcher returns a dispatcher that posts with post, at most max at once, and
-// plans with next. Stop ends it.
-func NewDispatcher(asker Asker, max int, post func(ctx context.Context, id string, r *task.Record) error,
+// NewDispatcher returns a dispatcher that posts with post, at most max at once and at most
+// perHost (0: a quarter of max) to one host, and plans with next. Stop ends it.
+func NewDispatcher(asker Asker, max, perHost int, post func(ctx context.Context, id string, r *task.Record) error,
 	next func(try int, err error) (time.Duration, bool), m *meter.Meter, now func() time.Time, log *slog.Logger) *Dispatcher {
-	d := &Dispatcher{post: post, next: next, max: max, asker: asker, meter: m, now: now, log: log, busy: map[string]bool{}}
+	if perHost < 1 {
+		perHost = (max + 3) / 4 // rounded up: at least 1
+	}
+	d := &Dispatcher{post: post, next: next, max: max, each: perHost, asker: asker, meter: m, now: now, log: log,
+		busy: map[string]bool{}, hosts: map[string]int{}}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	return d
 }
 
 // Deliver starts a try and does not block. It is dropped when one of the same task is
-// under way or there is no room: the task asks again.
+// under way or there is no room: the task asks again. One host has only a part of the room, or a
+// receiver that never answers would keep all others from theirs.
 func (d *Dispatcher) Deliver(id string, r task.Record, try int) {
+	host := receiver(r)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.ctx.Err() != nil || d.busy[id] || len(d.busy) >= d.max {
+	if d.ctx.Err() != nil || d.busy[id] || len(d.busy) >= d.max || d.hosts[host] >= d.each {
 		return
 	}
 	d.busy[id] = true
-	d.wg.Go(func() { d.deliver(id, r, try) })
+	d.hosts[host]++
+	d.wg.Go(func() {
+		defer d.free(id, host)
+		d.deliver(id, r, try)
+	})
+}
+
+// free makes room again.
+func (d *Dispatcher) free(id, host string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.busy, id)
+	if d.hosts[host]--; d.hosts[host] == 0 {
+		delete(d.hosts, host) // submitters name hosts, so the map must not keep them
+	}
+}
+
+// receiver is the host and port that a callback goes to; "" for a URL that post will refuse.
+func receiver(r task.Record) string {
+	if r.Spec == nil {
+		return ""
+	}
+	u, err := url.Parse(r.Spec.CallbackURL)
+	if err != nil {
+		return ""
+	}
+	return strings.ToLower(u.Host)
 }
 
 func (d *Dispatcher) deliver(id string, r task.Record, try int) {
-	defer func() {
-		d.mu.Lock()
-		delete(d.busy, id)
-		d.mu.Unlock()
-	}()
 	err := d.post(d.ctx, id, &r)
 	if d.ctx.Err() != nil && err != nil {
 		return // the node stops: this was no try

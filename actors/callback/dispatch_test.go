@@ -26,7 +26,7 @@ func (t told) Ask(_ context.Context, _ persistence.Key, msg any) (any, error) {
 }
 
 func dispatcher(t *testing.T, a Asker, post func(context.Context, string, *task.Record) error) *Dispatcher {
-	d := NewDispatcher(a, underWayMax, post, func(try int, _ error) (time.Duration, bool) { return time.Duration(try) * time.Second, try == 3 },
+	d := NewDispatcher(a, underWayMax, underWayMax, post, func(try int, _ error) (time.Duration, bool) { return time.Duration(try) * time.Second, try == 3 },
 		meter.New(prometheus.NewRegistry()), time.Now, slog.New(slog.DiscardHandler))
 	t.Cleanup(d.Stop)
 	return d
@@ -72,6 +72,33 @@ func TestDispatcherDeliversOnceAtATimeAndIsBounded(t *testing.T) {
 	d.Stop()
 	require.Empty(t, started, "neither twice nor beyond the bound")
 	require.Len(t, got, underWayMax)
+}
+
+// TestADeadReceiverLeavesRoomForOthers: as many callbacks as there is room for wait for a receiver that never answers.
+func TestADeadReceiverLeavesRoomForOthers(t *testing.T) {
+	to := func(url string) task.Record { return task.Record{Spec: &task.Spec{CallbackURL: url}} }
+	for _, c := range []struct{ max, perHost, want int }{{32, 3, 3}, {32, 0, 8}, {2, 0, 1}} {
+		dead := make(chan struct{}, 2*underWayMax)
+		good := make(chan string, 1)
+		d := NewDispatcher(make(told, 1), c.max, c.perHost, func(ctx context.Context, id string, r *task.Record) error {
+			if receiver(*r) == "good.example" {
+				good <- id
+				return nil
+			}
+			dead <- struct{}{}
+			<-ctx.Done()
+			return ctx.Err()
+		}, func(int, error) (time.Duration, bool) { return 0, true }, meter.New(prometheus.NewRegistry()), time.Now, slog.New(slog.DiscardHandler))
+		for i := range c.max {
+			d.Deliver(fmt.Sprint("t", i), to("https://Dead.example/"+fmt.Sprint(i)), 1)
+			d.Deliver(fmt.Sprint("t", i), to("https://dead.example/"+fmt.Sprint(i)), 1)
+		}
+		d.Deliver("good", to("https://good.example/"), 1)
+		require.Equal(t, "good", <-good)
+		d.Stop()
+		require.Len(t, dead, c.want)
+		require.Empty(t, d.hosts)
+	}
 }
 
 func TestStopIsNoTry(t *testing.T) {
