@@ -45,7 +45,7 @@ type EngineConfig struct {
 	Name        string        `koanf:"name" doc:"In attempts and metrics; from the URL when empty."`
 	Models      []string      `koanf:"models" doc:"What it serves; it is asked when empty."`
 	Concurrency int           `koanf:"concurrency" doc:"Requests at once; 0: model.slots of each worker for embedded, else 16. 429 and 503 lower it for a while."`
-	Prefetch    int           `koanf:"prefetch" doc:"Tasks claimed ahead for it; 0: half its concurrency."`
+	Prefetch    int           `koanf:"prefetch" doc:"Tasks claimed ahead for it; 0: as many as its concurrency."`
 	APIKeyEnv   string        `koanf:"api_key_env" doc:"Environment variable with its API key."`
 	Timeout     time.Duration `koanf:"timeout" doc:"Of one request, under the attempt's own; 0: 10 minutes."`
 }

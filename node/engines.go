@@ -49,7 +49,7 @@ func (n *Node) startEngines() (all []actors.Engine, err error) {
 		}
 		for _, e := range es {
 			n.engines = append(n.engines, e)
-			all = append(all, actors.Engine{Engine: e, Concurrency: limit, Prefetch: orDefault(c.Prefetch, (limit+1)/2)})
+			all = append(all, actors.Engine{Engine: e, Concurrency: limit, Prefetch: orDefault(c.Prefetch, limit)})
 		}
 	}
 	return all, nil

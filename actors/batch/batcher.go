@@ -2,6 +2,7 @@ package batch
 
 import (
 	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -53,6 +54,7 @@ type (
 )
 
 const (
+	claimMin   = 8                      // works asked of one queue before the next is asked: a claim is one commit, however many it takes
 	claimMax   = 256                    // works of one Claim to one queue
 	claimRetry = 100 * time.Millisecond // a queue that could not answer is asked again after this
 )
@@ -237,7 +239,8 @@ func (b *Batcher) pump(c actor.Context) {
 }
 
 // claim asks the queues that have something for all of the slot's free credit,
-// shared evenly so that several shards answer with one append each.
+// shared evenly, but so that each is asked for claimMin at least. Which queues come
+// first changes from call to call.
 func (b *Batcher) claim(c actor.Context, s *slot, now time.Time, soon func(time.Time)) {
 	free := int(int64(s.Granted-s.sent)) - s.coming - len(s.works)
 	if free <= 0 {
@@ -263,11 +266,12 @@ func (b *Batcher) claim(c actor.Context, s *slot, now time.Time, soon func(time.
 		}
 	}
 	self, root := c.Self(), c.ActorSystem().Root
+	rand.Shuffle(len(asks), func(i, j int) { asks[i], asks[j] = asks[j], asks[i] })
 	for i, a := range asks {
 		if free <= 0 {
 			return
 		}
-		n := min((free+len(asks)-i-1)/(len(asks)-i), claimMax)
+		n := min(max((free+len(asks)-i-1)/(len(asks)-i), claimMin), claimMax, free)
 		free -= n
 		s.coming += n
 		a.h.asked = true

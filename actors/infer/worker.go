@@ -264,6 +264,9 @@ func (w *Worker) offer(c actor.Context, free int) {
 		return
 	}
 	room := free + w.Prefetch - len(w.waiting)
+	if len(w.waiting) > 0 && room < w.Prefetch/2 {
+		return // the engine has enough for now, and half a prefetch is claimed in fewer commits than its works one by one
+	}
 	if g := w.received + uint64(max(0, room)); g > w.granted {
 		w.granted = g
 		c.Send(w.Batcher, &batch.Credit{Engine: c.Self(), Name: w.Engine.Name(), Models: w.models, Granted: g, Taken: w.received})
