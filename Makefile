@@ -30,7 +30,6 @@ check: build bin/outside-engine ## format, vet, layers, tests, race tests
 	@echo "vet"; $(GLM_ENV) go vet -p $(JOBS) ./...
 	@echo "test: glm-worker"; $(GLM_ENV) go test -p $(JOBS) ./cmd/glm-worker/...
 	@echo "test: all other packages, with the race detector"; go test -race -p $(JOBS) -timeout 20m $(PURE)
-	@echo "passed: every package"
 
 chaos: build ## kill -9 the node and its workers 40 times under load; a shorter one is in make test
 	@AUTOGLM_CHAOS_ROUNDS=40 go test -count=1 -v -timeout 30m -run TestKillTheNode ./cmd/autoglm
