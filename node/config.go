@@ -58,7 +58,7 @@ const (
 
 // ModelConfig is the default model and the embedded engine's workers.
 type ModelConfig struct {
-	Name         string        `koanf:"name" doc:"Model of tasks that name none; empty: the embedded model's id, else whatever the engine that takes the task serves first."`
+	Name         string        `koanf:"name" doc:"Model of tasks that name none, and the id of the embedded one; empty: whatever the engine that takes the task serves first."`
 	Path         string        `koanf:"path" doc:"GGUF file of the embedded engine; empty: the shipped one."`
 	Worker       string        `koanf:"worker" doc:"The glm-worker binary; empty: beside autoglm."`
 	Workers      int           `koanf:"workers" doc:"Worker processes of one thread each; they share the model file's memory. One for each processor keeps all of them busy."`

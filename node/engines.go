@@ -107,15 +107,11 @@ func (n *Node) unpackModel() (string, error) {
 	return path, nil
 }
 
-// defaultModel is the queue of tasks that name no model.
+// defaultModel is the queue of tasks that name no model. Unless one is configured it is
+// everybody's: such a task must not be stranded when the engine, or its model, changes.
 func (n *Node) defaultModel() string {
-	switch {
-	case n.cfg.Model.Name != "":
+	if n.cfg.Model.Name != "" {
 		return n.cfg.Model.Name
-	case n.pool != nil && n.cfg.Model.Path == "":
-		return n.shipped.name
-	case n.pool != nil:
-		return n.pool.ModelID()
 	}
 	return task.AnyModel
 }

@@ -146,7 +146,7 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	case <-time.After(s.OpenTimeout):
 		return fault.New(fault.Timeout, "node.start", "", "the shards did not open in %v: %w", s.OpenTimeout, n.sys.Shards.Err())
 	}
-	n.svc = &service{id: id, version: n.version, started: time.Now(), sys: n.sys, store: n.store, defaultModel: n.defaultModel(), engines: n.engineStatus, now: time.Now}
+	n.svc = &service{id: id, version: n.version, started: time.Now(), sys: n.sys, store: n.store, defaultModel: n.defaultModel(), timeoutMax: n.cfg.Task.TimeoutMax, engines: n.engineStatus, now: time.Now}
 	n.reg.MustRegister(newCollector(n.svc))
 	return n.listen()
 }

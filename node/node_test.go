@@ -268,3 +268,27 @@ func TestResultsFromTheEnd(t *testing.T) {
 	_, err := n.svc.Results(t.Context(), "nonsense", nil)
 	require.Equal(t, fault.Invalid, fault.KindOf(err))
 }
+
+// TestATaskWithoutAModelOutlivesItsEngine: it waits while one engine is configured, and
+// runs on the next one, which serves another model.
+func TestATaskWithoutAModelOutlivesItsEngine(t *testing.T) {
+	c := embeddedConfig(t, 1)
+	n := boot(t, c)
+	res := call(t, n, "POST", "/v1/tasks", map[string]any{"task_id": "m", "prompt": "x", "not_before": time.Now().Add(time.Second)}, nil)
+	require.Equal(t, http.StatusCreated, res.StatusCode)
+	halt(t, n)
+	c.Engines = []EngineConfig{{URL: EngineEcho}}
+	n = boot(t, c)
+	var got taskView
+	call(t, n, "GET", "/v1/tasks/m?wait=20s", nil, &got)
+	require.Equal(t, "completed", got.State)
+	require.Equal(t, "x", got.Answer)
+}
+
+func TestATimeoutOverTheNodesLimitIsRefused(t *testing.T) {
+	n := boot(t, testConfig(t))
+	var problem struct{ Remedy string }
+	res := call(t, n, "POST", "/v1/tasks", map[string]any{"prompt": "x", "timeout": "5h"}, &problem)
+	require.Equal(t, http.StatusUnprocessableEntity, res.StatusCode)
+	require.Contains(t, problem.Remedy, "1h")
+}

@@ -25,6 +25,7 @@ type service struct {
 	sys          *actors.System
 	store        persistence.Store
 	defaultModel string
+	timeoutMax   time.Duration // a task may not ask for more
 	engines      func() []api.EngineStatus
 	now          func() time.Time
 }
@@ -48,6 +49,10 @@ func (s *service) Submit(ctx context.Context, specs []*task.Spec) []api.Submitte
 		}
 		out[i].ID = spec.ID
 		if out[i].Err = spec.Validate(); out[i].Err != nil {
+			continue
+		}
+		if d := time.Duration(spec.Timeout); d > s.timeoutMax {
+			out[i].Err = fault.New(fault.Invalid, "task.validate", "timeout", "is %v, more than this node's task.timeout_max", d).WithRemedy("use at most %v", s.timeoutMax)
 			continue
 		}
 		model := spec.Model
