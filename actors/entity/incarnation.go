@@ -149,7 +149,9 @@ func (in *incarnation[S, E]) committed(c actor.Context, m *durable) {
 			// What woke it, an alarm perhaps, is spent; what it should have done is not done.
 			in.o.Alarm(in.key, in.o.Now().Add(lostCommitRetry))
 		}
-		in.bad = m.err
+		// Not m.err: a message that comes before the stop was not tried at all. Its sender
+		// may ask the next incarnation.
+		in.bad = fault.New(fault.Unavailable, "entity", in.key.String(), "a commit failed: it is being replayed")
 		in.sleep(c)
 		return
 	}
