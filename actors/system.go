@@ -148,10 +148,7 @@ func (s *System) reconcile() {
 			return
 		case <-t.C:
 		}
-		s.mu.Lock()
-		qs := slices.Collect(maps.Values(s.queues))
-		s.mu.Unlock()
-		for _, q := range qs {
+		for _, q := range s.openQueues() {
 			if err := q.Reconcile(); err != nil {
 				s.opt.Log.Warn("a queue could not be compared with its counters", "shard", q.Shard(), "err", err)
 			}
@@ -214,16 +211,18 @@ func (s *System) queue(o *cluster.Owner) *task.Queue {
 	return s.queues[o]
 }
 
+func (s *System) openQueues() []*task.Queue {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Values(s.queues))
+}
+
 // resync runs in a batcher that starts, maybe again.
 func (s *System) resync() {
 	s.mu.Lock()
-	qs := make([]*task.Queue, 0, len(s.queues))
-	for _, q := range s.queues {
-		qs = append(qs, q)
-	}
 	ws := slices.Clone(s.workers)
 	s.mu.Unlock()
-	for _, q := range qs {
+	for _, q := range s.openQueues() {
 		q.Announce()
 	}
 	for _, w := range ws {
@@ -232,13 +231,10 @@ func (s *System) resync() {
 }
 
 func (s *System) estimate(w *task.Work) int {
-	n := 0
-	for _, m := range w.Record.Conversation() {
-		n += infer.RoughTokens(m.Content) + 4
-	}
+	ms := w.Record.Conversation()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.tokens[w.Record.Model].Estimate(n)
+	return s.tokens.Estimate(w.Record.Model, ms)
 }
 
 func (s *System) learn(model string, ms []infer.Message, promptTokens int) {

@@ -27,11 +27,10 @@ type appender struct {
 	observe func(writes int, took time.Duration)
 	now     func() time.Time
 
-	mu       sync.Mutex
-	pending  []queued
-	inFlight int
-	closed   error // set once: why nothing more is taken
-	groups   map[*group]struct{}
+	mu      sync.Mutex
+	pending []queued
+	closed  error               // set once: why nothing more is taken
+	groups  map[*group]struct{} // under way; at most appendInFlightMax
 }
 
 type queued struct {
@@ -50,30 +49,16 @@ type group struct {
 // add queues a write; done is called once, from another goroutine or, when the
 // write is refused at once, from this one.
 func (a *appender) add(w persistence.Write, done func(persistence.Outcome, error)) {
-	a.mu.Lock()
-	if err := a.closed; err != nil {
-		a.mu.Unlock()
-		done(persistence.Outcome{}, err)
-		return
-	}
-	if len(a.pending) >= appendQueueMax {
-		a.mu.Unlock()
-		done(persistence.Outcome{}, fault.New(fault.Overloaded, "cluster.append", w.Key.String(), "appendQueueMax of %d writes are waiting", appendQueueMax))
-		return
-	}
-	a.pending = append(a.pending, queued{w, done, a.now()})
-	g := a.nextLocked()
-	a.mu.Unlock()
-	a.propose(g)
+	a.addAll([]persistence.Write{w}, []func(persistence.Outcome, error){done})
 }
 
-// addAll queues writes that become proposals of their own, so that a bulk submit
-// is one log entry. len(writes) == len(done).
+// addAll is add for many writes at once: a bulk submit is as few log entries as its
+// size allows. All are taken, or none. len(writes) == len(done), and at least 1.
 func (a *appender) addAll(writes []persistence.Write, done []func(persistence.Outcome, error)) {
 	a.mu.Lock()
 	err := a.closed
 	if err == nil && len(a.pending)+len(writes) > appendQueueMax {
-		err = fault.New(fault.Overloaded, "cluster.append", "", "appendQueueMax of %d writes are waiting", appendQueueMax)
+		err = fault.New(fault.Overloaded, "cluster.append", writes[0].Key.String(), "appendQueueMax of %d writes are waiting", appendQueueMax)
 	}
 	if err != nil {
 		a.mu.Unlock()
@@ -93,7 +78,7 @@ func (a *appender) addAll(writes []persistence.Write, done []func(persistence.Ou
 
 // nextLocked takes the next group off the queue, or nil.
 func (a *appender) nextLocked() *group {
-	if len(a.pending) == 0 || a.inFlight >= appendInFlightMax {
+	if len(a.pending) == 0 || len(a.groups) >= appendInFlightMax {
 		return nil
 	}
 	n, size := 0, 0
@@ -113,7 +98,6 @@ func (a *appender) nextLocked() *group {
 	if a.pending = a.pending[n:]; len(a.pending) == 0 {
 		a.pending = nil // let a burst's array go
 	}
-	a.inFlight++
 	if a.groups == nil {
 		a.groups = map[*group]struct{}{}
 	}
@@ -147,7 +131,6 @@ func (a *appender) finish(g *group, out []persistence.Outcome, err error) {
 		a.observe(len(g.writes), a.now().Sub(g.began))
 	}
 	a.mu.Lock()
-	a.inFlight--
 	delete(a.groups, g)
 	next := a.nextLocked()
 	a.mu.Unlock()

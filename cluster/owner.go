@@ -247,10 +247,8 @@ func acquire(ctx context.Context, j persistence.Journal) (uint64, error) {
 		if !fault.KindOf(err).Retryable() {
 			return 0, err
 		}
-		select {
-		case <-ctx.Done():
+		if !sleep(ctx, appendRetryWait) {
 			return 0, err
-		case <-time.After(appendRetryWait):
 		}
 	}
 }

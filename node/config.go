@@ -4,6 +4,7 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/open-autoglm/autoglm/actors/batch"
 	"github.com/open-autoglm/autoglm/node/api"
 )
 
@@ -142,7 +143,7 @@ func Default() Config {
 			LoadTimeout: 10 * time.Minute, HangAfter: 30 * time.Second, StopTimeout: time.Minute,
 			RestartDelay: 200 * time.Millisecond, RestartMax: 30 * time.Second,
 		},
-		Batch: BatchConfig{SizeMax: 256, TokensMax: 65536, AgeMax: 5 * time.Millisecond},
+		Batch: BatchConfig(batch.DefaultWindow()),
 		Task: TaskConfig{
 			Timeout: time.Minute, TimeoutMax: time.Hour, LeaseMargin: 30 * time.Second, Attempts: 4,
 			BackoffMin: time.Second, BackoffMax: time.Minute, SlowFactor: 4, MovesMax: 100, AsleepAfter: time.Minute,

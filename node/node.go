@@ -133,7 +133,7 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	}
 	if n.sys, err = actors.Start(actors.Options{
 		Node: id, Store: n.store, Engines: engines, Policy: n.policy(), Kinds: n.kinds,
-		Window:    batch.Window{SizeMax: n.cfg.Batch.SizeMax, TokensMax: n.cfg.Batch.TokensMax, AgeMax: n.cfg.Batch.AgeMax},
+		Window:    batch.Window(n.cfg.Batch),
 		Callbacks: n.dispatcher, IdleAfter: n.cfg.Task.AsleepAfter, Fatal: n.fatal, Meter: n.meter, Now: time.Now, Log: n.log,
 		Runner: &infer.Runner{Fetch: n.fetcher.Fetch, Meter: n.meter, Now: time.Now},
 	}); err != nil {

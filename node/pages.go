@@ -15,6 +15,7 @@ import (
 
 	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/node/api"
+	"github.com/open-autoglm/autoglm/node/api/wire"
 	"github.com/open-autoglm/autoglm/persistence"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
@@ -293,9 +294,6 @@ func (s *service) streams(ctx context.Context, cur cursor, index string, prefix 
 	return ss, nil
 }
 
-// cursorEnd is the cursor after all results that are complete now.
-const cursorEnd = "end"
-
 // end is where every shard's results are complete.
 func (s *service) end() (cursor, error) {
 	c := cursor{}
@@ -311,7 +309,7 @@ func (s *service) end() (cursor, error) {
 
 // Results walks final tasks as they ended.
 func (s *service) Results(ctx context.Context, after string, f func(api.Item) bool) (string, error) {
-	if after == cursorEnd {
+	if after == wire.CursorEnd {
 		c, err := s.end()
 		return c.String(), err
 	}

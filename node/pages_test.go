@@ -17,6 +17,7 @@ import (
 
 	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/node/api"
+	"github.com/open-autoglm/autoglm/node/api/wire"
 	"github.com/open-autoglm/autoglm/persistence"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
@@ -182,7 +183,7 @@ func TestListsPageOverManyShards(t *testing.T) {
 				require.Equal(t, want, got)
 				require.Less(t, longest, lineMax)
 			}
-			end, err := n.svc.Results(t.Context(), cursorEnd, nil)
+			end, err := n.svc.Results(t.Context(), wire.CursorEnd, nil)
 			require.NoError(t, err)
 			require.Less(t, len(end), lineMax)
 			_, err = n.svc.Results(t.Context(), end, func(api.Item) bool { return true })

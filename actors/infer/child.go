@@ -232,9 +232,6 @@ func (p *Pool) Engines() []Engine {
 	return es
 }
 
-// ModelID is the name the model is served under.
-func (p *Pool) ModelID() string { return p.o.ModelID }
-
 // Children returns the same workers with what else they can tell.
 func (p *Pool) Children() []*Child { return append([]*Child(nil), p.children...) }
 

@@ -24,11 +24,11 @@ func TestEchoAnswersTheLastUserMessage(t *testing.T) {
 	models, err := e.Models(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, []string{"*"}, models)
-	r, err := e.Do(t.Context(), &Request{Model: "m", Messages: []Message{{"system", "s"}, {"user", "one"}, {"assistant", "a"}, {"user", "two"}, {"assistant", "b"}}})
+	r, err := e.Do(t.Context(), &Request{Model: "m", Messages: []Message{{Role: "system", Content: "s"}, {Role: "user", Content: "one"}, {Role: "assistant", Content: "a"}, {Role: "user", Content: "two"}, {Role: "assistant", Content: "b"}}})
 	require.NoError(t, err)
 	require.Equal(t, &Response{Text: "two", FinishReason: "stop", Model: "m", PromptTokens: 25, OutputTokens: 1}, r)
 
-	_, err = e.Do(t.Context(), &Request{Messages: []Message{{"system", "s"}}})
+	_, err = e.Do(t.Context(), &Request{Messages: []Message{{Role: "system", Content: "s"}}})
 	require.Equal(t, fault.Invalid, fault.KindOf(err))
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"time"
+
+	"github.com/open-autoglm/autoglm/actors/task"
 )
 
 // Engine answers one conversation at a time; an inference actor calls it from as
@@ -24,11 +26,8 @@ type Engine interface {
 	Do(ctx context.Context, r *Request) (*Response, error)
 }
 
-// Message is one turn, as in the OpenAI chat API.
-type Message struct {
-	Role    string `json:"role"`
-	Content string `json:"content"`
-}
+// Message is one turn, as in the OpenAI chat API: the task's own.
+type Message = task.Message
 
 // Request is what an engine is asked.
 type Request struct {

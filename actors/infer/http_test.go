@@ -80,7 +80,7 @@ func TestHTTPSendsWhatWasAskedAndNoMore(t *testing.T) {
 		require.NoError(t, json.NewDecoder(r.Body).Decode(&got.body))
 		io.WriteString(w, okBody)
 	})
-	r, err := h.Do(t.Context(), &Request{Model: "glm", Messages: []Message{{"user", "6 May <2024>"}}, Key: "täsk\n/1"})
+	r, err := h.Do(t.Context(), &Request{Model: "glm", Messages: []Message{{Role: "user", Content: "6 May <2024>"}}, Key: "täsk\n/1"})
 	require.NoError(t, err)
 	require.Equal(t, &Response{Text: "2024-05-06", FinishReason: "stop", Model: "glm", PromptTokens: 12, OutputTokens: 7}, r)
 	require.Equal(t, "/v1/chat/completions", got.path)
@@ -89,7 +89,7 @@ func TestHTTPSendsWhatWasAskedAndNoMore(t *testing.T) {
 	require.Equal(t, map[string]any{"model": "glm", "messages": []any{map[string]any{"role": "user", "content": "6 May <2024>"}}}, got.body)
 
 	zero, seed := 0.0, int64(7)
-	_, err = h.Do(t.Context(), &Request{Messages: []Message{{"user", "x"}}, MaxTokens: 9, Temperature: &zero, TopP: &zero, Seed: &seed, Stop: []string{"."}, Format: json.RawMessage(`{"type":"json_object"}`)})
+	_, err = h.Do(t.Context(), &Request{Messages: []Message{{Role: "user", Content: "x"}}, MaxTokens: 9, Temperature: &zero, TopP: &zero, Seed: &seed, Stop: []string{"."}, Format: json.RawMessage(`{"type":"json_object"}`)})
 	require.NoError(t, err)
 	require.Equal(t, map[string]any{"messages": []any{map[string]any{"role": "user", "content": "x"}}, "max_tokens": 9.0, "temperature": 0.0,
 		"top_p": 0.0, "seed": 7.0, "stop": []any{"."}, "response_format": map[string]any{"type": "json_object"}}, got.body)

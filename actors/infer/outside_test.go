@@ -77,7 +77,7 @@ func (o outside) conform(t *testing.T, model, text string) {
 			all.Go(func() {
 				temperature, seed := 0.0, int64(i)
 				text := fmt.Sprintf(text, i)
-				r, err := o.Do(t.Context(), &Request{Model: model, Messages: []Message{{"system", "s"}, {"user", text}}, MaxTokens: 100,
+				r, err := o.Do(t.Context(), &Request{Model: model, Messages: []Message{{Role: "system", Content: "s"}, {Role: "user", Content: text}}, MaxTokens: 100,
 					Temperature: &temperature, Seed: &seed, Stop: []string{"\x00"}, Key: fmt.Sprintf("t%d/1", i)})
 				if err != nil {
 					t.Errorf("request %d: %v", i, err)

@@ -40,7 +40,7 @@ type Runner struct {
 func (r *Runner) Prepare(ctx context.Context, models []string, w *task.Work) (*Request, task.Answer, error) {
 	spec := w.Record.Spec
 	a := task.Answer{}
-	ms := messages(w.Record.Conversation())
+	ms := w.Record.Conversation()
 	if spec.DataURL != "" {
 		began := r.Now()
 		d, err := r.Fetch(ctx, spec.DataURL)
@@ -91,14 +91,6 @@ func greedyUnlessAsked(s *task.Spec) *float64 {
 		return s.Temperature
 	}
 	return new(float64)
-}
-
-func messages(ms []task.Message) []Message {
-	out := make([]Message, len(ms))
-	for i, m := range ms {
-		out[i] = Message(m)
-	}
-	return out
 }
 
 // firstQuestion is the index of the message that the data belongs to: the last user

@@ -74,14 +74,6 @@ func AllKey(created time.Time, id string) []byte {
 	return append(binary.BigEndian.AppendUint64(make([]byte, 0, 8+len(id)), ^uint64(created.UnixMicro())), id...)
 }
 
-// ParseAllKey returns the creation time and id of a key of IndexAll.
-func ParseAllKey(b []byte) (created time.Time, id string, ok bool) {
-	if len(b) < 8 {
-		return created, "", false
-	}
-	return time.UnixMicro(int64(^binary.BigEndian.Uint64(b))), string(b[8:]), true
-}
-
 // TroublePrefix starts the keys of IndexTrouble of one state.
 func TroublePrefix(s State) []byte { return []byte{byte(s)} }
 

@@ -10,16 +10,15 @@ import (
 // Policy is what a node adds to what a task says of itself. It decides only new
 // facts: changing it never changes what is journaled.
 type Policy struct {
-	Timeout       time.Duration // of one attempt, when the task names none
-	TimeoutMax    time.Duration // a task may not ask for more
-	LeaseMargin   time.Duration // a lease is the timeout and this: fetching, waiting for a slot, answering
-	Attempts      int           // tries of a step, when the task names none
-	BackoffMin    time.Duration
-	BackoffMax    time.Duration
-	SlowFactor    int // an Overloaded engine is asked again this many times later
-	MovesMax      int // attempts lost to a new owner before they count as failures
-	CallbackFirst time.Duration
-	Jitter        func() float64 // in [0,1)
+	Timeout     time.Duration // of one attempt, when the task names none
+	TimeoutMax  time.Duration // a task may not ask for more
+	LeaseMargin time.Duration // a lease is the timeout and this: fetching, waiting for a slot, answering
+	Attempts    int           // tries of a step, when the task names none
+	BackoffMin  time.Duration
+	BackoffMax  time.Duration
+	SlowFactor  int            // an Overloaded engine is asked again this many times later
+	MovesMax    int            // attempts lost to a new owner before they count as failures
+	Jitter      func() float64 // in [0,1)
 }
 
 // DefaultPolicy is a sane start; Jitter must be set.

@@ -196,7 +196,7 @@ func (o *submitOptions) many(ctx context.Context, app *cli.App, c *client.Client
 	from := ""
 	if o.wait { // what ends from now on is enough, unless a line names a task that exists
 		var err error
-		if from, err = c.Results(ctx, client.Query{Cursor: client.CursorEnd}, false, func(wire.Result) error { return nil }); err != nil {
+		if from, err = c.Results(ctx, client.Query{Cursor: wire.CursorEnd}, false, func(wire.Result) error { return nil }); err != nil {
 			return err
 		}
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/node/api"
+	"github.com/open-autoglm/autoglm/node/api/wire"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
@@ -305,7 +306,7 @@ func listed(q api.Query, r *task.Record) bool {
 
 // Results implements api.Service; its cursor is an offset.
 func (f *Fake) Results(_ context.Context, cursor string, each func(api.Item) bool) (string, error) {
-	if cursor == "end" {
+	if cursor == wire.CursorEnd {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		return strconv.Itoa(len(f.ended)), nil

@@ -20,9 +20,6 @@ import (
 // task with steps may be long.
 const lineMax = 64 << 20
 
-// CursorEnd is the cursor after all results there are: follow from it to see only new ones.
-const CursorEnd = "end"
-
 // cursorTrailer is api.CursorTrailer.
 const cursorTrailer = "Autoglm-Cursor"
 

@@ -7,6 +7,9 @@ import (
 	"github.com/open-autoglm/autoglm/actors/task"
 )
 
+// CursorEnd is the cursor after all results there are: follow from it to see only new ones.
+const CursorEnd = "end"
+
 // Task is everything about a task: as submitted, and what became of it.
 type Task struct {
 	State     task.State `json:"state" enum:"pending,running,completed,failed,cancelled"`
