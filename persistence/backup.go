@@ -48,6 +48,12 @@ func (s *store) Backup(ctx context.Context, dir string) error {
 	if err := emptyDir(op, dir); err != nil {
 		return err
 	}
+	for shard := range s.dir.Shards {
+		if s.hosted(shard) == 0 {
+			return fault.New(fault.Unavailable, op, dir, "this node has no replica of shard %d", shard).
+				WithRemedy("back up on a node that has a replica of every shard")
+		}
+	}
 	if err := verifyLive(s.badger, ctx.Done()); err != nil {
 		return err
 	}
@@ -183,7 +189,7 @@ func Restore(ctx context.Context, dataDirectory, backupDir string) error {
 	if err := restoreRows(ctx, d.store(), o, m, backupDir); err != nil {
 		return backupFault(op, dataDirectory, err)
 	}
-	return d.create(o) // last: without it the directory is refused
+	return d.create(o, false) // last: without it the directory is refused
 }
 
 // readBackup reads backup.json and verifies every stream.

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/google/uuid"
 	"github.com/lni/dragonboat/v4/raftpb"
@@ -27,24 +26,11 @@ import (
 //	raft/      dragonboat's log of all groups
 //	store/     Badger's files
 const (
-	lockName   = "LOCK"
-	metaName   = "meta.json"
-	raftName   = "raft"
-	storeName  = "store"
-	formatHere = 1
+	lockName  = "LOCK"
+	metaName  = "meta.json"
+	raftName  = "raft"
+	storeName = "store"
 )
-
-// identity is what a data directory is and never changes, but for Host.
-type identity struct {
-	Format     int       `json:"format"`
-	Shards     int       `json:"shards"`
-	Deployment uint64    `json:"deployment"` // groups of another deployment are not listened to
-	Node       string    `json:"node"`       // UUID: members of a group are named by it
-	Replica    uint64    `json:"replica"`
-	Host       string    `json:"host"` // dragonboat keeps its files below the host's name
-	Created    time.Time `json:"created"`
-	Complete   bool      `json:"complete"` // false until the first Open went well
-}
 
 // dataDir is an open data directory.
 type dataDir struct {
@@ -119,7 +105,7 @@ func (d *dataDir) identify(o Options) error {
 					WithRemedy("it was lost, or a restore did not finish: restore a backup into a new directory")
 			}
 		}
-		return d.create(o)
+		return d.create(o, true)
 	}
 	if err != nil {
 		return dirFault(path, err)
@@ -127,15 +113,16 @@ func (d *dataDir) identify(o Options) error {
 	if err := readJSON(b, &d.identity); err != nil {
 		return fault.New(fault.Corrupt, "store.open", path, "%w", err).WithRemedy(remedyCorrupt)
 	}
-	switch {
-	case d.Format != formatHere:
-		return fault.New(fault.Invalid, "store.open", path, "format %d; this program reads %d", d.Format, formatHere).
-			WithRemedy("use the version that wrote it")
-	case o.Shards != 0 && o.Shards != d.Shards:
+	if err := d.check(path); err != nil {
+		return err
+	}
+	if o.Shards != 0 && o.Shards != d.Shards {
 		return fault.New(fault.Invalid, "store.open", path, "the directory has %d shards, %d were asked for", d.Shards, o.Shards).
 			WithRemedy("the number is fixed at creation: leave the setting away, or start a new data directory")
-	case o.ReplicaID != d.Replica:
-		return fault.New(fault.Invalid, "store.open", path, "the directory is replica %d, not %d", d.Replica, o.ReplicaID)
+	}
+	adopted := d.Cluster != o.Cluster
+	if err := d.join(o); err != nil {
+		return err
 	}
 	host, err := os.Hostname()
 	if err != nil {
@@ -152,19 +139,29 @@ func (d *dataDir) identify(o Options) error {
 			}
 		}
 	}
+	if adopted {
+		if err := d.save(); err != nil {
+			return err
+		}
+	}
 	return d.rename(host)
 }
 
-// create writes the identity of a new directory.
-func (d *dataDir) create(o Options) error {
+// create writes the identity of a new directory. whole tells whether its shards are empty.
+func (d *dataDir) create(o Options, whole bool) error {
 	host, err := os.Hostname()
 	if err != nil {
 		return dirFault(d.path, err)
 	}
-	d.identity = identity{Format: formatHere, Shards: o.Shards, Deployment: 1, Node: uuid.NewString(),
-		Replica: o.ReplicaID, Host: host, Created: o.Now().UTC()}
+	d.identity = identity{Shards: o.Shards, Deployment: deployment, Node: uuid.NewString(), Cluster: o.Cluster,
+		Host: host, Created: o.Now().UTC()}
 	if d.Shards == 0 {
 		d.Shards = shardsDefault
+	}
+	d.Replicas = make([]localReplica, d.Shards)
+	if o.Network == nil {
+		d.found()
+		d.Whole = whole
 	}
 	return d.save()
 }
@@ -184,7 +181,7 @@ func jsonSum(b []byte) string {
 
 // save writes meta.json in one step.
 func (d *dataDir) save() error {
-	if err := writeJSON(filepath.Join(d.path, metaName), d.identity); err != nil {
+	if err := writeJSON(filepath.Join(d.path, metaName), d.stored()); err != nil {
 		return dirFault(d.path, err)
 	}
 	return nil

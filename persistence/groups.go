@@ -4,24 +4,30 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/lni/dragonboat/v4"
 	"github.com/lni/dragonboat/v4/client"
 	"github.com/lni/dragonboat/v4/config"
-	"github.com/lni/dragonboat/v4/raftio"
 	sm "github.com/lni/dragonboat/v4/statemachine"
 
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
-// groups is dragonboat behind what this project needs of it: propose, lead events,
+// groups is dragonboat behind what this project needs of it: start and stop replicas, propose, read, lead events,
 // members, cutting the log. Shard s is Raft group s+1.
 type groups struct {
-	host     *dragonboat.NodeHost
-	replica  uint64
-	sessions []*client.Session // by shard; of the kind that keeps no state
-	lone     *loneTransport
+	host      *dragonboat.NodeHost
+	node      string
+	machine   func(shard int) sm.IOnDiskStateMachine
+	sessions  []*client.Session // by shard; of the kind that keeps no state
+	running   []atomic.Uint64   // by shard: the replica started here; 0: none
+	joined    []atomic.Bool     // by shard: whether it joined, or was founded here
+	transport *transport
+	registry  *registry
+	leads     *leads
+	once      sync.Once
 }
 
 const (
@@ -33,18 +39,27 @@ const (
 	// raftMemoryMax bounds what one group holds in memory of entries that are not
 	// applied; above it Propose is refused.
 	raftMemoryMax = 64 << 20
+
+	// queueBytesMax bounds what waits for one peer, and what came from peers and waits for one group.
+	queueBytesMax = 128 << 20
 )
 
-// openGroups starts the Raft host below dir and one replica of every shard.
-func openGroups(dir string, o Options, id identity, leads *leads, replica func(shard int) sm.IOnDiskStateMachine) (g *groups, err error) {
-	g = &groups{replica: o.ReplicaID, lone: newLoneTransport()}
+// openGroups starts the Raft host below dir. It has no replicas yet.
+func openGroups(dir string, s *store) (g *groups, err error) {
+	o, id := s.opts, s.dir.identity
+	g = &groups{node: id.Node, leads: s.leads, registry: s.registry, running: make([]atomic.Uint64, id.Shards), joined: make([]atomic.Bool, id.Shards),
+		machine: func(shard int) sm.IOnDiskStateMachine { return s.machines[shard] }}
+	g.transport = newTransport(o.Network, gate{shards: id.Shards, hosted: g.hosted, speaks: s.registry.speaks, room: s.reserve.room}, o.Logger)
 	c := config.NodeHostConfig{
-		DeploymentID:      id.Deployment,
-		NodeHostID:        id.Node,
-		NodeHostDir:       dir,
-		RaftAddress:       id.Node,
-		RTTMillisecond:    tick,
-		RaftEventListener: leads,
+		DeploymentID:        id.Deployment,
+		NodeHostID:          id.Node,
+		NodeHostDir:         dir,
+		RaftAddress:         id.Node,
+		RTTMillisecond:      tick,
+		RaftEventListener:   s.leads,
+		SystemEventListener: s.members,
+		MaxSendQueueSize:    queueBytesMax,
+		MaxReceiveQueueSize: queueBytesMax,
 	}
 	// One log for all groups: one sync serves many of them. Both numbers of workers that
 	// the log depends on are for the life of the data.
@@ -55,38 +70,79 @@ func openGroups(dir string, o Options, id identity, leads *leads, replica func(s
 	c.Expert.Engine.ExecShards = execShards
 	c.Expert.Engine.CommitShards = uint64(o.ApplyWorkers)
 	c.Expert.Engine.ApplyShards = uint64(o.ApplyWorkers)
-	c.Expert.Engine.SnapshotShards = 2 // they only write a few hundred bytes
+	c.Expert.Engine.SnapshotShards = 2 // of the node's own they write a few hundred bytes
 	c.Expert.Engine.CloseShards = 2
-	c.Expert.TransportFactory = g.lone
-	c.Expert.NodeRegistryFactory = newRegistry(id.Node)
+	c.Expert.TransportFactory = g.transport
+	c.Expert.NodeRegistryFactory = g.registry
 	routeRaftLogs(o.Logger)
 	if err := recovered(func() (err error) { g.host, err = dragonboat.NewNodeHost(c); return err }); err != nil {
+		g.transport.Close() // NewNodeHost may have failed before it was started
 		return nil, err
 	}
-	var wg sync.WaitGroup
-	errs := make([]error, id.Shards)
 	for shard := range id.Shards {
 		g.sessions = append(g.sessions, g.host.GetNoOPSession(group(shard)))
-		wg.Go(func() {
-			errs[shard] = recovered(func() error {
-				return g.host.StartOnDiskReplica(map[uint64]dragonboat.Target{g.replica: id.Node}, false,
-					func(uint64, uint64) sm.IOnDiskStateMachine { return replica(shard) }, g.config(shard))
-			})
-		})
-	}
-	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
-		g.close()
-		return nil, err
 	}
 	return g, nil
 }
 
 func group(shard int) uint64 { return uint64(shard) + 1 }
 
-func (g *groups) config(shard int) config.Config {
+// hosted returns the replica of a shard that runs here, or 0.
+func (g *groups) hosted(shard int) uint64 { return g.running[shard].Load() }
+
+// start starts a replica and returns when it has loaded its state. Messages reach it from the
+// moment on that it is there.
+func (g *groups) start(shard int, r localReplica) error {
+	founders := map[uint64]dragonboat.Target{}
+	if !r.Joined {
+		founders[r.ID] = g.node
+	}
+	g.leads.host(shard, r.ID)
+	err := recovered(func() error {
+		return g.host.StartOnDiskReplica(founders, r.Joined,
+			func(uint64, uint64) sm.IOnDiskStateMachine { return g.machine(shard) }, g.config(shard, r))
+	})
+	if err != nil {
+		g.leads.host(shard, 0)
+		if errors.Is(err, dragonboat.ErrReplicaRemoved) {
+			return (&fault.Error{Op: "store.start", Key: shardName(shard), Kind: fault.Conflict, Err: err}).
+				WithRemedy("replica %d was here and was dropped: its id is never used again", r.ID)
+		}
+		if fault.KindOf(err) == fault.Unknown {
+			err = &fault.Error{Op: "store.start", Key: shardName(shard), Kind: fault.Unavailable, Err: err}
+		}
+		return err
+	}
+	g.joined[shard].Store(r.Joined)
+	g.running[shard].Store(r.ID)
+	return nil
+}
+
+// halt stops a replica, which may have stopped itself: it learned that it was removed.
+func (g *groups) halt(shard int, replica uint64) error {
+	g.running[shard].Store(0)
+	g.leads.host(shard, 0)
+	err := g.host.StopReplica(group(shard), replica)
+	if errors.Is(err, dragonboat.ErrShardNotFound) {
+		return nil
+	}
+	return err
+}
+
+// erase deletes the log of a replica that does not run any more.
+func (g *groups) erase(ctx context.Context, shard int, replica uint64) error {
+	return recovered(func() error { return g.host.SyncRemoveData(ctx, group(shard), replica) })
+}
+
+func (g *groups) config(shard int, r localReplica) config.Config {
 	return config.Config{
-		ShardID: group(shard), ReplicaID: g.replica,
+		ShardID: group(shard), ReplicaID: r.ID,
+		// Evaluated when a change is applied, so the same for all replicas for ever. Logs of a time when it
+		// was off hold no change but the founding, which it does not concern.
+		OrderedConfigChange: true,
+		// A replica that was added as a learner stays one for dragonboat's start: its log may hold the entry that
+		// added it. It becomes a voter while it loads the membership, or replays the entry, that made it one.
+		IsNonVoting:     r.Joined,
 		CheckQuorum:     true, // a leader that lost its quorum steps down
 		PreVote:         true, // a node that comes back does not disturb the term
 		ElectionRTT:     electionRTT,
@@ -98,25 +154,31 @@ func (g *groups) config(shard int) config.Config {
 }
 
 // close stops every replica and the host. Appends that wait are answered.
-func (g *groups) close() { g.host.Close() }
+func (g *groups) close() { g.once.Do(g.host.Close) }
 
-// propose hands a command to the shard's leader. cmd is the caller's again after it.
+// propose hands a command to the shard's leader, which must be the replica here: see link.SendMessageBatch. cmd is the caller's again after it.
 func (g *groups) propose(shard int, cmd []byte, timeout time.Duration) (*dragonboat.RequestState, error) {
 	rs, err := g.host.Propose(g.sessions[shard], cmd, max(timeout, 2*tick*time.Millisecond))
 	return rs, proposeFault(err)
 }
 
-// campaign makes this replica stand for election now instead of after the election time
+// campaign makes this node's replica stand for election now instead of after the election time
 // out: for a group whose only voter it is, nothing is won by waiting.
-func (g *groups) campaign(shard int) { g.lone.timeoutNow(group(shard), g.replica) }
-
-// members returns the voters of the shard's group.
-func (g *groups) members(ctx context.Context, shard int) (map[uint64]string, error) {
-	m, err := g.host.SyncGetShardMembership(ctx, group(shard))
-	if err != nil {
-		return nil, proposeFault(err)
+func (g *groups) campaign(shard int) {
+	if r := g.hosted(shard); r != 0 {
+		g.transport.timeoutNow(group(shard), r)
 	}
-	return m.Nodes, nil
+}
+
+// look returns what dragonboat knows of the groups that run here, by shard. It asks nobody.
+func (g *groups) look() map[int]dragonboat.ShardInfo {
+	all := map[int]dragonboat.ShardInfo{}
+	if info := g.host.GetNodeHostInfo(dragonboat.NodeHostInfoOption{SkipLogInfo: true}); info != nil {
+		for _, i := range info.ShardInfoList {
+			all[int(i.ShardID)-1] = i
+		}
+	}
+	return all
 }
 
 // cut writes a Raft snapshot (a few bytes: the state is on disk already) and drops all but the
@@ -157,80 +219,4 @@ func resultFault(r dragonboat.RequestResult) error {
 		return fault.New(fault.Unavailable, op, "", "the shard is being stopped; the outcome is unknown")
 	}
 	return fault.New(fault.Unavailable, op, "", "the proposal was aborted; the outcome is unknown")
-}
-
-// leads hears of leader changes from dragonboat and hands them on without ever
-// blocking it: of one shard only the last state waits.
-type leads struct {
-	replica uint64
-	out     chan Lead
-	wake    chan struct{}
-	stop    chan struct{}
-	once    sync.Once
-	wg      sync.WaitGroup
-
-	mu      sync.Mutex
-	now     map[int]bool // shard → led by this replica
-	changed []int        // shards whose state was not handed on, each once
-}
-
-func newLeads(replica uint64, shards int) *leads {
-	l := &leads{replica: replica, out: make(chan Lead, shards), wake: make(chan struct{}, 1),
-		stop: make(chan struct{}), now: map[int]bool{}}
-	l.wg.Go(l.run)
-	return l
-}
-
-// LeaderUpdated is called on dragonboat's only event goroutine.
-func (l *leads) LeaderUpdated(i raftio.LeaderInfo) {
-	shard, leading := int(i.ShardID)-1, i.LeaderID == l.replica
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.now[shard] == leading {
-		return
-	}
-	l.now[shard] = leading
-	for _, s := range l.changed {
-		if s == shard {
-			return
-		}
-	}
-	l.changed = append(l.changed, shard)
-	select {
-	case l.wake <- struct{}{}:
-	default:
-	}
-}
-
-func (l *leads) leading(shard int) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.now[shard]
-}
-
-func (l *leads) run() {
-	defer close(l.out)
-	for {
-		l.mu.Lock()
-		changed := l.changed
-		l.changed = nil
-		l.mu.Unlock()
-		for _, shard := range changed {
-			select {
-			case l.out <- Lead{Shard: shard, Leading: l.leading(shard)}:
-			case <-l.stop:
-				return
-			}
-		}
-		select {
-		case <-l.wake:
-		case <-l.stop:
-			return
-		}
-	}
-}
-
-func (l *leads) close() {
-	l.once.Do(func() { close(l.stop) })
-	l.wg.Wait()
 }

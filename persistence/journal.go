@@ -89,7 +89,9 @@ type Log struct {
 //
 // Append and Acquire go through Raft: they return after a quorum has them on
 // disk and this replica has applied them. Reads are local: they see everything
-// that an Append of this process has acknowledged.
+// that an Append of this process has acknowledged. On a node that does not lead the shard,
+// Append is refused at once (Unavailable) and Acquire tries until ctx ends; on one without a replica of the
+// shard, everything is refused (Unavailable).
 type Journal interface {
 	// Acquire fences all earlier owners: it raises the shard's epoch and returns it.
 	Acquire(ctx context.Context) (epoch uint64, err error)
@@ -102,6 +104,12 @@ type Journal interface {
 	// must not change before done. done must not block: answers of the shard wait behind it.
 	// A Write that its limits or the disk reserve refuse says so in its own Outcome and holds up no other.
 	Append(epoch uint64, writes []Write, timeout time.Duration, done func([]Outcome, error))
+
+	// Barrier returns when this replica has applied everything that was committed anywhere in
+	// the group before the call: a Read after it is linearizable. It costs a round trip to a quorum, shared by
+	// concurrent calls. A replica without a quorum answers Timeout or Unavailable. epoch is the one that is
+	// current then: an owner with an older one was replaced before the call ended.
+	Barrier(ctx context.Context) (epoch uint64, err error)
 
 	// Read returns the rows after a sequence number (0: snapshot and tail). The snapshot
 	// is returned only when it is newer than that number.

@@ -18,7 +18,8 @@ type keeper struct {
 	wg   sync.WaitGroup
 
 	mu    sync.Mutex
-	since []growth // by shard
+	since []growth     // by shard
+	stale map[int]bool // shards with a generation to delete
 }
 
 // growth is what a shard's log grew by since it was cut.
@@ -32,8 +33,9 @@ const (
 // newKeeper starts counting from what the logs hold already.
 func newKeeper(s *store, logs map[int]logged) *keeper {
 	k := &keeper{s: s, log: s.opts.Logger, wake: make(chan struct{}, 1), stop: make(chan struct{}),
-		since: make([]growth, s.dir.Shards)}
+		since: make([]growth, s.dir.Shards), stale: map[int]bool{}}
 	for shard := range k.since {
+		k.stale[shard] = true
 		x := logs[shard]
 		k.since[shard] = growth{bytes: x.bytes, cutAt: x.cut, applied: x.cut}
 	}
@@ -49,10 +51,29 @@ func (k *keeper) grown(shard int, bytes, applied uint64) {
 	due := k.due(g)
 	k.mu.Unlock()
 	if due {
-		select {
-		case k.wake <- struct{}{}:
-		default:
-		}
+		k.look()
+	}
+}
+
+// sweep has old generations of a shard deleted; it never waits.
+func (k *keeper) sweep(shard int) {
+	k.mu.Lock()
+	k.stale[shard] = true
+	k.mu.Unlock()
+	k.look()
+}
+
+// forget starts counting anew for a shard that has a new replica.
+func (k *keeper) forget(shard int) {
+	k.mu.Lock()
+	k.since[shard] = growth{}
+	k.mu.Unlock()
+}
+
+func (k *keeper) look() {
+	select {
+	case k.wake <- struct{}{}:
+	default:
 	}
 }
 
@@ -67,12 +88,21 @@ func (k *keeper) close() {
 	k.wg.Wait()
 }
 
-func (k *keeper) run() {
-	for _, m := range k.s.machines {
-		if err := m.sweepOld(k.stop); err != nil {
-			k.log.Error("old generation not deleted", "shard", m.shard, "err", err)
+// delete deletes old generations of the shards that may have some.
+func (k *keeper) delete() {
+	k.mu.Lock()
+	stale := k.stale
+	k.stale = map[int]bool{}
+	k.mu.Unlock()
+	for shard := range stale {
+		if err := k.s.machines[shard].sweepOld(k.stop); err != nil {
+			k.log.Error("old generation not deleted", "shard", shard, "err", err)
 		}
 	}
+}
+
+func (k *keeper) run() {
+	k.delete()
 	verify := time.NewTicker(k.s.opts.VerifyEvery)
 	defer verify.Stop()
 	for {
@@ -84,6 +114,7 @@ func (k *keeper) run() {
 		case <-k.stop:
 			return
 		}
+		k.delete()
 		for shard := range k.since {
 			if stopped(k.stop) {
 				return
@@ -98,7 +129,9 @@ func (k *keeper) run() {
 func (k *keeper) verify() {
 	if err := verifyLive(k.s.badger, k.stop); err != nil {
 		k.log.Error("the store is damaged: reading is refused", "err", err)
-		k.s.db.damage.CompareAndSwap(nil, &err)
+		if k.s.db.damage.CompareAndSwap(nil, &err) && k.s.opts.Damaged != nil {
+			k.s.opts.Damaged(err)
+		}
 	}
 }
 
@@ -112,7 +145,7 @@ func (k *keeper) cut(shard int) {
 		k.since[shard] = growth{cutAt: g.applied, applied: g.applied}
 	}
 	k.mu.Unlock()
-	if !due {
+	if !due || k.s.hosted(shard) == 0 {
 		return
 	}
 	each := g.bytes/max(1, g.applied-g.cutAt) + 1

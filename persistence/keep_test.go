@@ -31,7 +31,7 @@ func TestLogIsCut(t *testing.T) {
 				}
 				d := s.(*store).dir
 				require.NoError(t, s.Close())
-				logs, err := verifyLog(d.logDir(d.Host), 1)
+				logs, err := verifyLog(d.logDir(d.Host), func(int) uint64 { return 1 })
 				require.NoError(t, err)
 				return logs[0]
 			}

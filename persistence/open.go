@@ -7,10 +7,8 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/dgraph-io/badger/v4"
-	sm "github.com/lni/dragonboat/v4/statemachine"
 
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
@@ -21,25 +19,34 @@ type store struct {
 	dir      *dataDir
 	badger   *badger.DB
 	db       *committer
+	registry *registry
 	groups   *groups
 	leads    *leads
+	members  *members
 	reserve  *reserve
 	keeper   *keeper
 	machines []*stateMachine
 	shards   []*shard
 	flight   atomic.Int64
 
+	placing  sync.Mutex      // held while replicas come and go; owns dir.identity after Open
+	changing []chan struct{} // by shard: one Change at a time
+
 	once sync.Once
 	err  error // of Close
 }
 
 // Open opens or makes the data directory and returns when every shard that this
-// node alone votes for is led by it.
+// node alone votes for is led by it. It does not wait for the leaders of groups that have other voters.
 //
-//	lock ─► identity ─► verify what is on disk ─► Badger ─► Raft ─► campaign ─► led
+//	lock ─► identity ─► verify what is on disk ─► Badger ─► Raft ─► unfinished drops ─► replicas ─► campaign ─► led
 func Open(o Options) (Store, error) {
+	network := o.Network
 	o, err := o.withDefaults()
 	if err != nil {
+		if network != nil {
+			network.Close()
+		}
 		return nil, err
 	}
 	s := &store{opts: o}
@@ -68,26 +75,38 @@ func (s *store) open() (err error) {
 	s.keeper = newKeeper(s, log)
 	for i := range s.dir.Shards {
 		m := newStateMachine(i, s.db, s.opts.Heads/s.dir.Shards, s.keeper.grown)
+		m.swept = s.keeper.sweep
 		if err := m.load(); err != nil {
 			return readFault(Key{Kind: "shard", ID: fmt.Sprint(i)}, err)
 		}
-		if s.dir.Complete {
+		if s.dir.Complete && s.dir.replica(i) != 0 {
 			if err := verifyTogether(s.dir.path, i, m.meta.applied, log[i]); err != nil {
 				return err
 			}
 		}
 		s.machines = append(s.machines, m)
+		s.changing = append(s.changing, make(chan struct{}, 1))
 	}
-	s.leads = newLeads(s.opts.ReplicaID, s.dir.Shards)
-	s.groups, err = openGroups(s.dir.raft(), s.opts, s.dir.identity, s.leads,
-		func(shard int) sm.IOnDiskStateMachine { return s.machines[shard] })
+	s.registry = newRegistry(func(shard int) { s.leads.look(shard) })
+	s.leads = newLeads(s.dir.Node, s.dir.Shards, func(shard int, replica uint64) string { return s.registry.node(group(shard), replica) })
+	s.members = newMembers(s.dir.Shards)
+	s.groups, err = openGroups(s.dir.raft(), s)
 	if err != nil {
 		return err
 	}
+	s.members.start(s.groups)
+	if err := s.finishDrops(); err != nil {
+		return err
+	}
+	all := make([]int, s.dir.Shards)
 	for i, m := range s.machines {
+		all[i] = i
 		s.shards = append(s.shards, newShard(i, m, s))
 	}
-	if err := s.lead(); err != nil {
+	if err := s.start(all); err != nil {
+		return err
+	}
+	if err := s.lead(context.Background(), all); err != nil {
 		return err
 	}
 	s.keeper.start()
@@ -110,7 +129,7 @@ func (s *store) verify() (log map[int]logged, err error) {
 	}
 	var wg sync.WaitGroup
 	var logErr, storeErr error
-	wg.Go(func() { log, logErr = verifyLog(s.dir.logDir(s.dir.Host), s.opts.ReplicaID) })
+	wg.Go(func() { log, logErr = verifyLog(s.dir.logDir(s.dir.Host), s.dir.logged) })
 	wg.Go(func() { storeErr = verifyStore(s.dir.store(), s.opts) })
 	wg.Wait()
 	return log, errors.Join(logErr, storeErr)
@@ -127,37 +146,17 @@ func (s *store) openBadger() error {
 	return (&fault.Error{Op: "store.open", Key: s.dir.store(), Kind: fault.Corrupt, Err: err}).WithRemedy(remedyCorrupt)
 }
 
-// lead makes this replica leader of every shard. It asks again and again, because a replica
-// refuses to stand while it has not applied a change of its members.
-func (s *store) lead() error {
-	ctx, cancel := context.WithTimeout(context.Background(), s.opts.OpenTimeout)
-	defer cancel()
-	again := time.NewTicker(2 * time.Millisecond)
-	defer again.Stop()
-	for {
-		open := 0
-		for i := range s.shards {
-			if !s.leads.leading(i) {
-				s.groups.campaign(i)
-				open++
-			}
-		}
-		if open == 0 {
-			return nil
-		}
-		select {
-		case <-again.C:
-		case <-ctx.Done():
-			return fault.New(fault.Unavailable, "store.open", s.dir.path, "%d shards have no leader after OpenTimeout (%v)", open, s.opts.OpenTimeout)
-		}
-	}
-}
-
 // Shards returns the number of shards.
 func (s *store) Shards() int { return s.dir.Shards }
 
 // Journal returns the shard's journal.
 func (s *store) Journal(shard int) Journal { return s.shards[shard] }
+
+// Node returns the node's id.
+func (s *store) Node() string { return s.dir.Node }
+
+// hosted returns the replica of a shard that runs here, or 0.
+func (s *store) hosted(shard int) uint64 { return s.groups.hosted(shard) }
 
 // Leads delivers changes of leadership.
 func (s *store) Leads() <-chan Lead { return s.leads.out }
@@ -178,8 +177,13 @@ func (s *store) Close() error {
 		if s.keeper != nil {
 			s.keeper.close()
 		}
+		if s.members != nil {
+			s.members.close()
+		}
 		if s.groups != nil {
 			s.groups.close()
+		} else if s.opts.Network != nil {
+			s.opts.Network.Close()
 		}
 		for _, h := range s.shards {
 			h.close()

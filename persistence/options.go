@@ -10,9 +10,14 @@ import (
 // Options says where a node keeps its data and how much it may use for that. Zero
 // fields take the default named beside them.
 type Options struct {
-	Dir       string // data directory; made when it is missing
-	Shards    int    // fixed when the directory is created: 0 takes what it has, 16 for a new one
-	ReplicaID uint64 // this node's replica in every group; 1
+	Dir    string // data directory; made when it is missing
+	Shards int    // fixed when the directory is created: 0 takes what it has, 16 for a new one
+
+	// Network connects this node with its peers. nil: it is alone, and a new directory has a
+	// replica of every shard at once. Otherwise a new directory has none before Found or Join. Open takes it over: Close
+	// closes it, and so does an Open that fails.
+	Network Network
+	Cluster string // id of the cluster that Network reaches; needed with it, and only then
 
 	// DiskReserve is how many bytes of the disk stay free: below it no journal
 	// is created, below half of it nothing is written at all. 512 MiB.
@@ -29,6 +34,9 @@ type Options struct {
 	OpenTimeout    time.Duration // how long Open waits for the shards to lead; 30 s
 	AcquireTimeout time.Duration // one try of Acquire; 2 s
 	VerifyEvery    time.Duration // how often a running node reads all tables to find flipped bits; 6 h
+
+	// Damaged is told once, when a running store finds damage: from then on every read fails. nil: only the log tells.
+	Damaged func(error)
 
 	Logger *slog.Logger     // slog.Default()
 	Now    func() time.Time // time.Now; used for what is written for people, never for a decision
@@ -54,9 +62,6 @@ func (o Options) withDefaults() (Options, error) {
 	def(&o.MemTableBytes, memTableMin)
 	def(&o.BlockCache, 16<<20)
 	def(&o.Heads, 1<<16)
-	if o.ReplicaID == 0 {
-		o.ReplicaID = 1
-	}
 	if o.DiskReserve == 0 {
 		o.DiskReserve = 512 << 20
 	}
@@ -83,6 +88,8 @@ func (o Options) withDefaults() (Options, error) {
 		return o, bad("no data directory is given")
 	case o.Shards < 0 || o.Shards > shardsMax:
 		return o, bad("%d shards: the bound is 1..%d", o.Shards, shardsMax)
+	case (o.Network == nil) != (o.Cluster == ""):
+		return o, bad("Network and Cluster go together")
 	case o.MemTableBytes < memTableMin:
 		return o, bad("MemTableBytes %d is below %d", o.MemTableBytes, memTableMin)
 	case o.InFlightBytes < 2*WriteMax:

@@ -41,7 +41,15 @@ func (raftLogger) SetLevel(logger.LogLevel)      {}
 func (raftLogger) Debugf(string, ...any)         {}
 func (raftLogger) Infof(string, ...any)          {}
 func (l raftLogger) Warningf(f string, a ...any) { l.log(slog.LevelDebug, f, a) }
-func (l raftLogger) Errorf(f string, a ...any)   { l.log(slog.LevelError, f, a) }
+
+// Errorf: that a peer cannot be reached is ordinary, and gossip has said so; it would be said again every second.
+func (l raftLogger) Errorf(f string, a ...any) {
+	level := slog.LevelError
+	if l.pkg == "transport" {
+		level = slog.LevelDebug
+	}
+	l.log(level, f, a)
+}
 
 func (l raftLogger) Panicf(f string, a ...any) {
 	l.log(slog.LevelError, f, a)

@@ -78,6 +78,23 @@ func (r *reserve) admit(updates, creates int) (refused, err error) {
 	return refused, nil
 }
 
+// room tells whether bytes from a peer may be written: a replica takes part in what others began
+// down to a quarter of the reserve, and then falls behind rather than fill the disk.
+func (r *reserve) room(bytes int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.now().Sub(r.looked) >= lookEvery {
+		if _, err := r.lookLocked(); err != nil {
+			return false
+		}
+	}
+	if r.fitsLocked(bytes, r.keep/4) != nil {
+		return false
+	}
+	r.written += uint64(bytes) * writeTimes
+	return true
+}
+
 // fitsLocked tells whether need bytes stay free after size more.
 func (r *reserve) fitsLocked(size int, need uint64) error {
 	free := r.free - min(r.free, r.written+uint64(size)*writeTimes)

@@ -1,13 +1,12 @@
 package persistence
 
 import (
-	"bytes"
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/dgraph-io/badger/v4"
 	"github.com/lni/dragonboat/v4"
 
 	"github.com/open-autoglm/autoglm/persistence/fault"
@@ -20,6 +19,7 @@ type shard struct {
 	sm      *stateMachine
 	db      *committer
 	groups  *groups
+	leads   *leads
 	reserve *reserve
 	flight  *atomic.Int64 // bytes of Appends in flight, of all shards
 	limits  Options
@@ -34,6 +34,7 @@ type shard struct {
 // waiting is one Append that Raft has.
 type waiting struct {
 	rs     *dragonboat.RequestState
+	reign  *reign
 	writes []Write
 	checks []error // by write, why it is not in the proposal; nil when all are
 	bytes  int64
@@ -41,7 +42,7 @@ type waiting struct {
 }
 
 func newShard(n int, sm *stateMachine, s *store) *shard {
-	h := &shard{n: n, sm: sm, db: s.db, groups: s.groups, reserve: s.reserve, flight: &s.flight, limits: s.opts,
+	h := &shard{n: n, sm: sm, db: s.db, groups: s.groups, leads: s.leads, reserve: s.reserve, flight: &s.flight, limits: s.opts,
 		waiting: make(chan waiting, s.opts.InFlightCount)}
 	h.wg.Go(h.answer)
 	return h
@@ -67,6 +68,9 @@ func (h *shard) Acquire(ctx context.Context) (uint64, error) {
 	for {
 		if err := ctx.Err(); err != nil {
 			return 0, &fault.Error{Op: op, Kind: fault.Timeout, Err: err}
+		}
+		if h.groups.hosted(h.n) == 0 {
+			return 0, noReplica(op, h.n)
 		}
 		r, err := h.acquire(ctx, expect)
 		switch {
@@ -100,14 +104,84 @@ func (h *shard) acquire(ctx context.Context, expect uint64) (uint64, error) {
 	if closed {
 		return 0, fault.New(fault.Invalid, "journal.acquire", "", "the store is closed")
 	}
+	reign := h.leads.leading(h.n)
+	if reign == nil {
+		putBuffer(b)
+		return 0, fault.New(fault.Unavailable, "journal.acquire", "", "this node does not lead shard %d", h.n)
+	}
 	rs, err := h.groups.propose(h.n, *b, timeout)
 	putBuffer(b)
 	if err != nil {
 		return 0, err
 	}
-	r := <-rs.ResultC()
+	r, err := result(rs, reign)
+	return r.GetResult().Value, err
+}
+
+// result waits for how a proposal ended. Once the lead in which it was made is lost, the answer may never come.
+func result(rs *dragonboat.RequestState, reign *reign) (r dragonboat.RequestResult, err error) {
+	select {
+	case r = <-rs.ResultC():
+	case <-reign.ended:
+		grace := time.NewTimer(time.Until(reign.until))
+		defer grace.Stop()
+		select {
+		case r = <-rs.ResultC():
+		case <-grace.C:
+			return r, fault.New(fault.Unavailable, "journal.append", "", "the lead was lost; the outcome is unknown")
+		}
+	}
 	rs.Release()
-	return r.GetResult().Value, resultFault(r)
+	return r, resultFault(r)
+}
+
+// Barrier asks the group's leader, which asks a quorum, up to where the log is committed. A
+// question that is lost, or comes before there is a leader, is asked again until ctx ends.
+func (h *shard) Barrier(ctx context.Context) (epoch uint64, err error) {
+	const op = "journal.barrier"
+	ctx, cancel := context.WithTimeout(ctx, barrierMax)
+	defer cancel()
+	for {
+		if h.groups.hosted(h.n) == 0 {
+			return 0, noReplica(op, h.n)
+		}
+		again, err := h.barrier(ctx)
+		if err == nil {
+			return h.sm.epoch.Load(), nil
+		}
+		if ctx.Err() != nil {
+			return 0, fault.New(fault.Timeout, op, "", "shard %d: no quorum in time: %w", h.n, err)
+		}
+		if !again {
+			return 0, &fault.Error{Op: op, Kind: fault.Unavailable, Err: err}
+		}
+		select {
+		case <-time.After(tick * time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
+}
+
+const (
+	barrierMax = 10 * time.Second       // of one Barrier without a sooner deadline
+	barrierTry = 500 * time.Millisecond // of one question
+)
+
+func (h *shard) barrier(ctx context.Context) (again bool, err error) {
+	rs, err := h.groups.host.ReadIndex(group(h.n), barrierTry)
+	if err != nil {
+		return dragonboat.IsTempError(err) && !errors.Is(err, dragonboat.ErrClosed), err
+	}
+	select {
+	case r := <-rs.ResultC():
+		rs.Release()
+		if r.Completed() {
+			return false, nil
+		}
+		return !r.Terminated(), errors.New("the leader did not answer")
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
 }
 
 // Append checks, encodes and proposes on the caller's goroutine, which never waits; the
@@ -115,6 +189,11 @@ func (h *shard) acquire(ctx context.Context, expect uint64) (uint64, error) {
 func (h *shard) Append(epoch uint64, writes []Write, timeout time.Duration, done func([]Outcome, error)) {
 	if err := CheckAppend(writes); err != nil {
 		done(nil, err)
+		return
+	}
+	reign := h.leads.leading(h.n)
+	if reign == nil {
+		done(nil, h.notLeading("journal.append"))
 		return
 	}
 	var checks []error
@@ -158,7 +237,7 @@ func (h *shard) Append(epoch uint64, writes []Write, timeout time.Duration, done
 	}
 	b := getBuffer()
 	*b = appendAppend(*b, epoch, writes, skip)
-	w := waiting{writes: writes, checks: checks, bytes: int64(len(*b)), done: done}
+	w := waiting{reign: reign, writes: writes, checks: checks, bytes: int64(len(*b)), done: done}
 	err = h.send(&w, *b, timeout)
 	putBuffer(b)
 	if err != nil {
@@ -197,19 +276,26 @@ func (h *shard) send(w *waiting, b []byte, timeout time.Duration) (err error) {
 // behind it, at most for its own time.
 func (h *shard) answer() {
 	for w := range h.waiting {
-		r := <-w.rs.ResultC()
-		w.rs.Release()
+		r, err := result(w.rs, w.reign)
 		h.flight.Add(-w.bytes)
+		if err != nil {
+			w.done(nil, err)
+			continue
+		}
 		w.done(h.outcomes(&w, r))
 	}
+}
+
+func (h *shard) notLeading(op string) error {
+	if h.groups.hosted(h.n) == 0 {
+		return noReplica(op, h.n)
+	}
+	return fault.New(fault.Unavailable, op, "", "this node does not lead shard %d: nothing was applied", h.n)
 }
 
 // outcomes reads the state machine's result.
 func (h *shard) outcomes(w *waiting, r dragonboat.RequestResult) ([]Outcome, error) {
 	const op = "journal.append"
-	if err := resultFault(r); err != nil {
-		return nil, err
-	}
 	result := r.GetResult()
 	out := make([]Outcome, len(w.writes))
 	details := reader{b: result.Data}
@@ -242,140 +328,4 @@ func (h *shard) outcomes(w *waiting, r dragonboat.RequestResult) ([]Outcome, err
 		return nil, fault.New(fault.Fenced, op, "", "shard %d: epoch %d is the current one", h.n, result.Value>>8)
 	}
 	return nil, fault.New(fault.Unknown, op, "", "shard %d: result %d", h.n, result.Value)
-}
-
-// Read returns snapshot and rows by point reads: a journal has few rows, and
-// an iterator costs more than several of them.
-func (h *shard) Read(key Key, after uint64) (Log, error) {
-	var l Log
-	if e := h.db.damage.Load(); e != nil {
-		return l, *e
-	}
-	v, prefix := h.pin()
-	defer v.close()
-	journal := journalKey(prefix, key.Kind, key.ID)
-	var x snapRow
-	exists, err := v.get(snapKey(journal), func(b []byte) error {
-		if !x.decode(b) {
-			return h.sm.damaged("snapshot row of " + key.String())
-		}
-		if x.seq <= after {
-			return nil
-		}
-		var err error
-		l.SnapSeq = x.seq
-		l.Snap, err = h.body(v, journal, slotSnapPiece, x.seq, x.body)
-		return err
-	})
-	if err != nil {
-		return Log{}, readFault(key, err)
-	}
-	if !exists {
-		x.first = 1
-	}
-	l.Last = max(x.seq, after)
-	for {
-		next, data := l.Last+1, []byte(nil)
-		exists, err := v.get(rowKey(journal, next), func(b []byte) (err error) {
-			var row body
-			if !row.decode(b) {
-				return h.sm.damaged("row of " + key.String())
-			}
-			data, err = h.body(v, journal, slotRowPiece, next, row)
-			return err
-		})
-		if err != nil {
-			return Log{}, readFault(key, err)
-		}
-		if !exists {
-			break
-		}
-		l.Last = next
-		l.Rows = append(l.Rows, Row{Seq: next, Data: data})
-	}
-	if len(l.Rows) == 0 && after > x.seq { // is there a row after, or is the journal shorter?
-		l.Last, err = h.lastUpTo(v, journal, x, after)
-	}
-	return l, readFault(key, err)
-}
-
-// lastUpTo returns the last sequence of a journal that has no rows after a number.
-func (h *shard) lastUpTo(v view, journal []byte, x snapRow, after uint64) (uint64, error) {
-	if after >= x.first {
-		if found, err := v.get(rowKey(journal, after), func([]byte) error { return nil }); found || err != nil {
-			return after, err
-		}
-	}
-	r := rows{sm: h.sm, view: v}
-	return r.last(journal, x), nil
-}
-
-// body copies a row's data, or joins its pieces.
-func (h *shard) body(v view, journal []byte, slot byte, seq uint64, x body) ([]byte, error) {
-	if x.pieces == 0 {
-		return bytes.Clone(x.data), nil
-	}
-	data := make([]byte, 0, x.pieces*bodyMax)
-	for part := range x.pieces {
-		found, err := v.get(pieceKey(journal, slot, seq, part), func(b []byte) error {
-			data = append(data, b...)
-			return nil
-		})
-		if err == nil && !found {
-			err = h.sm.damaged("body")
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-	return data, nil
-}
-
-// pin opens a view and tells the prefix of the generation that is current in it.
-func (h *shard) pin() (view, []byte) {
-	for {
-		g := h.sm.generation.Load()
-		v := h.db.view()
-		if h.sm.generation.Load() == g { // so it was when the view was taken
-			return v, dataPrefix(make([]byte, 0, 64), h.n, g)
-		}
-		v.close()
-	}
-}
-
-// Scan walks the index at one transaction.
-func (h *shard) Scan(index string, from, to []byte, f func(key, value []byte) bool) error {
-	if e := h.db.damage.Load(); e != nil {
-		return *e
-	}
-	v, prefix := h.pin()
-	defer v.close()
-	prefix = indexKey(prefix, index, nil)
-	it := v.NewIterator(badger.IteratorOptions{Prefix: prefix, PrefetchValues: true, PrefetchSize: 128})
-	defer it.Close()
-	on := true
-	for it.Seek(append(bytes.Clone(prefix), from...)); on && it.Valid(); it.Next() {
-		key := it.Item().Key()[len(prefix):]
-		if to != nil && bytes.Compare(key, to) >= 0 {
-			break
-		}
-		if err := it.Item().Value(func(b []byte) error { on = f(key, b); return nil }); err != nil {
-			return readFault(Key{Kind: "index", ID: index}, err)
-		}
-	}
-	return nil
-}
-
-// Counters returns a copy.
-func (h *shard) Counters() (map[string]int64, error) { return h.sm.count(), nil }
-
-// readFault classes an error of reading: the database checks every block it reads.
-func readFault(key Key, err error) error {
-	if err == nil {
-		return nil
-	}
-	if fault.KindOf(err) != fault.Unknown {
-		return err
-	}
-	return (&fault.Error{Op: "journal.read", Key: key.String(), Kind: fault.Corrupt, Err: err}).WithRemedy(remedyCorrupt)
 }

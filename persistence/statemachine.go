@@ -23,6 +23,7 @@ type stateMachine struct {
 	shard int
 	db    *committer
 	grown func(shard int, bytes, applied uint64) // tells of log bytes applied; may be nil
+	swept func(shard int)                        // asks for a sweep: a generation was replaced; may be nil
 
 	// Owned by Update and its siblings, which dragonboat never runs side by side.
 	meta    meta
@@ -43,6 +44,7 @@ type stateMachine struct {
 	loading    sync.Mutex    // held while a generation is loaded or old ones are deleted
 	generation atomic.Uint32 // current one, for readers
 	epoch      atomic.Uint64 // newest applied, for Acquire
+	applied    atomic.Uint64 // index of the last entry on disk
 	mu         sync.Mutex
 	counters   map[string]int64 // as of the last batch on disk
 }
@@ -108,6 +110,26 @@ func (s *stateMachine) load() error {
 	return nil
 }
 
+// reset leaves the state of a replica that was dropped behind: the next one begins with nothing, as
+// entry 0. The rows are swept later; nobody sees them. No replica runs now.
+func (s *stateMachine) reset() error {
+	s.loading.Lock()
+	defer s.loading.Unlock()
+	if s.view.Txn != nil {
+		s.view.close()
+		s.view = view{}
+	}
+	s.batch.reset()
+	s.cleanup, s.writes, s.dirtySize = nil, 0, 0
+	clear(s.dirty)
+	var b batch
+	b.set(metaKey(s.shard), meta{generation: s.generation.Load() + 1}.encode())
+	if err := s.db.commit(&b); err != nil {
+		return err
+	}
+	return s.load()
+}
+
 // become takes over a state that is on disk.
 func (s *stateMachine) become(m meta, counters map[string]int64) {
 	s.meta, s.prefix = m, dataPrefix(nil, s.shard, m.generation)
@@ -118,6 +140,7 @@ func (s *stateMachine) become(m meta, counters map[string]int64) {
 	}
 	s.generation.Store(m.generation)
 	s.epoch.Store(m.epoch)
+	s.applied.Store(m.applied)
 	s.mu.Lock()
 	s.counters = counters
 	s.mu.Unlock()
@@ -235,6 +258,7 @@ func (s *stateMachine) flush() error {
 	s.flushes++
 	s.writes = 0
 	s.epoch.Store(s.meta.epoch)
+	s.applied.Store(s.meta.applied)
 	if len(s.dirty) > 0 {
 		s.mu.Lock()
 		for name, n := range s.dirty {

@@ -213,6 +213,9 @@ func (s *stateMachine) RecoverFromSnapshot(r io.Reader, stop <-chan struct{}) er
 	if err := s.db.commit(&b); err != nil {
 		return err
 	}
+	if s.swept != nil {
+		s.swept(s.shard)
+	}
 	return s.load()
 }
 

@@ -3,104 +3,247 @@ package persistence
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"net"
 	"sync"
+	"time"
 
 	"github.com/lni/dragonboat/v4/config"
 	"github.com/lni/dragonboat/v4/raftio"
 	"github.com/lni/dragonboat/v4/raftpb"
 )
 
-// loneTransport is dragonboat's network of a node that is alone: it listens on nothing and
-// reaches nobody. A node with peers gives dragonboat a real one in its place; the
-// groups notice no difference, because members are named by id, not by address.
-type loneTransport struct {
-	mu         sync.Mutex
-	deployment uint64
-	receive    raftio.MessageHandler // hands a message to the local groups
+// transport carries dragonboat's messages and snapshots over a Network. Of a node that is
+// alone it reaches nobody; the groups notice no difference, because members are named by
+// node id, not by address.
+//
+//	dragonboat: one queue for each peer ─► link ─► Network.Dial ═══ Network.Accept ─► serve ─► gate ─► dragonboat
+//
+// What a peer sends may be anything: a frame that is not well-formed, or speaks for a replica of
+// another node, ends its connection (see gate). A peer that belongs to a group can still lie
+// about its contents: Raft does not defend against that, the certificates do.
+type transport struct {
+	network Network // nil: alone
+	gate    gate
+	log     *slog.Logger
+
+	receive raftio.MessageHandler // hands messages to the local groups
+	chunk   raftio.ChunkHandler
+	deploy  uint64
+
+	wg     sync.WaitGroup
+	stop   chan struct{}
+	once   sync.Once
+	mu     sync.Mutex
+	closed bool
+	served map[net.Conn]string // connections that peers opened, and whose
 }
+
+// Limits of what peers may open.
+const (
+	peerConns   = 80 // of one peer: dragonboat has one for messages and up to 64 that send a snapshot
+	acceptPause = 50 * time.Millisecond
+)
 
 var errAlone = errors.New("this node has no peers")
 
-func newLoneTransport() *loneTransport { return &loneTransport{} }
+func newTransport(network Network, g gate, log *slog.Logger) *transport {
+	return &transport{network: network, gate: g, log: log, stop: make(chan struct{}), served: map[net.Conn]string{}}
+}
 
 // Create makes the transport its own factory.
-func (t *loneTransport) Create(c config.NodeHostConfig, receive raftio.MessageHandler, _ raftio.ChunkHandler) raftio.ITransport {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.deployment, t.receive = c.GetDeploymentID(), receive
+func (t *transport) Create(c config.NodeHostConfig, receive raftio.MessageHandler, chunk raftio.ChunkHandler) raftio.ITransport {
+	t.deploy, t.receive, t.chunk = c.GetDeploymentID(), receive, chunk
+	t.gate.deployment = t.deploy
 	return t
 }
 
-func (t *loneTransport) Validate(string) bool { return true }
-func (t *loneTransport) Name() string         { return "lone" }
-func (t *loneTransport) Start() error         { return nil }
-func (t *loneTransport) Close() error         { return nil }
+// Validate accepts every name: nodes are named by UUIDs, which dragonboat checks.
+func (t *transport) Validate(string) bool { return true }
 
-func (t *loneTransport) GetConnection(context.Context, string) (raftio.IConnection, error) {
-	return nil, errAlone
+// Name returns the name for dragonboat's log.
+func (t *transport) Name() string { return "persistence" }
+
+// Start begins to accept connections.
+func (t *transport) Start() error {
+	if t.network != nil {
+		t.wg.Go(t.accept)
+	}
+	return nil
 }
 
-func (t *loneTransport) GetSnapshotConnection(context.Context, string) (raftio.ISnapshotConnection, error) {
-	return nil, errAlone
+// Close ends all connections and the Network. It is safe to call twice.
+func (t *transport) Close() (err error) {
+	t.once.Do(func() {
+		close(t.stop)
+		if t.network != nil {
+			err = t.network.Close()
+		}
+		t.mu.Lock()
+		t.closed = true
+		for c := range t.served {
+			c.Close()
+		}
+		t.mu.Unlock()
+		t.wg.Wait()
+	})
+	return err
 }
 
-// timeoutNow gives a replica the message by which a leader hands over its lead: the
+// timeoutNow gives a replica of this node the message by which a leader hands over its lead: the
 // replica stands for election at once.
-func (t *loneTransport) timeoutNow(group, replica uint64) {
-	t.mu.Lock()
-	receive, deployment := t.receive, t.deployment
-	t.mu.Unlock()
-	receive(raftpb.MessageBatch{DeploymentId: deployment, BinVer: raftio.TransportBinVersion,
+func (t *transport) timeoutNow(group, replica uint64) {
+	t.receive(raftpb.MessageBatch{DeploymentId: t.deploy, BinVer: raftio.TransportBinVersion,
 		Requests: []raftpb.Message{{Type: raftpb.TimeoutNow, ShardID: group, To: replica, From: replica}}})
 }
 
-// registry resolves a replica to a node id and that to an address. Alone, there is one.
-type registry struct {
-	self    string
-	mu      sync.Mutex
-	targets map[raftio.NodeInfo]string
+// heartbeatResp gives a leader of this node the answer of a replica to a heartbeat, without its term: the
+// leader sends it what it lacks.
+func (t *transport) heartbeatResp(group, from, to uint64) {
+	t.receive(raftpb.MessageBatch{DeploymentId: t.deploy, BinVer: raftio.TransportBinVersion,
+		Requests: []raftpb.Message{{Type: raftpb.HeartbeatResp, ShardID: group, From: from, To: to}}})
 }
 
-func newRegistry(self string) *registry {
-	return &registry{self: self, targets: map[raftio.NodeInfo]string{}}
+func (t *transport) accept() {
+	for {
+		conn, node, err := t.network.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil { // of one peer, or for a moment
+			t.log.Warn("raft network does not accept", "err", err)
+			select {
+			case <-time.After(acceptPause):
+				continue
+			case <-t.stop:
+				return
+			}
+		}
+		if !t.admit(conn, node) {
+			conn.Close()
+			continue
+		}
+		t.wg.Go(func() {
+			err := t.serve(conn, node)
+			conn.Close()
+			t.mu.Lock()
+			delete(t.served, conn)
+			t.mu.Unlock()
+			t.log.Debug("raft connection ended", "peer", node, "err", err)
+		})
+	}
 }
 
-// Create makes the registry its own factory.
-func (r *registry) Create(string, uint64, config.TargetValidator) (raftio.INodeRegistry, error) {
-	return r, nil
+func (t *transport) admit(conn net.Conn, node string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := 0
+	for _, other := range t.served {
+		if other == node {
+			n++
+		}
+	}
+	if t.closed || n >= peerConns {
+		t.log.Warn("raft connection refused: peerConns of that peer are open", "peer", node, "open", n)
+		return false
+	}
+	t.served[conn] = node
+	return true
 }
 
-func (r *registry) Close() error { return nil }
-
-func (r *registry) Add(shard, replica uint64, target string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.targets[raftio.GetNodeInfo(shard, replica)] = target
-}
-
-func (r *registry) Remove(shard, replica uint64) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.targets, raftio.GetNodeInfo(shard, replica))
-}
-
-func (r *registry) RemoveShard(shard uint64) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for k := range r.targets {
-		if k.ShardID == shard {
-			delete(r.targets, k)
+// serve reads what a peer sends until it is wrong or ends.
+func (t *transport) serve(conn net.Conn, node string) error {
+	in := newFrames(conn)
+	kind, b, err := in.next(helloTimeout)
+	if err != nil {
+		return err
+	}
+	if kind != frameHello {
+		return errFrame
+	}
+	if err := checkHello(b); err != nil {
+		return err
+	}
+	pong := appendFrame(nil, framePong)
+	for {
+		kind, b, err := in.next(idleTimeout)
+		if err != nil {
+			return err
+		}
+		switch kind {
+		case frameMessages:
+			err = recovered(func() error { return t.messages(node, b) })
+		case frameChunk:
+			err = recovered(func() error { return t.snapshot(node, b) })
+		case framePing:
+			err = writeAll(conn, pong)
+		default:
+			err = errFrame
+		}
+		if err != nil {
+			if kind != framePing {
+				t.log.Warn("raft peer refused", "peer", node, "err", err)
+			}
+			return err
 		}
 	}
 }
 
-// Resolve returns the address and the key of the connection to it.
-func (r *registry) Resolve(shard, replica uint64) (addr, key string, err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	t, ok := r.targets[raftio.GetNodeInfo(shard, replica)]
-	if !ok {
-		return "", "", errAlone
+func (t *transport) messages(node string, b []byte) error {
+	var batch raftpb.MessageBatch
+	if err := batch.Unmarshal(b); err != nil {
+		return err
 	}
-	return t, t, nil
+	if err := t.gate.messages(node, &batch); err != nil || len(batch.Requests) == 0 {
+		return err
+	}
+	t.receive(batch)
+	return nil
+}
+
+var errChunk = errors.New("snapshot chunk refused")
+
+func (t *transport) snapshot(node string, b []byte) error {
+	var c raftpb.Chunk
+	if err := c.Unmarshal(b); err != nil {
+		return err
+	}
+	if err := t.gate.snapshot(node, &c); err != nil {
+		return err
+	}
+	if !t.chunk(c) {
+		return errChunk
+	}
+	return nil
+}
+
+// GetConnection dials a peer for messages.
+func (t *transport) GetConnection(ctx context.Context, node string) (raftio.IConnection, error) {
+	return t.dial(ctx, node)
+}
+
+// GetSnapshotConnection dials a peer for one snapshot.
+func (t *transport) GetSnapshotConnection(ctx context.Context, node string) (raftio.ISnapshotConnection, error) {
+	l, err := t.dial(ctx, node)
+	if err != nil {
+		return nil, err
+	}
+	return snapshotLink{l}, nil
+}
+
+func (t *transport) dial(ctx context.Context, node string) (*link, error) {
+	if t.network == nil {
+		return nil, errAlone
+	}
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	conn, err := t.network.Dial(ctx, node)
+	if err != nil {
+		return nil, err
+	}
+	if err := writeAll(conn, appendHello(nil)); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return newLink(conn), nil
 }

@@ -17,6 +17,7 @@ type logged struct {
 	durable uint64 // last index up to cut that changed the state: <= cut, <= what the store applied
 	last    uint64 // index of the last entry; all in cut+1..last are there
 	bytes   uint64 // of the entries after cut
+	install bool   // the newest snapshot came from another replica: the store may be behind it
 }
 
 // Keys of dragonboat's log: kind 2, zeros 2, group 8, replica 8, and for some an index 8.
@@ -27,8 +28,9 @@ const (
 )
 
 // verifyLog reads dragonboat's log before dragonboat does, since that runs in goroutines
-// whose panics nobody can recover. Every block read is checked by Pebble.
-func verifyLog(dir string, replica uint64) (map[int]logged, error) {
+// whose panics nobody can recover. Every block read is checked by Pebble. What it holds of
+// replicas other than replica(shard) does not count.
+func verifyLog(dir string, replica func(shard int) uint64) (map[int]logged, error) {
 	found := map[int]logged{}
 	next := map[int]uint64{} // by shard: the entry expected next, once there is one
 	var db *pebble.DB
@@ -45,10 +47,13 @@ func verifyLog(dir string, replica uint64) (map[int]logged, error) {
 		defer it.Close()
 		for it.First(); it.Valid(); it.Next() {
 			k := it.Key()
-			if len(k) < 20 || binary.BigEndian.Uint64(k[12:]) != replica {
+			if len(k) < 20 {
 				continue
 			}
 			shard := int(binary.BigEndian.Uint64(k[4:])) - 1
+			if binary.BigEndian.Uint64(k[12:]) != replica(shard) {
+				continue
+			}
 			x := found[shard]
 			switch binary.BigEndian.Uint16(k) {
 			case logLast:
@@ -60,6 +65,9 @@ func verifyLog(dir string, replica uint64) (map[int]logged, error) {
 				var s raftpb.Snapshot
 				if err := s.Unmarshal(it.Value()); err != nil {
 					return fmt.Errorf("shard %d: snapshot record: %w", shard, err)
+				}
+				if s.Index >= x.cut {
+					x.install = !s.Dummy
 				}
 				x.cut, x.durable = max(x.cut, s.Index), max(x.durable, s.OnDiskIndex)
 			}
@@ -75,7 +83,7 @@ func verifyLog(dir string, replica uint64) (map[int]logged, error) {
 			}
 			shard, index := int(binary.BigEndian.Uint64(k[4:]))-1, binary.BigEndian.Uint64(k[20:])
 			x := found[shard]
-			if binary.BigEndian.Uint64(k[12:]) != replica || index <= x.cut || index > x.last {
+			if binary.BigEndian.Uint64(k[12:]) != replica(shard) || index <= x.cut || index > x.last {
 				continue
 			}
 			want := max(next[shard], x.cut+1)
@@ -105,10 +113,11 @@ func verifyLog(dir string, replica uint64) (map[int]logged, error) {
 
 // verifyTogether compares what was applied with what the log holds. Applied to less than the
 // log was cut at, the effect of the entries between is lost; applied to more
-// than it holds, acknowledged entries are gone and new ones would be taken for them.
+// than it holds, acknowledged entries are gone and new ones would be taken for them. A snapshot that
+// another replica sent is logged before it is loaded: Raft loads it again.
 func verifyTogether(path string, shard int, applied uint64, log logged) error {
 	switch {
-	case applied < log.durable:
+	case applied < log.durable && !log.install:
 		return corrupt(filepath.Join(path, storeName), "shard %d: applied up to %d, and the log was cut when it was %d", shard, applied, log.durable)
 	case applied > max(log.last, log.cut):
 		return corrupt(filepath.Join(path, raftName), "shard %d: ends at %d, and %d was applied", shard, max(log.last, log.cut), applied)

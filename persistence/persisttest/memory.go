@@ -317,3 +317,6 @@ func equal(a, b *persistence.Write) bool {
 			return x.Name == y.Name && x.Delete == y.Delete && bytes.Equal(x.Key, y.Key) && bytes.Equal(x.Value, y.Value)
 		})
 }
+
+// Barrier has nothing to wait for.
+func (m *Memory) Barrier(context.Context) (uint64, error) { return m.Epoch(), nil }
