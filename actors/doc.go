@@ -12,6 +12,8 @@
 //	      ├─ batcher                              (package batch)
 //	      └─ inference actor, one an engine       (package infer)
 //
+// Batchers and queues of different nodes find each other through package far.
+//
 // What a task's states mean is in package task; where bytes are kept, in package
 // persistence; HTTP, configuration and process life, in package node.
 package actors

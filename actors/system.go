@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"github.com/open-autoglm/autoglm/actors/batch"
 	"github.com/open-autoglm/autoglm/actors/callback"
 	"github.com/open-autoglm/autoglm/actors/entity"
+	"github.com/open-autoglm/autoglm/actors/far"
 	"github.com/open-autoglm/autoglm/actors/infer"
 	"github.com/open-autoglm/autoglm/actors/meter"
 	"github.com/open-autoglm/autoglm/actors/supervise"
@@ -32,17 +32,23 @@ type Engine struct {
 
 // Options configure a System. Node, Store, Runner and Meter are needed.
 type Options struct {
-	Node      string // id, kept in each attempt
+	Node      string        // kept in each attempt where Self is empty
+	Self      string        // name of this node in the cluster, kept in each attempt; empty: it is alone, and Node names it
+	Mesh      cluster.Mesh  // to the other nodes; nil: this node is alone. It starts after Start returned
+	Peers     cluster.Peers // who is alive, this node included; nil: this node alone
+	Rumor     func([]byte)  // see cluster.Options; may be nil
 	Store     persistence.Store
 	Engines   []Engine
 	Policy    task.Policy
 	Window    batch.Window
 	Callbacks func(callback.Asker) task.Callbacks // nil: nothing calls back
 	Runner    *infer.Runner
-	Kinds     []cluster.Kind // a user's own, beside the task
-	IdleAfter time.Duration  // an actor of a user's kind without a message for so long leaves memory; 0: 30 s
-	Reconcile time.Duration  // how often queues are compared with the exact counters; 0: 10 s
-	Fatal     func(error)    // a vital actor is given up: the node cannot go on; may be nil
+	Kinds     []cluster.Kind       // a user's own, beside the task
+	IdleAfter time.Duration        // an actor of a user's kind without a message for so long leaves memory; 0: 30 s
+	Reconcile time.Duration        // how often queues are compared with the exact counters; 0: 10 s
+	Opened    func(*cluster.Owner) // a shard is owned here, after its queue is open; may be nil
+	Closed    func(*cluster.Owner) // its actors are stopped; may be nil
+	Fatal     func(error)          // a vital actor is given up: the node cannot go on; may be nil
 	Meter     *meter.Meter
 	Now       func() time.Time
 	Log       *slog.Logger
@@ -62,10 +68,14 @@ type System struct {
 	workers []*actor.PID
 	status  []*infer.Status
 
-	stop      chan struct{}
-	stopOnce  sync.Once
+	held    *task.Held
+	watch   watch
+	farOnce sync.Once
+	far     *far.Far // see reach
+
 	mu        sync.Mutex
 	queues    map[*cluster.Owner]*task.Queue
+	open      map[*cluster.Owner]bool // those of queues that can be used: the owner is published
 	tokens    infer.Estimators
 	callbacks late
 }
@@ -82,7 +92,10 @@ func (l *late) Deliver(id string, r task.Record, try int) {
 // Start builds the whole supervision tree. The shards open as the store gains their
 // lead; see Shards.Ready.
 func Start(o Options) (*System, error) {
-	s := &System{opt: o, stop: make(chan struct{}), queues: map[*cluster.Owner]*task.Queue{}, tokens: infer.Estimators{}}
+	if o.Self == "" {
+		o.Self = o.Node
+	}
+	s := &System{opt: o, held: task.NewHeld(o.Now), watch: newWatch(), queues: map[*cluster.Owner]*task.Queue{}, open: map[*cluster.Owner]bool{}, tokens: infer.Estimators{}}
 	s.sys = actor.NewActorSystem(
 		actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return slog.New(quieter{o.Log.Handler()}) }),
 		actor.WithDeadLetterRequestLogging(false)) // a message to an entity that went to sleep is ordinary
@@ -90,7 +103,7 @@ func Start(o Options) (*System, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, err := batch.New(o.Node, o.Window, s.estimate, s.resync, o.Now, o.Log)
+	b, err := batch.New(s.batching())
 	if err != nil {
 		return nil, err
 	}
@@ -99,6 +112,7 @@ func Start(o Options) (*System, error) {
 	s.Shards, err = cluster.NewShards(cluster.Options{
 		Store: o.Store, System: s.sys, Kinds: append([]cluster.Kind{s.Tasks.Register()}, o.Kinds...),
 		Root: s.root, Guard: supervise.Guard, Strategy: entities, IdleAfter: o.IdleAfter, Now: o.Now, Log: o.Log,
+		Self: o.Self, Mesh: o.Mesh, Peers: o.Peers, Rumor: o.Rumor,
 		Observers: s.opening, Opened: s.opened, Closed: s.closed,
 		Committed: func(n int, took time.Duration) {
 			o.Meter.Commit.Observe(took.Seconds())
@@ -109,6 +123,7 @@ func Start(o Options) (*System, error) {
 		return nil, err
 	}
 	s.Router = s.Shards.Router()
+	s.reach(s.Router)
 	if o.Callbacks != nil {
 		s.callbacks.Callbacks = o.Callbacks(s.Router)
 	}
@@ -127,33 +142,45 @@ func Start(o Options) (*System, error) {
 		s.workers, s.status = append(s.workers, pid), append(s.status, st)
 		s.mu.Unlock()
 	}
-	go s.reconcile()
+	s.watch.wg.Go(s.look)
+	s.watch.wg.Go(s.lookAtPeers)
 	return s, nil
 }
 
-// reconcileEvery is the default of Options.Reconcile.
-const reconcileEvery = 10 * time.Second
+// batching says what the batcher needs of this system.
+func (s *System) batching() batch.Options {
+	b := batch.Options{Window: s.opt.Window, Claim: s.claim, Estimate: s.estimate, Resync: s.resync, Now: s.opt.Now, Log: s.opt.Log,
+		Arrived: func(w *task.Work) { w.Arrive(s.Router, s.held) }}
+	if s.opt.Mesh != nil {
+		b.AskFar = func(models []string) { s.far.Ask(models) }
+	}
+	return b
+}
 
-// reconcile is the net below the observers; see task.Queue.Reconcile.
-func (s *System) reconcile() {
-	every := s.opt.Reconcile
-	if every == 0 {
-		every = reconcileEvery
-	}
-	t := time.NewTicker(every)
-	defer t.Stop()
-	for {
-		select {
-		case <-s.stop:
-			return
-		case <-t.C:
-		}
-		for _, q := range s.openQueues() {
-			if err := q.Reconcile(); err != nil {
-				s.opt.Log.Warn("a queue could not be compared with its counters", "shard", q.Shard(), "err", err)
-			}
+// claim says for whom a claim is: this node, in this life of its process. It runs after credit was given, so after Start.
+func (s *System) claim(engine string) *task.Claim {
+	return &task.Claim{Node: s.Router.Self(), Boot: s.boot(), Engine: engine}
+}
+
+// boot is this process as the other nodes know it, "" before they can.
+func (s *System) boot() string {
+	for _, p := range s.Router.Alive() {
+		if p.Name == s.Router.Self() {
+			return p.Boot
 		}
 	}
+	return ""
+}
+
+// reach makes the ways to other nodes' queues, once there is a router: a shard may open before Start has it.
+func (s *System) reach(r *cluster.Router) *far.Far {
+	s.farOnce.Do(func() {
+		s.far = far.New(far.Options{Router: r, Owned: s.queue, All: s.openQueues, Held: s.held, Now: s.opt.Now, Log: s.opt.Log,
+			Ready: func(q batch.Queue, model string, at time.Time) {
+				s.sys.Root.Send(s.batcher, &batch.Ready{Queue: q, Model: model, At: at})
+			}})
+	})
+	return s.far
 }
 
 // supervise makes the two strategies: one bad entity is stopped alone and spares its
@@ -183,8 +210,10 @@ func (s *System) supervise() (entities actor.SupervisorStrategy, err error) {
 
 // opening gives a shard that is about to open its queue.
 func (s *System) opening(o *cluster.Owner) map[string][]cluster.Observer {
+	reach := s.reach(o.Router())
 	q := task.NewQueue(o, func(q *task.Queue, model string, at time.Time) {
 		s.sys.Root.Send(s.batcher, &batch.Ready{Queue: q, Model: model, At: at})
+		reach.Waits(q.Shard(), model, at)
 	})
 	s.mu.Lock()
 	s.queues[o] = q
@@ -193,15 +222,27 @@ func (s *System) opening(o *cluster.Owner) map[string][]cluster.Observer {
 }
 
 func (s *System) opened(o *cluster.Owner) {
+	s.mu.Lock()
+	s.open[o] = true
+	s.mu.Unlock()
+	s.sys.Root.Send(s.batcher, &batch.Closed{Queue: s.reach(o.Router()).Queue(o.Shard())}) // it is near from now on
+	s.watch.opened()
 	if err := s.queue(o).Open(); err != nil {
 		s.opt.Log.Error("a shard's queue cannot be read", "shard", o.Shard(), "err", err)
+	}
+	if s.opt.Opened != nil {
+		s.opt.Opened(o)
 	}
 }
 
 func (s *System) closed(o *cluster.Owner) {
+	if s.opt.Closed != nil {
+		s.opt.Closed(o)
+	}
 	s.sys.Root.Send(s.batcher, &batch.Closed{Queue: s.queue(o)})
 	s.mu.Lock()
 	delete(s.queues, o)
+	delete(s.open, o)
 	s.mu.Unlock()
 }
 
@@ -214,7 +255,11 @@ func (s *System) queue(o *cluster.Owner) *task.Queue {
 func (s *System) openQueues() []*task.Queue {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Collect(maps.Values(s.queues))
+	qs := make([]*task.Queue, 0, len(s.open))
+	for o := range s.open {
+		qs = append(qs, s.queues[o])
+	}
+	return qs
 }
 
 // resync runs in a batcher that starts, maybe again.
@@ -309,10 +354,12 @@ func (s *System) Drain(ctx context.Context) {
 	}
 }
 
-// StopEngines ends the inference actors. What still ran is taken over by the next
-// owner without costing a try. It is safe to call twice.
+// StopEngines ends the inference actors. What still ran is taken over by its owner, once that sees that this
+// process is gone, without costing a try. It is safe to call twice.
 func (s *System) StopEngines() {
-	s.stopOnce.Do(func() { close(s.stop) })
+	s.watch.stop()
+	s.far.Stop() // ends a roll call under way
+	s.watch.wg.Wait()
 	for _, c := range s.cures {
 		c.Stop()
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/open-autoglm/autoglm/actors/infer"
 	"github.com/open-autoglm/autoglm/actors/meter"
 	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/cluster"
 	"github.com/open-autoglm/autoglm/persistence"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 	"github.com/open-autoglm/autoglm/persistence/persisttest"
@@ -29,13 +30,7 @@ func start(t testing.TB, store persistence.Store, engines ...actors.Engine) *act
 
 func startWith(t testing.TB, store persistence.Store, change func(*actors.Options), engines ...actors.Engine) *actors.System {
 	t.Helper()
-	m := meter.New(prometheus.NewRegistry())
-	policy := task.DefaultPolicy(rand.Float64)
-	policy.BackoffMin, policy.BackoffMax = 5*time.Millisecond, 20*time.Millisecond
-	o := actors.Options{
-		Node: "n1", Store: store, Engines: engines, Policy: policy, Window: batch.DefaultWindow(), Reconcile: 250 * time.Millisecond,
-		Runner: &infer.Runner{Meter: m, Now: time.Now}, Meter: m, Now: time.Now, Log: slog.New(slog.DiscardHandler),
-	}
+	o := options(store, engines...)
 	change(&o)
 	sys, err := actors.Start(o)
 	require.NoError(t, err)
@@ -46,6 +41,16 @@ func startWith(t testing.TB, store persistence.Store, change func(*actors.Option
 		t.Fatal("shards are not ready")
 	}
 	return sys
+}
+
+func options(store persistence.Store, engines ...actors.Engine) actors.Options {
+	m := meter.New(prometheus.NewRegistry())
+	policy := task.DefaultPolicy(rand.Float64)
+	policy.BackoffMin, policy.BackoffMax = 5*time.Millisecond, 20*time.Millisecond
+	return actors.Options{
+		Node: "n1", Store: store, Engines: engines, Policy: policy, Window: batch.DefaultWindow(), Reconcile: 250 * time.Millisecond,
+		Runner: &infer.Runner{Meter: m, Now: time.Now}, Meter: m, Now: time.Now, Log: slog.New(slog.DiscardHandler),
+	}
 }
 
 func submit(t testing.TB, sys *actors.System, spec *task.Spec) {
@@ -62,12 +67,10 @@ func await(t testing.TB, sys *actors.System, id string) task.Record {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	o, err := sys.Router.OwnerOf(ctx, task.Key(id))
-	require.NoError(t, err)
-	changed, stop := o.Watch(task.Key(id))
+	changed, stop := sys.Router.Watch(task.Key(id))
 	defer stop()
 	for {
-		r, _, err := sys.Tasks.Load(o, id)
+		r, _, err := sys.Tasks.Load(cluster.Reader{Context: ctx, Router: sys.Router}, id)
 		require.NoError(t, err)
 		if r.State.Final() {
 			return r

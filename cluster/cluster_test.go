@@ -22,6 +22,8 @@ type echoKind struct {
 
 func (k *echoKind) Name() string { return "echo" }
 
+func (k *echoKind) Types() *Types { return nil }
+
 func (k *echoKind) Props(o *Owner, id string) *actor.Props {
 	var seen uint64
 	return actor.PropsFromFunc(func(c actor.Context) {
@@ -74,7 +76,7 @@ func TestLeadershipOpensAndClosesShards(t *testing.T) {
 	require.Same(t, first[n], <-closed)
 	require.Zero(t, k.awake["x"], "its actors stopped with it")
 	_, err = s.Router().Owner(n)
-	require.Equal(t, fault.Unavailable, fault.KindOf(err))
+	require.Equal(t, fault.Fenced, fault.KindOf(err))
 	refused := make(chan error, 1)
 	first[n].Append(persistence.Write{Key: key, Data: []byte("x")}, func(_ persistence.Outcome, err error) { refused <- err })
 	require.Equal(t, fault.Fenced, fault.KindOf(<-refused))

@@ -29,6 +29,10 @@ type Owner struct {
 	watchers  watchers
 	active    atomic.Int64
 	closed    atomic.Bool
+	term      uint64
+	since     time.Time
+	gone      chan struct{} // closed when this node owns the shard no more
+	confirms  *confirmer    // nil where nobody else can own the shard
 }
 
 // Observer hears of index rows after they are durable, before the writer does. It
@@ -40,6 +44,12 @@ func (o *Owner) Shard() int { return o.shard }
 
 // Epoch returns the epoch that fences earlier owners; outside effects carry it.
 func (o *Owner) Epoch() uint64 { return o.epoch }
+
+// Term returns the Raft term in which this node won the shard's lead.
+func (o *Owner) Term() uint64 { return o.term }
+
+// Since returns when this owner opened.
+func (o *Owner) Since() time.Time { return o.since }
 
 // Now returns the injected time.
 func (o *Owner) Now() time.Time { return o.now() }
@@ -93,6 +103,74 @@ func (o *Owner) Tell(e *Envelope) {
 	o.sys.Root.Send(o.pid, e)
 }
 
+// ask is Tell and waits for the answer until ctx ends or the shard is closed.
+func (o *Owner) ask(ctx context.Context, key persistence.Key, msg any) (any, error) {
+	v, _, err := o.send(ctx, &Envelope{Key: key, Msg: msg})
+	return v, err
+}
+
+// send is ask with an envelope, whose Reply it sets; it returns the entity's version beside the answer.
+func (o *Owner) send(ctx context.Context, e *Envelope) (any, uint64, error) {
+	type answer struct {
+		v       any
+		version uint64
+		err     error
+	}
+	c := make(chan answer, 1) // Reply is called at most once
+	e.Reply = func(v any, err error) { c <- answer{v, e.Version, err} }
+	o.Tell(e)
+	select {
+	case a := <-c:
+		return a.v, a.version, a.err
+	case <-o.gone:
+	case <-ctx.Done():
+	}
+	select {
+	case a := <-c: // it was answered in the same moment
+		return a.v, a.version, a.err
+	default:
+	}
+	if ctx.Err() != nil {
+		return nil, 0, fault.New(fault.Timeout, "cluster.ask", e.Key.String(), "%w", context.Cause(ctx))
+	}
+	return nil, 0, fault.New(fault.Fenced, "cluster.ask", e.Key.String(), "shard %d moved before the answer", o.shard)
+}
+
+// create appends the first rows of journals and waits until ctx ends. An error for each that is not durable
+// for sure.
+func (o *Owner) create(ctx context.Context, writes []persistence.Write) []error {
+	if len(writes) == 0 {
+		return nil
+	}
+	type result struct {
+		i   int
+		err error
+	}
+	results := make(chan result, len(writes)) // room for all: a late append never blocks
+	done := make([]func(persistence.Outcome, error), len(writes))
+	for i := range writes {
+		done[i] = func(_ persistence.Outcome, err error) { results <- result{i, err} }
+	}
+	o.appender.addAll(writes, done)
+	errs := make([]error, len(writes))
+	answered := make([]bool, len(writes))
+	for range writes {
+		select {
+		case res := <-results:
+			errs[res.i], answered[res.i] = res.err, true
+		case <-ctx.Done():
+			err := fault.New(fault.Timeout, "cluster.create", "", "%w", context.Cause(ctx))
+			for i := range errs {
+				if !answered[i] {
+					errs[i] = err // it may be durable all the same: the same write may be sent again
+				}
+			}
+			return errs
+		}
+	}
+	return errs
+}
+
 // applied runs after each durable group: observers first, then watchers.
 func (o *Owner) applied(writes []persistence.Write, out []persistence.Outcome) {
 	for name, obs := range o.observers {
@@ -123,6 +201,10 @@ type Envelope struct {
 	Msg   any
 	Reply func(answer any, err error)
 
+	ID      string // of the request, the same in each retry; "": the sender gave none
+	Sum     uint64 // of the message as it was sent: the same ID with another Sum is another message
+	Version uint64 // of the entity, which sets it before it answers
+
 	answered atomic.Bool
 }
 
@@ -142,6 +224,7 @@ type Wake struct{}
 type Kind interface {
 	Name() string
 	Props(o *Owner, id string) *actor.Props
+	Types() *Types // of the messages and answers that may come from other nodes; nil: none
 }
 
 // Passivate is sent by an entity to its shard: stop me, unless you sent more than

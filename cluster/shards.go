@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/google/uuid"
 
 	"github.com/open-autoglm/autoglm/persistence"
 	"github.com/open-autoglm/autoglm/persistence/fault"
@@ -27,6 +28,10 @@ type Options struct {
 	Committed func(writes int, took time.Duration) // one group append ended, for metrics
 	IdleAfter time.Duration                        // an entity without a message for so long is asked to sleep; default idleAfter
 	Tick      time.Duration                        // between looks at timers and alarms; default shardTick
+	Self      string                               // name of this node; default "local"
+	Mesh      Mesh                                 // to the other nodes; nil: this node is alone
+	Peers     Peers                                // who is alive; nil: this node alone
+	Rumor     func([]byte)                         // gossips which shards were opened here; may be nil; must not block
 	Now       func() time.Time                     // default time.Now
 	Log       *slog.Logger                         // default slog.Default
 }
@@ -71,7 +76,16 @@ func NewShards(opt Options) (*Shards, error) {
 	if opt.Log == nil {
 		opt.Log = slog.Default()
 	}
-	s := &Shards{opt: opt, router: newRouter(opt.Store.Shards(), opt.Now), done: make(chan struct{}), owned: map[int]*owned{}, ready: make(chan struct{})}
+	if opt.Self == "" {
+		opt.Self = "local"
+	}
+	if opt.Peers == nil {
+		opt.Peers = alone{Peer{Name: opt.Self, Node: opt.Store.Node(), Boot: uuid.NewString(), Engines: 1}}
+	}
+	if opt.Rumor == nil {
+		opt.Rumor = func([]byte) {}
+	}
+	s := &Shards{opt: opt, router: newRouter(opt.Store.Shards(), &opt), done: make(chan struct{}), owned: map[int]*owned{}, ready: make(chan struct{})}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	go s.follow()
 	return s, nil
@@ -106,6 +120,9 @@ func (s *Shards) follow() {
 		if s.ctx.Err() != nil {
 			continue // drain until the store closes the channel
 		}
+		if !s.router.dir.learn(lead.Shard, lead.Node, lead.Term) && !lead.Leading && lead.Node == "" {
+			s.router.dir.forget(lead.Shard, s.opt.Store.Node())
+		}
 		before, mine := turn[lead.Shard], make(chan struct{})
 		turn[lead.Shard] = mine
 		if stop := quit[lead.Shard]; stop != nil {
@@ -122,7 +139,7 @@ func (s *Shards) follow() {
 				s.close(lead.Shard)
 				return
 			}
-			if err := s.open(ctx, lead.Shard); err != nil && ctx.Err() == nil {
+			if err := s.open(ctx, lead); err != nil && ctx.Err() == nil {
 				s.opt.Log.Error("shard cannot be opened", "shard", lead.Shard, "err", err)
 				s.mu.Lock()
 				s.fail = err
@@ -136,6 +153,12 @@ func (s *Shards) follow() {
 	}
 }
 
+// Places returns, as gossip carries it, which node is believed to own each shard.
+func (s *Shards) Places() []byte { return s.router.dir.encode() }
+
+// Merge takes in what Places or Options.Rumor gave on another node.
+func (s *Shards) Merge(b []byte) { s.router.dir.merge(b) }
+
 // Err returns why a shard could not be opened, or nil.
 func (s *Shards) Err() error {
 	s.mu.Lock()
@@ -143,14 +166,18 @@ func (s *Shards) Err() error {
 	return s.fail
 }
 
-func (s *Shards) open(ctx context.Context, n int) error {
+func (s *Shards) open(ctx context.Context, lead persistence.Lead) error {
+	n := lead.Shard
 	s.close(n) // a lead won again starts a new epoch with new actors
 	j := s.opt.Store.Journal(n)
 	epoch, err := acquire(ctx, j)
 	if err != nil {
 		return err
 	}
-	o := &Owner{shard: n, epoch: epoch, journal: j, sys: s.opt.System, router: s.router, now: s.opt.Now}
+	o := &Owner{shard: n, epoch: epoch, journal: j, sys: s.opt.System, router: s.router, now: s.opt.Now, term: lead.Term, since: s.opt.Now(), gone: make(chan struct{})}
+	if s.opt.Mesh != nil {
+		o.confirms = &confirmer{journal: j, shard: n, epoch: epoch}
+	}
 	o.appender = &appender{journal: j, epoch: epoch, applied: o.applied, observe: s.opt.Committed, now: s.opt.Now}
 	t := &timers{next: s.opt.Now()} // look at once for what fell due while nobody owned the shard
 	if s.opt.Observers != nil {
@@ -183,6 +210,7 @@ func (s *Shards) open(ctx context.Context, n int) error {
 	all := len(s.owned) == s.opt.Store.Shards()
 	s.mu.Unlock()
 	s.router.set(n, o)
+	s.opt.Rumor(appendPlace(nil, n, lead.Term, s.opt.Store.Node()))
 	if s.opt.Opened != nil {
 		s.opt.Opened(o)
 	}
@@ -225,6 +253,7 @@ func (s *Shards) close(n int) {
 	w.o.closed.Store(true)
 	w.stopTick()
 	<-w.ticked
+	close(w.o.gone)
 	w.o.appender.close(fault.New(fault.Fenced, "cluster.append", "", "this node no longer owns shard %d", n))
 	_ = s.opt.System.Root.StopFuture(w.o.pid).Wait() // its only error is a time-out, and nothing here can hurry an actor
 	if s.opt.Closed != nil {

@@ -27,6 +27,8 @@ func (n *Node) newPoster() (*callback.Poster, error) {
 			return nil, fault.New(fault.Invalid, "config", "callback.secret_file", "%w", err).WithRemedy("name a file with whsec_ and base64, readable by this user")
 		}
 		secret = strings.TrimSpace(string(b))
+	case secret == "" && n.joint != nil:
+		secret = n.joint.id.Callback // the same on all nodes
 	case secret == "":
 		var err error
 		if secret, err = callback.LoadOrCreateSecret(n.dataPath("callback.secret")); err != nil {

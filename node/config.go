@@ -15,12 +15,13 @@ import (
 // A field's doc tag is what `autoglm serve --print-config` shows above it.
 type Config struct {
 	DataDir     string         `koanf:"data_dir" doc:"Folder of everything durable; made when it is missing."`
-	NodeID      string         `koanf:"node_id" doc:"Name of this node in attempts; the machine's host name when empty."`
+	NodeID      string         `koanf:"node_id" doc:"Name of this node in attempts; when empty, the name in its certificate, or the machine's host name."`
 	Shards      int            `koanf:"shards" doc:"Shards of the task space, 1 to 1024; fixed when data_dir is created. 0: what data_dir has, 16 for a new one."`
 	DiskReserve Size           `koanf:"disk_reserve" doc:"Free disk space below which new tasks are refused with 507; below half of it nothing is written."`
 	MemoryLimit Size           `koanf:"memory_limit" doc:"Soft limit of this process' memory, workers not counted: the collector works harder near it. GOMEMLIMIT wins; 0: none."`
 	Drain       time.Duration  `koanf:"drain" doc:"Longest wait at SIGTERM for requests and attempts under way."`
 	HTTP        HTTPConfig     `koanf:"http"`
+	Cluster     ClusterConfig  `koanf:"cluster"`
 	Engines     []EngineConfig `koanf:"engines" doc:"What answers the tasks: \"embedded\", \"echo\", a URL, or a mapping with url, name, models, concurrency, api_key_env, timeout."`
 	Model       ModelConfig    `koanf:"model"`
 	Batch       BatchConfig    `koanf:"batch"`
@@ -40,6 +41,18 @@ type HTTPConfig struct {
 	api.Limits `koanf:",squash"`
 }
 
+// ClusterConfig makes this node one of several. Without an identity it is alone.
+type ClusterConfig struct {
+	Identity  string        `koanf:"identity" doc:"Folder with this node's certificate, its key and the gossip key: nodes/NAME of what autoglm init made. Empty: this node is alone."`
+	Listen    string        `koanf:"listen" doc:"Address for the other nodes. Gossip takes this port (TCP and UDP), Raft the next one, actor messages the one after; port 0 takes free ones."`
+	Advertise string        `koanf:"advertise" doc:"Host or address under which the other nodes reach this one; empty: that of listen, or the machine's first address when listen has none."`
+	Join      []string      `koanf:"join" doc:"Gossip addresses (host:port) of some nodes of the cluster; a name with several addresses stands for all of them."`
+	Expect    int           `koanf:"expect" doc:"Nodes that must see and elect each other before they start a new cluster; more than half of all that will ever be started at once. 0: with join, only enter a cluster that exists; without, start one."`
+	Zone      string        `koanf:"zone" doc:"Rack, room or availability zone: the replicas of a shard go to different ones where possible."`
+	Replicas  int           `koanf:"replicas" doc:"Copies of each shard, on as many nodes: 1, 3 or 5. With 3, one node may be lost at any time."`
+	DeadAfter time.Duration `koanf:"dead_after" doc:"A node that is gone for so long gets its replicas replaced on others."`
+}
+
 // EngineConfig is one engine. In YAML, in a flag and in the environment its URL alone will do.
 type EngineConfig struct {
 	URL         string        `koanf:"url" doc:"embedded, echo, http(s)://host[:port][/v1] or unix:///path."`
@@ -55,6 +68,7 @@ type EngineConfig struct {
 const (
 	EngineEmbedded = "embedded" // glm-worker child processes
 	EngineEcho     = "echo"     // in process, answers with the prompt
+	EngineNone     = "none"     // this node of a cluster runs no engine
 )
 
 // ModelConfig is the default model and the embedded engine's workers.
@@ -137,6 +151,7 @@ func Default() Config {
 		MemoryLimit: 384 << 20,
 		Drain:       30 * time.Second,
 		HTTP:        HTTPConfig{Listen: "127.0.0.1:8080", Limits: api.DefaultLimits()},
+		Cluster:     ClusterConfig{Listen: "0.0.0.0:7946", Replicas: 3, DeadAfter: 30 * time.Second},
 		Engines:     []EngineConfig{{URL: EngineEmbedded}},
 		Model: ModelConfig{
 			Workers: runtime.NumCPU(), Slots: 16, Threads: 1, // the node needs little, and its workers step back for it

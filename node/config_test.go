@@ -63,6 +63,8 @@ func TestPrintedConfigLoads(t *testing.T) {
 	c := Default()
 	c.Engines = append(c.Engines, EngineConfig{URL: "http://gpu:8000", Name: "gpu", Models: []string{"a", "b"}, Timeout: time.Minute})
 	c.Source.AllowedDirs = []string{"/data sets"}
+	c.Cluster.Identity = "certs"
+	c.Cluster.Join = []string{"b:7946", "c:7946"}
 	c.DiskReserve = 1e9
 	var b strings.Builder
 	require.NoError(t, c.Print(&b))
@@ -122,6 +124,14 @@ func TestLoadRefuses(t *testing.T) {
 		{"callback: {secret: short}", "callback.secret"},
 		{"callback: {attempts: 0}", "callback.attempts"},
 		{"store: {memtable: 1MiB}", "store.memtable"},
+		{"cluster: {join: ['b:7946']}", "cluster.identity: is empty, and a cluster is to be joined (nodes talk to each other under certificates only"},
+		{"cluster: {identity: i, join: [b]}", "cluster.join[0]"},
+		{"cluster: {identity: i, expect: 3}", "cluster.expect: is 3, and no other node is named"},
+		{"cluster: {identity: i, listen: ':65534'}", "up to 65533"},
+		{"cluster: {identity: i, listen: 'here:1'}", "listen on an IP address"},
+		{"cluster: {identity: i, advertise: 'a:1'}", "without a port"},
+		{"cluster: {replicas: 2}", "use 1, 3 or 5"},
+		{"engines: [none]", "only a node of a cluster"},
 	} {
 		_, _, err := Load(writeConfig(t, tc.yaml), nil, nil)
 		require.ErrorContains(t, err, tc.want, tc.yaml)
@@ -140,7 +150,7 @@ func TestLoadRefuses(t *testing.T) {
 
 // A zero in any number is either refused or means something that its doc says.
 func TestZeroOfEachSettingIsChecked(t *testing.T) {
-	may := map[string]bool{"memory_limit": true, "shards": true, "drain": true, "model.ctx": true, "batch.age_max": true, "source.redirects_max": true,
+	may := map[string]bool{"memory_limit": true, "shards": true, "cluster.expect": true, "drain": true, "model.ctx": true, "batch.age_max": true, "source.redirects_max": true,
 		"http.chunk_age": true, "http.stream_retry": true, "http.wait_max": true, "store.block_cache": true}
 	c := Default()
 	walk("", reflect.ValueOf(c), func(key, _ string, v reflect.Value) {

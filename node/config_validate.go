@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -23,7 +24,7 @@ func invalidConfig(field string, value any, format string, args ...any) error {
 // Validate checks every bound that needs no other part of the system. The first field that
 // is wrong gives an Invalid fault with its name, its value and what to do.
 func (c *Config) Validate() error {
-	for _, check := range []func() error{c.checkNode, c.checkHTTP, c.checkEngines, c.checkModel, c.checkTask, c.checkSource, c.checkCallback} {
+	for _, check := range []func() error{c.checkNode, c.checkHTTP, c.checkCluster, c.checkEngines, c.checkModel, c.checkTask, c.checkSource, c.checkCallback} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -68,6 +69,54 @@ func (c *Config) checkHTTP() error {
 	return nil
 }
 
+const expectMax = 100 // nodes; a cluster may grow beyond, it does not start with more
+
+func (c *Config) checkCluster() error {
+	k := c.Cluster
+	switch {
+	case k.Replicas != 1 && k.Replicas != 3 && k.Replicas != 5:
+		return invalidConfig("cluster.replicas", k.Replicas, "use 1, 3 or 5: an even number survives no more than the odd one below it")
+	case k.DeadAfter < time.Second:
+		return invalidConfig("cluster.dead_after", k.DeadAfter, "use 1s or more")
+	case len(k.Zone) > 64:
+		return invalidConfig("cluster.zone", fmt.Sprintf("%q", k.Zone), "use at most 64 bytes")
+	}
+	if k.Identity == "" {
+		if len(k.Join) > 0 || k.Expect > 0 {
+			return invalidConfig("cluster.identity", "empty, and a cluster is to be joined",
+				"nodes talk to each other under certificates only: make them with autoglm init, copy this node's folder here and name it with --identity")
+		}
+		return nil
+	}
+	host, port, err := net.SplitHostPort(k.Listen)
+	if err != nil {
+		return invalidConfig("cluster.listen", fmt.Sprintf("%q", k.Listen), "write host:port, like 0.0.0.0:7946")
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65533 {
+		return invalidConfig("cluster.listen", fmt.Sprintf("%q", k.Listen), "use a port up to 65533: the two after it are taken as well")
+	}
+	if _, err := netip.ParseAddr(host); host != "" && err != nil || strings.ContainsAny(k.Advertise, ":/ ") && !isIPv6(k.Advertise) {
+		return invalidConfig("cluster.listen", fmt.Sprintf("%q, advertise %q", k.Listen, k.Advertise), "listen on an IP address; advertise a host name or an IP address, without a port")
+	}
+	for i, a := range k.Join {
+		if h, p, err := net.SplitHostPort(a); err != nil || h == "" || p == "" {
+			return invalidConfig(fmt.Sprintf("cluster.join[%d]", i), fmt.Sprintf("%q", a), "write host:port, like 10.0.0.7:7946")
+		}
+	}
+	switch {
+	case k.Expect < 0 || k.Expect > expectMax:
+		return invalidConfig("cluster.expect", k.Expect, "use 0 to %d", expectMax)
+	case k.Expect > 1 && len(k.Join) == 0:
+		return invalidConfig("cluster.expect", fmt.Sprintf("%d, and no other node is named", k.Expect), "name some with --join")
+	}
+	return nil
+}
+
+func isIPv6(s string) bool {
+	ip, err := netip.ParseAddr(s)
+	return err == nil && ip.Is6()
+}
+
 func loopbackHost(host string) bool {
 	if host == "localhost" {
 		return true
@@ -83,6 +132,12 @@ func (c *Config) checkEngines() error {
 	seen := map[string]bool{}
 	for i, e := range c.Engines {
 		field := fmt.Sprintf("engines[%d]", i)
+		if e.URL == EngineNone {
+			if c.Cluster.Identity == "" || len(c.Engines) > 1 {
+				return invalidConfig(field+".url", "none", "only a node of a cluster may have no engine, and then none other")
+			}
+			continue
+		}
 		if e.URL != EngineEmbedded && e.URL != EngineEcho {
 			u, err := url.Parse(e.URL)
 			if err != nil || !(u.Scheme == "http" || u.Scheme == "https") || u.Host == "" {

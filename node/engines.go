@@ -31,6 +31,8 @@ func (n *Node) startEngines() (all []actors.Engine, err error) {
 		var es []infer.Engine
 		limit := c.Concurrency
 		switch c.URL {
+		case EngineNone:
+			continue
 		case EngineEmbedded:
 			if es, err = n.startWorkers(); err != nil {
 				return nil, err

@@ -20,6 +20,7 @@ import (
 	"github.com/open-autoglm/autoglm/actors"
 	"github.com/open-autoglm/autoglm/actors/batch"
 	"github.com/open-autoglm/autoglm/actors/callback"
+	"github.com/open-autoglm/autoglm/actors/gate"
 	"github.com/open-autoglm/autoglm/actors/infer"
 	"github.com/open-autoglm/autoglm/actors/meter"
 	"github.com/open-autoglm/autoglm/actors/source"
@@ -40,6 +41,7 @@ type Node struct {
 
 	reg     *prometheus.Registry
 	meter   *meter.Meter
+	joint   *joint // nil when the node is alone
 	store   persistence.Store
 	pool    *infer.Pool // nil without the embedded engine
 	engines []infer.Engine
@@ -75,7 +77,8 @@ func WithModel(name string, gguf []byte) Option {
 // WithVersion is what /v1/status and the OpenAPI document show.
 func WithVersion(v string) Option { return func(n *Node) { n.version = v } }
 
-// WithKind adds a persistent actor kind of one's own; see package entity.
+// WithKind adds a persistent actor kind of one's own; see package entity. What it opens to the outside is served
+// by ActorService. All nodes of a cluster need the same kinds.
 func WithKind(k cluster.Kind) Option { return func(n *Node) { n.kinds = append(n.kinds, k) } }
 
 // New checks the configuration; it touches nothing yet.
@@ -111,10 +114,16 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	n.meter = meter.New(n.reg)
 
 	s := n.cfg.Store
-	if n.store, err = persistence.Open(persistence.Options{
+	store := persistence.Options{
 		Dir: n.cfg.DataDir, Shards: n.cfg.Shards, DiskReserve: uint64(n.cfg.DiskReserve), InFlightCount: s.InFlightCount,
 		InFlightBytes: int(s.InFlightBytes), MemTableBytes: int(s.MemTable), BlockCache: int(s.BlockCache), OpenTimeout: s.OpenTimeout, Logger: n.log,
-	}); err != nil {
+	}
+	if n.cfg.Cluster.Identity == "" {
+		n.store, err = persistence.Open(store)
+	} else if err = n.startJoint(ctx); err == nil {
+		n.store, err = n.joint.openStore(ctx, store)
+	}
+	if err != nil {
 		return err
 	}
 	id, err := n.identity()
@@ -131,29 +140,55 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	if n.poster, err = n.newPoster(); err != nil {
 		return err
 	}
-	if n.sys, err = actors.Start(actors.Options{
-		Node: id, Store: n.store, Engines: engines, Policy: n.policy(), Kinds: n.kinds,
+	opt := actors.Options{
+		Node: id, Self: id, Store: n.store, Engines: engines, Policy: n.policy(), Kinds: n.kinds,
 		Window:    batch.Window(n.cfg.Batch),
 		Callbacks: n.dispatcher, IdleAfter: n.cfg.Task.AsleepAfter, Fatal: n.fatal, Meter: n.meter, Now: time.Now, Log: n.log,
 		Runner: &infer.Runner{Fetch: n.fetcher.Fetch, Meter: n.meter, Now: time.Now},
-	}); err != nil {
+	}
+	if n.joint != nil {
+		n.joint.actors(&opt)
+	}
+	if n.sys, err = actors.Start(opt); err != nil {
 		return err
 	}
-	select {
-	case <-n.sys.Shards.Ready():
-	case <-ctx.Done():
-		return fault.New(fault.Timeout, "node.start", "", "the shards did not open: %w", errors.Join(context.Cause(ctx), n.sys.Shards.Err()))
-	case <-time.After(s.OpenTimeout):
-		return fault.New(fault.Timeout, "node.start", "", "the shards did not open in %v: %w", s.OpenTimeout, n.sys.Shards.Err())
+	if n.joint != nil {
+		err = n.joint.started()
+	} else {
+		err = n.shardsOpen(ctx)
+	}
+	if err != nil {
+		return err
 	}
 	n.svc = &service{id: id, version: n.version, started: time.Now(), sys: n.sys, store: n.store, defaultModel: n.defaultModel(), timeoutMax: n.cfg.Task.TimeoutMax, engines: n.engineStatus, now: time.Now}
+	if n.joint != nil {
+		n.joint.shows(n.svc)
+	}
 	n.reg.MustRegister(newCollector(n.svc))
 	return n.listen()
 }
 
-// identity is the node's name in attempts: configured, or made once.
+// shardsOpen waits for the shards of a node that is alone.
+func (n *Node) shardsOpen(ctx context.Context) error {
+	within := n.cfg.Store.OpenTimeout
+	t := time.NewTimer(within)
+	defer t.Stop()
+	select {
+	case <-n.sys.Shards.Ready():
+		return nil
+	case <-ctx.Done():
+		return fault.New(fault.Timeout, "node.start", "", "the shards did not open: %w", errors.Join(context.Cause(ctx), n.sys.Shards.Err()))
+	case <-t.C:
+		return fault.New(fault.Timeout, "node.start", "", "the shards did not open in %v: %w", within, n.sys.Shards.Err())
+	}
+}
+
+// identity is the node's name in attempts: configured, or that of its certificate or machine.
 func (n *Node) identity() (string, error) {
-	if n.cfg.NodeID != "" {
+	switch {
+	case n.joint != nil:
+		return n.joint.id.Name, nil
+	case n.cfg.NodeID != "":
 		return n.cfg.NodeID, nil
 	}
 	host, err := os.Hostname()
@@ -165,7 +200,11 @@ func (n *Node) identity() (string, error) {
 
 // listen starts the API last, when there is something behind it.
 func (n *Node) listen() (err error) {
-	n.api, err = api.New(n.svc, api.WithLimits(n.cfg.HTTP.Limits), api.WithLogger(n.log), api.WithHosts(n.cfg.HTTP.AllowedHosts...),
+	outside, err := gate.New(n.sys.Router, append([]cluster.Kind{n.sys.Tasks.Register()}, n.kinds...)...)
+	if err != nil {
+		return err
+	}
+	n.api, err = api.New(n.svc, api.WithLimits(n.cfg.HTTP.Limits), api.WithLogger(n.log), api.WithHosts(n.cfg.HTTP.AllowedHosts...), api.WithActors(outside),
 		api.WithVersion(n.version), api.WithMetrics(n.reg, promhttp.HandlerFor(n.reg, promhttp.HandlerOpts{Registry: n.reg})))
 	if err != nil {
 		return err
@@ -175,6 +214,10 @@ func (n *Node) listen() (err error) {
 		return fault.New(fault.Unavailable, "node.listen", n.cfg.HTTP.Listen, "%w", err).WithRemedy("another program may have the port: choose one with --http, or stop it")
 	}
 	n.addr = l.Addr().String()
+	n.svc.http = n.addr
+	if n.joint != nil {
+		n.joint.serving(n.addr)
+	}
 	go func() {
 		if err := n.api.Serve(l); err != nil {
 			n.fatal(err)
@@ -235,11 +278,17 @@ func (n *Node) Stop(ctx context.Context) error {
 
 func (n *Node) stop(ctx context.Context) error {
 	var errs []error
+	if n.joint != nil {
+		n.joint.stopping()
+	}
 	if n.api != nil {
 		errs = append(errs, n.api.Shutdown(ctx))
 	}
 	if n.sys != nil {
 		n.sys.Drain(ctx)
+		if n.joint != nil {
+			n.joint.handOver(ctx, n.store)
+		}
 		n.sys.StopEngines()
 	}
 	if n.pool != nil {
@@ -259,6 +308,9 @@ func (n *Node) stop(ctx context.Context) error {
 	}
 	if n.store != nil {
 		errs = append(errs, n.store.Close())
+	}
+	if n.joint != nil {
+		n.joint.stop()
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("node.stop: %w", err)

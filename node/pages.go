@@ -21,10 +21,11 @@ import (
 )
 
 const (
-	pageMax     = 1000                   // tasks of one page
-	scanMax     = 20_000                 // tasks looked at for one page: a page may be short and still have a next
-	resultsPage = 256                    // rows read from a shard at a time
-	settleFor   = 250 * time.Millisecond // between reading the clock and adding the append
+	pageMax      = 1000                   // tasks of one page
+	scanMax      = 20_000                 // tasks looked at for one page: a page may be short and still have a next
+	resultsPage  = 256                    // rows read from a shard at a time
+	recordsAhead = 32                     // tasks read from a shard at a time
+	settleFor    = 250 * time.Millisecond // between reading the clock and adding the append
 )
 
 // A cursor is the last index key given, for each shard: a page merges all shards.
@@ -118,39 +119,60 @@ func (c cursor) unpack(s string) bool {
 	return true
 }
 
-// stream is one shard's index rows in order, read ahead a little.
+// stream is one shard's index rows in order, read ahead a little, with the tasks they are of.
 type stream struct {
 	shard  int
 	rows   []indexRow
 	last   []byte // key of the newest row handed out or skipped
 	prefix []byte // all keys begin so
 	ended  bool
-	read   func(from []byte, n int) ([]indexRow, error)
+	ahead  int // tasks read at a time
+	read   func(from []byte, n int) (rows []indexRow, ended bool, err error)
+	load   func(ids []string) ([]*task.Record, error) // of the first of them, at least one
 }
 
 type indexRow struct {
 	sort []byte // what shards are merged by
 	key  []byte
 	id   string
+	rec  *task.Record // nil until it is loaded
 }
 
 // head returns the next row, reading more when needed.
 func (s *stream) head() (*indexRow, error) {
-	if len(s.rows) == 0 && !s.ended {
+	for len(s.rows) == 0 && !s.ended {
 		from := s.prefix
 		if s.last != nil {
 			from = append(bytes.Clone(s.last), 0) // the first key after it
 		}
-		rows, err := s.read(from, resultsPage)
+		rows, ended, err := s.read(from, resultsPage)
 		if err != nil {
 			return nil, err
 		}
-		s.rows, s.ended = rows, len(rows) < resultsPage
+		s.rows, s.ended = rows, ended
 	}
 	if len(s.rows) == 0 {
 		return nil, nil
 	}
 	return &s.rows[0], nil
+}
+
+// record returns the task of the next row.
+func (s *stream) record() (*task.Record, error) {
+	if s.rows[0].rec == nil {
+		ids := make([]string, min(s.ahead, len(s.rows)))
+		for i := range ids {
+			ids[i] = s.rows[i].id
+		}
+		recs, err := s.load(ids)
+		if err != nil {
+			return nil, err
+		}
+		for i, r := range recs {
+			s.rows[i].rec = r
+		}
+	}
+	return s.rows[0].rec, nil
 }
 
 func (s *stream) pop() {
@@ -195,6 +217,9 @@ func (s *service) List(ctx context.Context, q api.Query) ([]api.Item, string, er
 	if err != nil {
 		return nil, "", err
 	}
+	for _, st := range ss {
+		st.ahead = min(st.ahead, 1+q.Limit/len(ss))
+	}
 	var page []api.Item
 	looked := 0
 	more := false
@@ -204,14 +229,15 @@ func (s *service) List(ctx context.Context, q api.Query) ([]api.Item, string, er
 			return false, nil
 		}
 		looked++
-		rec, err := s.Get(ctx, r.id)
+		rec, err := st.record()
 		if err != nil {
 			return false, err
 		}
+		id := r.id
 		st.pop()
 		cur[st.shard] = st.last
 		if matches(q, rec) {
-			page = append(page, api.Item{ID: r.id, Record: rec})
+			page = append(page, api.Item{ID: id, Record: rec})
 		}
 		return true, nil
 	})
@@ -265,44 +291,70 @@ func (s *service) streams(ctx context.Context, cur cursor, index string, prefix 
 		to = slices.Clone(prefix)
 		to[len(to)-1]++
 	}
-	var ss []*stream
-	for n := range s.store.Shards() {
-		o, err := s.sys.Router.Owner(n)
-		if err != nil {
-			return nil, err
-		}
-		end := to
-		if !before.IsZero() {
-			settled := o.Settled().Add(-settleFor)
-			if before.Before(settled) {
-				settled = before
-			}
-			end = task.EndedBound(settled)
-		}
-		read := func(from []byte, max int) (rows []indexRow, err error) {
-			err = o.Scan(index, from, end, func(key, _ []byte) bool {
-				k := bytes.Clone(key)
-				if sort, id, ok := parse(k); ok {
-					rows = append(rows, indexRow{sort, k, id})
+	ss := make([]*stream, s.store.Shards())
+	for n := range ss {
+		st := &stream{shard: n, last: cur[n], prefix: prefix, ahead: recordsAhead}
+		st.read = func(from []byte, max int) (rows []indexRow, ended bool, err error) {
+			end := to
+			if !before.IsZero() {
+				// How far the index is complete is asked first: what settled by then is in the page.
+				p, err := s.sys.Router.Scan(ctx, n, index, nil, nil, 0)
+				if err != nil {
+					return nil, false, err
 				}
-				return len(rows) < max
-			})
-			return rows, err
+				settled := p.Settled.Add(-settleFor)
+				if before.Before(settled) {
+					settled = before
+				}
+				end = task.EndedBound(settled)
+			}
+			p, err := s.sys.Router.Scan(ctx, n, index, from, end, max)
+			if err != nil {
+				return nil, false, err
+			}
+			for _, r := range p.Rows {
+				if sort, id, ok := parse(r.Key); ok {
+					rows = append(rows, indexRow{sort: sort, key: r.Key, id: id})
+				}
+			}
+			return rows, p.Ended || len(rows) == 0, nil
 		}
-		ss = append(ss, &stream{shard: n, last: cur[n], prefix: prefix, read: read})
+		st.load = func(ids []string) ([]*task.Record, error) { return s.records(ctx, n, ids) }
+		ss[n] = st
 	}
 	return ss, nil
 }
 
-// end is where every shard's results are complete.
-func (s *service) end() (cursor, error) {
-	c := cursor{}
-	for n := range s.store.Shards() {
-		o, err := s.sys.Router.Owner(n)
+// records returns the first of some tasks of a shard, at least one.
+func (s *service) records(ctx context.Context, shard int, ids []string) ([]*task.Record, error) {
+	keys := make([]persistence.Key, len(ids))
+	for i, id := range ids {
+		keys[i] = task.Key(id)
+	}
+	logs, err := s.sys.Router.ReadAll(ctx, shard, keys)
+	if err != nil {
+		return nil, err
+	}
+	recs := make([]*task.Record, len(logs))
+	for i, l := range logs {
+		r, _, err := s.sys.Tasks.Fold(ids[i], l)
 		if err != nil {
 			return nil, err
 		}
-		c[n] = task.EndedBound(o.Settled().Add(-settleFor))
+		recs[i] = &r
+	}
+	return recs, nil
+}
+
+// end is where every shard's results are complete.
+func (s *service) end(ctx context.Context) (cursor, error) {
+	c := cursor{}
+	for n := range s.store.Shards() {
+		p, err := s.sys.Router.Scan(ctx, n, task.IndexEnded, nil, nil, 0)
+		if err != nil {
+			return nil, err
+		}
+		c[n] = task.EndedBound(p.Settled.Add(-settleFor))
 	}
 	return c, nil
 }
@@ -310,7 +362,7 @@ func (s *service) end() (cursor, error) {
 // Results walks final tasks as they ended.
 func (s *service) Results(ctx context.Context, after string, f func(api.Item) bool) (string, error) {
 	if after == wire.CursorEnd {
-		c, err := s.end()
+		c, err := s.end(ctx)
 		return c.String(), err
 	}
 	cur, err := parseCursor(after)
@@ -326,13 +378,14 @@ func (s *service) Results(ctx context.Context, after string, f func(api.Item) bo
 		if err := ctx.Err(); err != nil {
 			return false, err
 		}
-		rec, err := s.Get(ctx, r.id)
+		rec, err := st.record()
 		if err != nil {
 			return false, err
 		}
+		id := r.id
 		st.pop()
 		cur[st.shard] = st.last
-		return f(api.Item{ID: r.id, Record: rec}), nil
+		return f(api.Item{ID: id, Record: rec}), nil
 	})
 	return cur.String(), err
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -12,6 +13,7 @@ import (
 	"github.com/open-autoglm/autoglm/actors"
 	"github.com/open-autoglm/autoglm/actors/infer"
 	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/cluster"
 	"github.com/open-autoglm/autoglm/node/api"
 	"github.com/open-autoglm/autoglm/persistence"
 	"github.com/open-autoglm/autoglm/persistence/fault"
@@ -27,6 +29,13 @@ type service struct {
 	defaultModel string
 	timeoutMax   time.Duration // a task may not ask for more
 	engines      func() []api.EngineStatus
+	cluster      string                                            // id; "" when alone
+	replicas     int                                               // copies of each shard, where there are nodes for them; 0 when alone
+	formed       atomic.Bool                                       // every shard had all its copies once
+	http         string                                            // address of the API
+	known        func() []knownMember                              // nil when alone
+	events       func(context.Context) ([]api.ClusterEvent, error) // nil when alone
+	elsewhere    elsewhere
 	now          func() time.Time
 }
 
@@ -37,7 +46,7 @@ func (s *service) Submit(ctx context.Context, specs []*task.Spec) []api.Submitte
 	writes := make([]persistence.Write, 0, len(specs))
 	at := make([]int, 0, len(specs)) // of each write: its spec
 	msgs := make([]*task.Submit, len(specs))
-	models := s.models()
+	models := s.models(ctx)
 	for i, spec := range specs {
 		if spec.ID == "" {
 			id, err := uuid.NewV7()
@@ -99,7 +108,7 @@ type served struct {
 	any   bool // an engine takes every name, or has not said yet what it serves
 }
 
-func (s *service) models() served {
+func (s *service) models(ctx context.Context) served {
 	v := served{names: []string{s.defaultModel, task.AnyModel}}
 	for _, e := range s.sys.Engines() {
 		if len(e.Models) == 0 {
@@ -110,6 +119,8 @@ func (s *service) models() served {
 			v.names = append(v.names, m)
 		}
 	}
+	names, any := s.elsewhere.of(ctx, s)
+	v.names, v.any = append(v.names, names...), v.any || any
 	return v
 }
 
@@ -124,11 +135,7 @@ func (v served) check(model string) error {
 
 // Get folds the task's journal; it wakes nothing.
 func (s *service) Get(ctx context.Context, id string) (*task.Record, error) {
-	o, err := s.sys.Router.OwnerOf(ctx, task.Key(id))
-	if err != nil {
-		return nil, err
-	}
-	r, seq, err := s.sys.Tasks.Load(o, id)
+	r, seq, err := s.sys.Tasks.Load(cluster.Reader{Context: ctx, Router: s.sys.Router}, id)
 	if err != nil {
 		return nil, err
 	}
@@ -155,11 +162,7 @@ func (s *service) Cancel(ctx context.Context, id, reason string) (*task.Record, 
 
 // Events decodes the task's rows. One row is one fact, so a version is a row.
 func (s *service) Events(ctx context.Context, id string, after uint64) ([]task.Fact, error) {
-	o, err := s.sys.Router.OwnerOf(ctx, task.Key(id))
-	if err != nil {
-		return nil, err
-	}
-	facts, err := s.sys.Tasks.History(o, id, after)
+	facts, err := s.sys.Tasks.History(cluster.Reader{Context: ctx, Router: s.sys.Router}, id, after)
 	if err != nil {
 		return nil, err
 	}
@@ -172,31 +175,20 @@ func (s *service) Events(ctx context.Context, id string, after uint64) ([]task.F
 }
 
 // Watch follows appends to the task.
-func (s *service) Watch(ctx context.Context, id string) (<-chan struct{}, func(), error) {
-	o, err := s.sys.Router.OwnerOf(ctx, task.Key(id))
-	if err != nil {
-		return nil, nil, err
-	}
-	c, stop := o.Watch(task.Key(id))
+func (s *service) Watch(_ context.Context, id string) (<-chan struct{}, func(), error) {
+	c, stop := s.sys.Router.Watch(task.Key(id))
 	return c, stop, nil
 }
 
 // Status gathers what the parts say.
 func (s *service) Status(ctx context.Context) api.Status {
 	st := api.Status{Node: s.id, Version: s.version, StartedAt: s.started, Shards: s.store.Shards(), Tasks: map[string]int64{}}
-	tally, owned, err := s.tally()
-	st.Owned = owned
+	tally, err := s.tallyAll(ctx)
+	st.Owned = len(s.sys.Shards.Owners())
 	space := s.store.Space()
 	st.DiskFree, st.DiskNeeded, st.DiskFull = space.Free, space.Reserve, space.Refusing
-	switch {
-	case err != nil:
-		st.Reason = err.Error()
-	case s.sys.Shards.Err() != nil:
-		st.Reason = s.sys.Shards.Err().Error()
-	case owned < st.Shards:
-		st.Reason = fmt.Sprintf("%d of %d shards are open", owned, st.Shards)
-	default:
-		st.Ready = true
+	if st.Ready, st.Reason = s.Ready(); st.Ready && err != nil {
+		st.Ready, st.Reason = false, err.Error()
 	}
 	for _, state := range []task.State{task.Pending, task.Running, task.Completed, task.Failed, task.Cancelled} {
 		st.Tasks[state.String()] = tally.ByState[state]
@@ -214,7 +206,47 @@ func (s *service) Status(ctx context.Context) api.Status {
 	return st
 }
 
-// tally adds up the counters of the shards owned here.
+// Ready tells whether every shard has an owner that this node can name, and what is missing.
+func (s *service) Ready() (bool, string) {
+	if err := s.sys.Shards.Err(); err != nil {
+		return false, err.Error()
+	}
+	open := 0
+	for n := range s.store.Shards() {
+		if s.sys.Router.Place(n) != "" {
+			open++
+		}
+	}
+	if open < s.store.Shards() {
+		return false, fmt.Sprintf("%d of %d shards have an owner", open, s.store.Shards())
+	}
+	if !s.formed.Load() {
+		if want, has := s.copies(); has < want {
+			return false, fmt.Sprintf("a shard has %d of %d copies yet", has, want)
+		}
+		s.formed.Store(true) // later a node may be missing: that is what the copies are for
+	}
+	return true, ""
+}
+
+// copies tells how many voters each shard should have with the nodes that are there, and how many the one with
+// the fewest has, as far as this node's replicas know.
+func (s *service) copies() (want, has int) {
+	want = min(s.replicas, len(s.sys.Router.Alive()))
+	has = want
+	for _, g := range s.store.Groups() {
+		voters := 0
+		for _, r := range g.Replicas {
+			if r.Voter {
+				voters++
+			}
+		}
+		has = min(has, voters)
+	}
+	return want, has
+}
+
+// tally adds up the counters of the shards owned here, for metrics: those of all nodes add up to all.
 func (s *service) tally() (t task.Tally, owned int, err error) {
 	for _, o := range s.sys.Shards.Owners() {
 		owned++
@@ -226,6 +258,35 @@ func (s *service) tally() (t task.Tally, owned int, err error) {
 		t.Add(c)
 	}
 	return t, owned, err
+}
+
+// tallyWithin bounds the look at the counters of all shards.
+const tallyWithin = 2 * time.Second
+
+// tallyAll adds up the counters of all shards, wherever their owners are.
+func (s *service) tallyAll(ctx context.Context) (t task.Tally, err error) {
+	ctx, cancel := context.WithTimeout(ctx, tallyWithin)
+	defer cancel()
+	type part struct {
+		c   map[string]int64
+		err error
+	}
+	parts := make(chan part, s.store.Shards())
+	for n := range s.store.Shards() {
+		go func() {
+			c, err := s.sys.Router.Counters(ctx, n)
+			parts <- part{c, err}
+		}()
+	}
+	for range s.store.Shards() {
+		p := <-parts
+		if p.err != nil {
+			err = p.err
+			continue
+		}
+		t.Add(p.c)
+	}
+	return t, err
 }
 
 // Backup copies the store.

@@ -1,8 +1,8 @@
 package batch
 
 import (
+	"context"
 	"log/slog"
-	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -13,60 +13,29 @@ import (
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
-// Messages of the batcher.
-type (
-	// Credit is an inference actor's standing offer. Granted counts every work it ever
-	// took or can take now, so a repeated or lost Credit does no harm.
-	Credit struct {
-		Engine  *actor.PID
-		Name    string
-		Models  []string // "*" is any
-		Granted uint64
-		Taken   uint64 // works received so far; Taken <= Granted. A restarted batcher counts on from here
-	}
-	// Gone says that an inference actor stopped.
-	Gone struct{ Engine *actor.PID }
-	// Ready says that a queue has, or at a time will have, something of a model.
-	Ready struct {
-		Queue *task.Queue
-		Model string
-		At    time.Time
-	}
-	// Closed says that a queue's shard is no longer owned here.
-	Closed struct{ Queue *task.Queue }
-	// Batch goes to an inference actor.
-	Batch struct {
-		Works []*task.Work
-		Cause Cause
-	}
-
-	claimed struct {
-		slot  *slot
-		queue *task.Queue
-		model string
-		asked int
-		seen  uint64 // the hint's count when it was asked
-		works []*task.Work
-		err   error
-		over  bool // its queue closed meanwhile
-	}
-	look struct{} // a timer: look again
-)
-
 const (
-	claimMin   = 8                      // works asked of one queue before the next is asked: a claim is one commit, however many it takes
-	claimMax   = 256                    // works of one Claim to one queue
-	claimRetry = 100 * time.Millisecond // a queue that could not answer is asked again after this
+	claimMin      = 8                      // works asked of one queue before the next is asked: a claim is one commit, however many it takes
+	claimMax      = 256                    // works of one Claim to one queue
+	claimRetry    = 100 * time.Millisecond // a queue that could not answer is asked again after this
+	claimRetryFar = time.Second            // the same for a queue of another node, which may be gone
+	farEvery      = time.Second            // while there is credit, owners elsewhere are asked what waits this often
 )
+
+// Options of a batcher; all but AskFar are needed.
+type Options struct {
+	Window   Window
+	Claim    func(engine string) *task.Claim // says for whom a claim is
+	Estimate func(*task.Work) int            // prompt tokens of a work
+	Resync   func()                          // makes all queues send Ready and all engines send Credit; must not block
+	Arrived  func(*task.Work)                // a work is here, before anything else is done with it; from any goroutine
+	AskFar   func(models []string)           // asks the other nodes what waits of these, to answer by Ready; must not block. nil: there are none
+	Now      func() time.Time
+	Log      *slog.Logger
+}
 
 // Batcher is the actor between queues and engines of one node.
 type Batcher struct {
-	window   Window
-	node     string
-	estimate func(*task.Work) int // prompt tokens
-	resync   func()               // makes queues and engines repeat what they told
-	now      func() time.Time
-	log      *slog.Logger
+	Options
 
 	slots map[string]*slot // by PID
 	order []*slot          // round robin
@@ -74,34 +43,16 @@ type Batcher struct {
 	out   map[*claimed]struct{} // asked and not answered
 	timer *time.Timer           // wakes the actor by look; one at a time
 	until time.Time
+	asked time.Time // AskFar was called
 }
 
-// slot is one inference actor as the batcher sees it.
-type slot struct {
-	Credit
-	sent   uint64 // works given to it; sent + coming + len(works) <= Granted
-	coming int    // works asked of queues for it
-	works  []*task.Work
-	tokens []int // estimates of works
-	oldest time.Time
-}
-
-// hint says that a queue may have something of a model at a time.
-type hint struct {
-	queue *task.Queue
-	at    time.Time
-	count uint64 // Ready messages so far: tells a stale "empty" from a fresh one
-	asked bool   // a claim is under way
-}
-
-// New returns the batcher's props. estimate counts the prompt tokens of a work;
-// resync makes all queues send Ready and all engines send Credit, and must not block.
-func New(node string, w Window, estimate func(*task.Work) int, resync func(), now func() time.Time, log *slog.Logger) (*actor.Props, error) {
-	if err := w.Validate(); err != nil {
+// New returns the batcher's props.
+func New(o Options) (*actor.Props, error) {
+	if err := o.Window.Validate(); err != nil {
 		return nil, err
 	}
 	return actor.PropsFromProducer(supervise.Guard(func() actor.Actor {
-		return &Batcher{window: w, node: node, estimate: estimate, resync: resync, now: now, log: log, slots: map[string]*slot{}, hints: map[string][]*hint{}, out: map[*claimed]struct{}{}}
+		return &Batcher{Options: o, slots: map[string]*slot{}, hints: map[string][]*hint{}, out: map[*claimed]struct{}{}}
 	})), nil
 }
 
@@ -109,7 +60,7 @@ func New(node string, w Window, estimate func(*task.Work) int, resync func(), no
 func (b *Batcher) Receive(c actor.Context) {
 	switch m := c.Message().(type) {
 	case *actor.Started:
-		b.resync() // all, again: a batcher that crashed knows nothing
+		b.Resync() // all, again: a batcher that crashed knows nothing
 	case *Credit:
 		s := b.slots[m.Engine.String()]
 		if s == nil {
@@ -134,18 +85,42 @@ func (b *Batcher) Receive(c actor.Context) {
 			b.hints[model] = slices.DeleteFunc(hs, func(h *hint) bool { return h.queue == m.Queue })
 		}
 	case *claimed:
+		if m.of != b {
+			return // the life that asked gave them back
+		}
 		b.claimed(m)
 	case look:
 		b.until = time.Time{}
-	case *actor.Stopping:
-		if b.timer != nil {
-			b.timer.Stop()
-		}
+	case *actor.Stopping, *actor.Restarting:
+		b.stop()
 		return
 	default:
 		return
 	}
 	b.pump(c)
+}
+
+// stop gives back all that was claimed and not sent: nobody else knows of it.
+func (b *Batcher) stop() {
+	if b.timer != nil {
+		b.timer.Stop()
+	}
+	const reason = "the batcher stopped"
+	for _, s := range b.order {
+		giveBack(s.works, reason)
+		s.works, s.tokens = nil, nil
+	}
+	for x := range b.out {
+		if !x.state.CompareAndSwap(claimOut, claimAbandoned) {
+			giveBack(x.works, reason)
+		}
+	}
+}
+
+func giveBack(works []*task.Work, reason string) {
+	for _, w := range works {
+		w.GiveBack(reason)
+	}
 }
 
 // gone forgets an engine. What was claimed for it and not sent goes back; what it had
@@ -155,9 +130,7 @@ func (b *Batcher) gone(pid *actor.PID) {
 	if s == nil {
 		return // never offered anything
 	}
-	for _, w := range s.works {
-		w.GiveBack("engine " + s.Name + " stopped")
-	}
+	giveBack(s.works, "engine "+s.Name+" stopped")
 	s.works, s.tokens = nil, nil
 	delete(b.slots, pid.String())
 	b.order = slices.DeleteFunc(b.order, func(x *slot) bool { return x == s })
@@ -178,26 +151,24 @@ func (b *Batcher) ready(m *Ready) {
 
 // claimed takes over what a queue gave, maybe less than was asked.
 func (b *Batcher) claimed(m *claimed) {
-	now := b.now()
+	now := b.Now()
 	if !m.over {
 		m.slot.coming -= m.asked
 		delete(b.out, m)
 	}
 	if m.over || b.slots[m.slot.Engine.String()] != m.slot { // nobody is there to take them
-		for _, w := range m.works {
-			w.GiveBack("engine " + m.slot.Name + " stopped")
-		}
+		giveBack(m.works, "engine "+m.slot.Name+" stopped, or the shard moved")
 	} else if len(m.works) > 0 {
 		if len(m.slot.works) == 0 {
 			m.slot.oldest = now
 		}
 		for _, w := range m.works {
 			m.slot.works = append(m.slot.works, w)
-			m.slot.tokens = append(m.slot.tokens, b.estimate(w))
+			m.slot.tokens = append(m.slot.tokens, b.Estimate(w))
 		}
 	}
-	if m.err != nil && fault.KindOf(m.err) != fault.Fenced {
-		b.log.Warn("claim failed", "shard", m.queue.Shard(), "model", m.model, "err", m.err)
+	if m.err != nil {
+		b.Log.Log(context.Background(), levelOf(m.err, m.queue.Near()), "claim failed", "shard", m.queue.Shard(), "model", m.model, "err", m.err)
 	}
 	for i, h := range b.hints[m.model] {
 		if h.queue != m.queue {
@@ -205,6 +176,8 @@ func (b *Batcher) claimed(m *claimed) {
 		}
 		h.asked = false
 		switch at, ok := m.queue.Next(m.model); {
+		case m.err != nil && !m.queue.Near():
+			h.at = now.Add(claimRetryFar)
 		case m.err != nil:
 			h.at = now.Add(claimRetry)
 		case len(m.works) == m.asked || h.count != m.seen: // there may be more
@@ -218,15 +191,29 @@ func (b *Batcher) claimed(m *claimed) {
 	}
 }
 
+// levelOf is how loud a failed claim is: shards move, and nodes go.
+func levelOf(err error, near bool) slog.Level {
+	switch fault.KindOf(err) {
+	case fault.Fenced:
+		return slog.LevelDebug
+	case fault.Unavailable, fault.Timeout:
+		if !near {
+			return slog.LevelDebug
+		}
+	}
+	return slog.LevelWarn
+}
+
 // pump claims with all free credit and sends what is ripe.
 func (b *Batcher) pump(c actor.Context) {
-	now := b.now()
+	now := b.Now()
 	next := time.Time{} // when to look again
 	soon := func(t time.Time) {
 		if next.IsZero() || t.Before(next) {
 			next = t
 		}
 	}
+	b.askFar(now, soon)
 	for range b.order {
 		s := b.order[0]
 		b.order = append(b.order[1:], s)
@@ -238,54 +225,29 @@ func (b *Batcher) pump(c actor.Context) {
 	b.arm(c, next, now)
 }
 
-// claim asks the queues that have something for all of the slot's free credit,
-// shared evenly, but so that each is asked for claimMin at least. Which queues come
-// first changes from call to call.
-func (b *Batcher) claim(c actor.Context, s *slot, now time.Time, soon func(time.Time)) {
-	free := int(int64(s.Granted-s.sent)) - s.coming - len(s.works)
-	if free <= 0 {
+// askFar asks the other nodes from time to time what waits there, while an engine has room: what they tell on their
+// own may be lost.
+func (b *Batcher) askFar(now time.Time, soon func(time.Time)) {
+	if b.AskFar == nil {
 		return
 	}
-	type ask struct {
-		model string
-		h     *hint
-	}
-	var asks []ask
-	for model, hs := range b.hints {
-		if !s.serves(model) {
-			continue
-		}
-		for _, h := range hs {
-			switch {
-			case h.asked:
-			case h.at.After(now):
-				soon(h.at)
-			default:
-				asks = append(asks, ask{model, h})
-			}
+	var models []string
+	for _, s := range b.order {
+		if s.free() > 0 {
+			models = append(models, s.Models...)
 		}
 	}
-	self, root := c.Self(), c.ActorSystem().Root
-	rand.Shuffle(len(asks), func(i, j int) { asks[i], asks[j] = asks[j], asks[i] })
-	for i, a := range asks {
-		if free <= 0 {
-			return
-		}
-		n := min(max((free+len(asks)-i-1)/(len(asks)-i), claimMin), claimMax, free)
-		free -= n
-		s.coming += n
-		a.h.asked = true
-		m := &claimed{slot: s, queue: a.h.queue, model: a.model, asked: n, seen: a.h.count}
-		b.out[m] = struct{}{}
-		a.h.queue.Claim(a.model, n, &task.Claim{Node: b.node, Engine: s.Name}, func(ws []*task.Work, err error) {
-			m.works, m.err = ws, err
-			root.Send(self, m)
-		})
+	if len(models) == 0 {
+		return
 	}
-}
-
-func (s *slot) serves(model string) bool {
-	return model == task.AnyModel || slices.Contains(s.Models, model) || slices.Contains(s.Models, "*")
+	if next := b.asked.Add(farEvery); next.After(now) {
+		soon(next)
+		return
+	}
+	b.asked = now
+	soon(now.Add(farEvery))
+	slices.Sort(models)
+	b.AskFar(slices.Compact(models))
 }
 
 // send gives the engine what is ripe, in batches within both budgets.
@@ -295,12 +257,12 @@ func (b *Batcher) send(c actor.Context, s *slot, now time.Time, soon func(time.T
 		for _, t := range s.tokens {
 			l.Tokens += t
 		}
-		cause, wait := b.window.Ripe(l)
+		cause, wait := b.Window.Ripe(l)
 		if cause == NotRipe {
 			soon(now.Add(wait))
 			return
 		}
-		n := b.window.Cut(s.tokens)
+		n := b.Window.Cut(s.tokens)
 		c.Send(s.Engine, &Batch{Works: slices.Clone(s.works[:n]), Cause: cause})
 		s.sent += uint64(n)
 		s.works, s.tokens = s.works[n:], s.tokens[n:]

@@ -1,11 +1,12 @@
 // Package batch brings waiting tasks and free engine slots together.
 //
-//	inference actor ── Credit ──► batcher ── Claim (≤ credit) ──► task.Queue of a shard
+//	inference actor ── Credit ──► batcher ── Claim (≤ credit) ──► Queue of a shard, of this node or another
 //	       ▲                        │   ◄── claimed works ──────────┘ (one group append)
 //	       └────── Batch ◄── window ┘        ripe by size, tokens, age, or nothing more coming
 //
 // Work is pulled: without credit nothing is claimed, so nothing piles up in memory
 // between the journal and an engine. Queues say when they have something (Ready);
-// nobody polls. What an engine does with a batch, and what becomes of an answer, is
+// nobody polls, but for other nodes' queues once a second while there is credit: what those
+// told may be lost. What an engine does with a batch, and what becomes of an answer, is
 // left to package infer; what a claim means, to package task.
 package batch

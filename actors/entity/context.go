@@ -23,6 +23,7 @@ type Context[S, E any] struct {
 
 	events    []E
 	reply     func() any // made after the commit, when there is one
+	done      *answered  // the answer, made before the commit because it is remembered with it
 	refused   error
 	recovered bool // Enter runs because the entity woke up
 }
@@ -92,3 +93,6 @@ func (c *Context[S, E]) Tell(key persistence.Key, msg any) {
 func (c *Context[S, E]) key() persistence.Key {
 	return persistence.Key{Kind: c.kind.Name, ID: c.id}
 }
+
+// answered is an answer.
+type answered struct{ v any }

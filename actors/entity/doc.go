@@ -17,4 +17,7 @@
 // append fails the entity stops and is replayed, so memory never runs ahead of the
 // journal. Effects belong into Enter or an answer: both run after the commit, and
 // again after a crash, so they happen at least once.
+//
+// A message that comes with a request id (cluster.Command) is carried out once where the kind has Dedupe. What is open to
+// the world outside the cluster a kind says with Open and View; package gate keeps to it.
 package entity

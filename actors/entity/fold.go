@@ -3,6 +3,7 @@ package entity
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/open-autoglm/autoglm/cluster"
 	"github.com/open-autoglm/autoglm/persistence"
@@ -17,26 +18,62 @@ type Reader interface {
 // Load folds an entity's journal without waking it. A journal that does not exist
 // gives the zero state and sequence 0.
 func (k *Kind[S, E]) Load(r Reader, id string) (state S, seq uint64, err error) {
-	key := persistence.Key{Kind: k.Name, ID: id}
-	l, err := r.Read(key, 0)
+	f, err := k.load(r, id)
+	return f.state, f.seq, err
+}
+
+// Fold is Load of a journal that was read already, from its start.
+func (k *Kind[S, E]) Fold(id string, l persistence.Log) (state S, seq uint64, err error) {
+	f, err := k.foldOn(folded[S]{}, id, l)
+	return f.state, f.seq, err
+}
+
+// folded is what a journal adds up to.
+type folded[S any] struct {
+	state S
+	seq   uint64
+	past  []remembered // commands, oldest first; at most Kind.Dedupe
+}
+
+func (k *Kind[S, E]) load(r Reader, id string) (f folded[S], err error) {
+	l, err := r.Read(persistence.Key{Kind: k.Name, ID: id}, 0)
 	if err != nil {
-		return state, 0, fmt.Errorf("entity.load: %w", err)
+		return f, fmt.Errorf("entity.load: %w", err)
 	}
-	if l.SnapSeq > 0 {
-		if err := json.Unmarshal(l.Snap, &state); err != nil {
-			return state, 0, fault.New(fault.Corrupt, "entity.load", key.String(), "snapshot at %d: %w", l.SnapSeq, err)
+	return k.foldOn(f, id, l)
+}
+
+// foldOn adds what was read after f.seq. On an error f stays as it was, but for what past shares.
+func (k *Kind[S, E]) foldOn(f folded[S], id string, l persistence.Log) (folded[S], error) {
+	key := persistence.Key{Kind: k.Name, ID: id}
+	corrupt := func(what string, seq uint64, err error) (folded[S], error) {
+		return folded[S]{}, fault.New(fault.Corrupt, "entity.load", key.String(), "%s %d: %w", what, seq, err)
+	}
+	if l.SnapSeq > f.seq {
+		f = folded[S]{}
+		state, err := unmark(l.Snap, &f.past)
+		if err == nil {
+			err = json.Unmarshal(state, &f.state)
 		}
+		if err != nil {
+			return corrupt("snapshot at", l.SnapSeq, err)
+		}
+		f.past = f.past[max(0, len(f.past)-max(0, k.Dedupe)):] // the kind may have remembered more then
 	}
 	for _, row := range l.Rows {
-		es, err := k.decode(row.Data)
+		es, r, err := k.decode(row.Data)
 		if err != nil {
-			return state, 0, fault.New(fault.Corrupt, "entity.load", key.String(), "row %d: %w", row.Seq, err)
+			return corrupt("row", row.Seq, err)
 		}
-		if state, err = k.fold(state, es); err != nil {
-			return state, 0, fault.New(fault.Corrupt, "entity.load", key.String(), "row %d: %w", row.Seq, err)
+		if f.state, err = k.fold(f.state, es); err != nil {
+			return corrupt("row", row.Seq, err)
+		}
+		if r.ID != "" {
+			f.past = keep(f.past, r, k.Dedupe)
 		}
 	}
-	return state, l.Last, nil
+	f.seq = l.Last
+	return f, nil
 }
 
 // History decodes the events of an entity after a row, with the row of each.
@@ -46,7 +83,7 @@ func (k *Kind[S, E]) History(r Reader, id string, after uint64) (events []E, err
 		return nil, fmt.Errorf("entity.history: %w", err)
 	}
 	for _, row := range l.Rows {
-		es, err := k.decode(row.Data)
+		es, _, err := k.decode(row.Data)
 		if err != nil {
 			return nil, fault.New(fault.Corrupt, "entity.history", id, "row %d: %w", row.Seq, err)
 		}
@@ -65,12 +102,21 @@ func (k *Kind[S, E]) fold(s S, es []E) (S, error) {
 	return s, nil
 }
 
-// write turns events into the next state and the write that makes it durable.
-func (k *Kind[S, E]) write(key persistence.Key, before S, seq uint64, events []E) (after S, w persistence.Write, err error) {
+// write turns events into the next state and the write that makes it durable. done, when it is not nil, makes what is to
+// be remembered of the command out of the next state.
+func (k *Kind[S, E]) write(key persistence.Key, f folded[S], events []E, done func(after S) (*remembered, error)) (after S, w persistence.Write, err error) {
+	before, seq := f.state, f.seq
 	if after, err = k.fold(before, events); err != nil {
 		return before, w, err
 	}
 	data, err := k.encode(events)
+	var r *remembered
+	if err == nil && done != nil {
+		if r, err = done(after); err != nil {
+			return before, w, err
+		}
+		data, err = mark(r, data)
+	}
 	if err != nil {
 		return before, w, fault.New(fault.Invalid, "entity.commit", key.String(), "events: %w", err)
 	}
@@ -93,7 +139,14 @@ func (k *Kind[S, E]) write(key persistence.Key, before S, seq uint64, events []E
 		w.Count = k.Count(before, after)
 	}
 	if k.SnapshotEvery > 0 && (seq+1)%uint64(k.SnapshotEvery) == 0 {
+		past := f.past
+		if r != nil {
+			past = keep(slices.Clone(past), *r, k.Dedupe)
+		}
 		state, err := json.Marshal(after)
+		if err == nil && len(past) > 0 {
+			state, err = mark(past, state)
+		}
 		if err != nil {
 			return before, w, fault.New(fault.Invalid, "entity.commit", key.String(), "snapshot: %w", err)
 		}
@@ -115,5 +168,5 @@ func (k *Kind[S, E]) First(id string, msg any, now Clock) (after S, w persistenc
 	if len(c.events) == 0 {
 		return zero, w, err
 	}
-	return k.write(persistence.Key{Kind: k.Name, ID: id}, zero, 0, c.events)
+	return k.write(persistence.Key{Kind: k.Name, ID: id}, folded[S]{}, c.events, nil)
 }

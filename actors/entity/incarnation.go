@@ -20,15 +20,15 @@ const lostCommitRetry = time.Second
 // incarnation is one life of an entity in memory, from waking to sleep or crash.
 // Its fields belong to the actor's goroutine.
 type incarnation[S, E any] struct {
-	kind  *Kind[S, E]
-	o     *cluster.Owner
-	key   persistence.Key
-	state S
-	seq   uint64
-	bad   error // it could not be recovered: every message is answered with this
+	kind *Kind[S, E]
+	o    *cluster.Owner
+	key  persistence.Key
+	folded[S]
+	bad error // it could not be recovered: every message is answered with this
 
 	committing *Context[S, E] // the message whose commit is under way, or nil
 	next       S              // the state after it; memory never runs ahead: state != next until durable
+	nextPast   *remembered    // what it adds to past, or nil
 	began      time.Time
 	kept       []*cluster.Envelope // arrived meanwhile, in order; at most keptMax
 	seen       *uint64             // envelopes this actor received, over its restarts: the shard counts the same
@@ -73,7 +73,7 @@ func (in *incarnation[S, E]) Receive(c actor.Context) {
 
 func (in *incarnation[S, E]) recover(c actor.Context) {
 	in.kind.note(Note{What: Activated})
-	in.state, in.seq, in.bad = in.kind.Load(in.o, in.key.ID)
+	in.folded, in.bad = in.kind.load(in.o, in.key.ID)
 	if in.bad == nil && in.seq > 0 && in.kind.Enter != nil {
 		in.kind.Enter(&Context[S, E]{kind: in.kind, o: in.o, id: in.key.ID, state: in.state, seq: in.seq, clock: in.o.Now, recovered: true})
 	}
@@ -102,19 +102,30 @@ func (in *incarnation[S, E]) handle(c actor.Context, m *cluster.Envelope) {
 			panic(r)
 		}
 	}()
+	if m.ID != "" && in.kind.Dedupe > 0 {
+		if r := recall(in.past, m.ID); r != nil {
+			v, err := r.answer(in.key.String(), m, in.kind.Types)
+			in.confirm(m, r.Seq, v, err)
+			return
+		}
+	}
 	began := in.o.Now()
 	x := &Context[S, E]{kind: in.kind, o: in.o, id: in.key.ID, state: in.state, seq: in.seq, env: m, clock: in.o.Now}
 	in.kind.Behave(in.state)(x)
 	if x.refused != nil {
 		in.kind.note(Note{What: Rejected, Err: x.refused})
-		m.Answer(nil, x.refused)
+		in.confirm(m, in.seq, nil, x.refused)
 		return
 	}
 	if len(x.events) == 0 {
-		in.answer(x)
+		var v any
+		if x.reply != nil {
+			v = x.reply()
+		}
+		in.confirm(m, in.seq, v, nil)
 		return
 	}
-	next, w, err := in.kind.write(in.key, in.state, in.seq, x.events)
+	next, w, err := in.kind.write(in.key, in.folded, x.events, in.remember(x))
 	if err != nil {
 		in.kind.note(Note{What: Rejected, Err: err})
 		m.Answer(nil, fmt.Errorf("entity.commit: %w", err))
@@ -123,6 +134,27 @@ func (in *incarnation[S, E]) handle(c actor.Context, m *cluster.Envelope) {
 	in.committing, in.next, in.began = x, next, began
 	self, root := c.Self(), c.ActorSystem().Root
 	in.o.Append(w, func(out persistence.Outcome, err error) { root.Send(self, &durable{of: in, out: out, err: err}) })
+}
+
+// remember returns what makes the memory of the command in hand, with the answer that it will get; nil where there is
+// nothing to remember.
+func (in *incarnation[S, E]) remember(x *Context[S, E]) func(after S) (*remembered, error) {
+	in.nextPast = nil
+	if x.env.ID == "" || in.kind.Dedupe <= 0 {
+		return nil
+	}
+	return func(after S) (*remembered, error) {
+		x.done = &answered{}
+		if x.reply != nil {
+			before, seq := x.state, x.seq
+			x.state, x.seq = after, in.seq+1
+			x.done.v = x.reply()
+			x.state, x.seq = before, seq
+		}
+		var err error
+		in.nextPast, err = in.kind.remember(x.env, in.seq+1, x.done.v)
+		return in.nextPast, err
+	}
 }
 
 // committed takes the next state over, or stops this incarnation when the append
@@ -156,6 +188,9 @@ func (in *incarnation[S, E]) committed(c actor.Context, m *durable) {
 		return
 	}
 	in.state, in.seq = in.next, in.seq+1 // not m.out.Seq: for a repeated write that is the journal's end
+	if in.nextPast != nil {
+		in.past, in.nextPast = keep(in.past, *in.nextPast, in.kind.Dedupe), nil
+	}
 	in.kind.note(Note{What: Committed, Took: in.o.Now().Sub(in.began), State: in.state})
 	x.state, x.seq, x.events = in.state, in.seq, nil
 	if in.kind.Enter != nil {
@@ -173,10 +208,32 @@ func (in *incarnation[S, E]) committed(c actor.Context, m *durable) {
 	}
 }
 
+// confirm answers what committed nothing, once it is sure that no newer owner knew better: a
+// commit is fenced, such an answer is not.
+func (in *incarnation[S, E]) confirm(m *cluster.Envelope, version uint64, v any, err error) {
+	if m.Reply == nil {
+		return
+	}
+	m.Version = version
+	key := in.key
+	in.o.Confirm(func(lost error) {
+		if lost != nil {
+			m.Answer(nil, &fault.Error{Op: "entity.confirm", Key: key.String(), Kind: fault.Unavailable, Err: lost})
+			return
+		}
+		m.Answer(v, err)
+	})
+}
+
+// answer tells the sender of a commit that it stands.
 func (in *incarnation[S, E]) answer(x *Context[S, E]) {
-	if x.reply != nil {
+	x.env.Version = in.seq
+	switch {
+	case x.done != nil:
+		x.env.Answer(x.done.v, nil)
+	case x.reply != nil:
 		x.env.Answer(x.reply(), nil)
-	} else {
+	default:
 		x.env.Answer(nil, nil)
 	}
 }

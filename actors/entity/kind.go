@@ -1,6 +1,7 @@
 package entity
 
 import (
+	"bytes"
 	"encoding/json"
 	"time"
 
@@ -8,6 +9,7 @@ import (
 
 	"github.com/open-autoglm/autoglm/cluster"
 	"github.com/open-autoglm/autoglm/persistence"
+	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
 // Kind describes one kind of persistent actor with state S and events E. Name and
@@ -31,6 +33,16 @@ type Kind[S, E any] struct {
 
 	EncodeEvents func([]E) ([]byte, error) // default: JSON array
 	DecodeEvents func([]byte) ([]E, error)
+
+	// Dedupe is how many commands with an id (cluster.Command) an entity remembers with their answers, in its journal. One that
+	// comes again is not carried out again: it gets the answer that the first got. 0: none, messages must be idempotent. Only
+	// what commits is remembered; a message that was refused is decided anew.
+	Dedupe int
+
+	Open []string    // names in Types of the messages that may come from outside the cluster; none: closed
+	View func(S) any // what may be seen of the state outside, as JSON; nil: nothing but the version
+
+	Types *cluster.Types // messages and answers that travel between nodes; nil: the kind is asked on its owner's node only
 
 	Decorate []actor.PropsOption // for protoactor middleware; the slice is read only
 	Observer func(Note)          // for metrics and logs; must not block; may be nil
@@ -61,19 +73,27 @@ const (
 	Crashed   What = "crashed"
 )
 
-func (k *Kind[S, E]) encode(es []E) ([]byte, error) {
-	if k.EncodeEvents != nil {
-		return k.EncodeEvents(es)
+func (k *Kind[S, E]) encode(es []E) (b []byte, err error) {
+	if k.EncodeEvents == nil {
+		return json.Marshal(es)
 	}
-	return json.Marshal(es)
+	if b, err = k.EncodeEvents(es); err == nil && bytes.HasPrefix(b, []byte(rememberedMark)) {
+		err = fault.New(fault.Invalid, "entity.encode", k.Name, "events must not begin with %q", rememberedMark)
+	}
+	return b, err
 }
 
-func (k *Kind[S, E]) decode(b []byte) (es []E, err error) {
-	if k.DecodeEvents != nil {
-		return k.DecodeEvents(b)
+// decode returns the events of a row, and the command that they came of, if it is remembered.
+func (k *Kind[S, E]) decode(row []byte) (es []E, r remembered, err error) {
+	b, err := unmark(row, &r)
+	switch {
+	case err != nil:
+	case k.DecodeEvents != nil:
+		es, err = k.DecodeEvents(b)
+	default:
+		err = json.Unmarshal(b, &es)
 	}
-	err = json.Unmarshal(b, &es)
-	return es, err
+	return es, r, err
 }
 
 func (k *Kind[S, E]) note(n Note) {
@@ -88,6 +108,8 @@ func (k *Kind[S, E]) Register() cluster.Kind { return registered[S, E]{k} }
 type registered[S, E any] struct{ k *Kind[S, E] }
 
 func (r registered[S, E]) Name() string { return r.k.Name }
+
+func (r registered[S, E]) Types() *cluster.Types { return r.k.Types }
 
 func (r registered[S, E]) Props(o *cluster.Owner, id string) *actor.Props {
 	opts := append([]actor.PropsOption{actor.WithDispatcher(cluster.Dispatcher)}, r.k.Decorate...)

@@ -132,7 +132,7 @@ func (w *Worker) Receive(c actor.Context) {
 }
 
 // stop gives the credit back and ends what is under way. Those attempts are not
-// reported as failed: their leases end, or the next owner takes them over for free.
+// reported as failed: their owners find that they are not held any more, and take them back for free.
 func (w *Worker) stop(c actor.Context) {
 	c.Send(w.Batcher, &batch.Gone{Engine: c.Self()})
 	w.cancel()
@@ -302,6 +302,7 @@ func (w *Worker) start(c actor.Context, x *task.Work) {
 		if err == nil || w.ctx.Err() == nil {
 			w.deliver(x, answer, err)
 		}
+		x.Release() // recorded, or nothing more can be done here: its owner asks
 		root.Send(self, acked{w})
 	}()
 }

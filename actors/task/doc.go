@@ -29,5 +29,6 @@
 //
 // Execution is at least once: an attempt may run and its answer be lost. The recorded
 // result is exactly once: a final state never changes, and an answer counts only
-// under the attempt and epoch that hold the task.
+// under the attempt and epoch that hold the task. An attempt goes on when the shard's owner changes, and ends with the
+// process that claimed it.
 package task

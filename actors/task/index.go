@@ -3,6 +3,7 @@ package task
 import (
 	"bytes"
 	"encoding/binary"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -13,7 +14,7 @@ import (
 // The ordered indexes of tasks, one set a shard. Times are big-endian microseconds.
 //
 //	ready    model 0 priority visible id      pending tasks, as they will run
-//	running  id                               what a new owner must look at
+//	running  id               → node, boot …  what a new owner must look at; see UnderWay
 //	all      ^created id                      newest first, for lists
 //	ended    ended id           → state       final tasks as they ended, for results
 //	trouble  state ended id                   failed and cancelled ones: few among many
@@ -102,7 +103,7 @@ func index(id string, before, after Record) (rows []persistence.Index) {
 		del(IndexRunning, []byte(id))
 	}
 	if is == Running {
-		put(IndexRunning, []byte(id), nil)
+		put(IndexRunning, []byte(id), after.running().value())
 	}
 	if is.Final() {
 		put(IndexEnded, timeKey(after.EndedAt, id), []byte{byte(is)})
@@ -111,6 +112,52 @@ func index(id string, before, after Record) (rows []persistence.Index) {
 		}
 	}
 	return rows
+}
+
+// UnderWay is a parsed row of IndexRunning: where an attempt is.
+type UnderWay struct {
+	ID      string
+	Node    string // name; "" with Boot in a row of an older program
+	Boot    string
+	Attempt uint32
+	Epoch   uint64
+}
+
+// Ref names the attempt.
+func (r UnderWay) Ref() Ref { return Ref{ID: r.ID, Attempt: r.Attempt} }
+
+func (r *Record) running() UnderWay {
+	return UnderWay{Node: r.node(), Boot: r.Boot, Attempt: r.Attempt, Epoch: r.Epoch}
+}
+
+// value is node, 0, boot, 0, attempt, epoch. An attempt whose process is not known leaves it empty.
+func (r UnderWay) value() []byte {
+	if r.Boot == "" {
+		return nil
+	}
+	b := append(make([]byte, 0, len(r.Node)+len(r.Boot)+16), r.Node...)
+	b = append(b, 0)
+	b = append(b, r.Boot...)
+	b = append(b, 0)
+	b = binary.AppendUvarint(b, uint64(r.Attempt))
+	return binary.AppendUvarint(b, r.Epoch)
+}
+
+// parseRunning is the inverse of value; a row that it does not know has no Boot.
+func parseRunning(id, value []byte) UnderWay {
+	r := UnderWay{ID: string(id)}
+	node, rest, ok := bytes.Cut(value, []byte{0})
+	boot, rest, ok2 := bytes.Cut(rest, []byte{0})
+	attempt, n := binary.Uvarint(rest)
+	if !ok || !ok2 || n <= 0 || attempt > math.MaxUint32 {
+		return r
+	}
+	epoch, m := binary.Uvarint(rest[n:])
+	if m <= 0 {
+		return r
+	}
+	r.Node, r.Boot, r.Attempt, r.Epoch = string(node), string(boot), uint32(attempt), epoch
+	return r
 }
 
 func (r *Record) readyKey(id string) ReadyKey {

@@ -27,8 +27,8 @@ const (
 	Answered             // the attempt answered the last step
 	AttemptFailed        // a retryable error, and attempts are left: wait, then again
 	LeaseLost            // no word from the attempt in time, or its worker died; attempts are left
-	OwnerMoved           // the shard has a new owner: the attempt belongs to an older epoch; costs no try
-	Returned             // its engine went down before the attempt was sent to it; costs no try
+	OwnerMoved           // the node that ran the attempt is gone, or was when the shard's owner changed; costs no try
+	Returned             // its engine went down before the attempt was sent to it, or its node does not have it; costs no try
 	Refused              // a permanent error, or attempts used up
 	CancelAsked          // a client wants it no more
 	Expired              // the deadline passed

@@ -36,6 +36,9 @@ func NewQueue(o *cluster.Owner, notify func(q *Queue, model string, at time.Time
 // Shard returns the number of the shard.
 func (q *Queue) Shard() int { return q.o.Shard() }
 
+// Near tells that the shard is owned by this node.
+func (q *Queue) Near() bool { return true }
+
 // Observe follows the ready index.
 func (q *Queue) Observe(rows []persistence.Index) {
 	now := q.o.Now()
@@ -91,8 +94,8 @@ func (q *Queue) Announce() {
 	}
 }
 
-// Open looks for what waited before this owner, and wakes tasks that ran under
-// an older epoch: their attempts cannot be recorded any more.
+// Open looks for what waited before this owner, and wakes tasks that run: the lease of an attempt needs a new
+// alarm, and one whose node is gone is taken back.
 func (q *Queue) Open() error {
 	counters, err := q.o.Counters()
 	if err != nil {
@@ -155,7 +158,7 @@ func (q *Queue) Claim(model string, n int, c *Claim, done func([]*Work, error)) 
 			}
 			w, _ := v.(*Work)
 			if w != nil {
-				w.owner = q.o
+				w.router = q.o.Router()
 			}
 			g.add(w, err)
 		}})
@@ -210,7 +213,7 @@ func (g *claimed) add(w *Work, err error) {
 	if w != nil {
 		g.works = append(g.works, w)
 	}
-	if err != nil && fault.KindOf(err) != fault.Conflict {
+	if err != nil && err != errFull && fault.KindOf(err) != fault.Conflict {
 		g.err = err
 	}
 	g.left--
@@ -279,8 +282,48 @@ func (q *Queue) Reconcile() error {
 // wakeRunning lets every running task look at its lease: those that are awake only
 // set their alarm again.
 func (q *Queue) wakeRunning() error {
-	return q.o.Scan(IndexRunning, nil, nil, func(id, _ []byte) bool {
-		q.o.Tell(&cluster.Envelope{Key: Key(string(id)), Msg: cluster.Wake{}})
+	return q.UnderWay(func(r UnderWay) { q.Wake(r.ID) })
+}
+
+// UnderWay calls f with each attempt that is journaled as under way.
+func (q *Queue) UnderWay(f func(UnderWay)) error {
+	return q.o.Scan(IndexRunning, nil, nil, func(id, value []byte) bool {
+		f(parseRunning(id, value))
 		return true
 	})
+}
+
+// Wake lets a task look at what became of its attempt.
+func (q *Queue) Wake(id string) { q.o.Tell(&cluster.Envelope{Key: Key(id), Msg: cluster.Wake{}}) }
+
+// Return takes an attempt back that its node does not have.
+func (q *Queue) Return(r UnderWay, reason string) {
+	q.o.Tell(&cluster.Envelope{Key: Key(r.ID), Msg: &Return{Attempt: r.Attempt, Epoch: r.Epoch, Reason: reason}})
+}
+
+// Waiting returns up to limit models of which something waits, with the time of the first of each.
+func (q *Queue) Waiting(serves func(model string) bool, limit int) map[string]time.Time {
+	now := q.o.Now()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	out := map[string]time.Time{}
+	for name, f := range q.feeds {
+		var at time.Time
+		switch {
+		case len(f.rows) == 0 && f.more:
+			at = now
+		case len(f.rows) > 0:
+			at = f.rows[0].Visible
+		default:
+			continue
+		}
+		if !serves(name.Model) {
+			continue
+		}
+		if t, ok := out[name.Model]; ok && !at.Before(t) || !ok && len(out) >= limit {
+			continue
+		}
+		out[name.Model] = at
+	}
+	return out
 }

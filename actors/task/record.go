@@ -20,6 +20,7 @@ type Fact struct {
 	Attempt uint32    `json:"attempt,omitempty"` // all that concern an attempt; for a callback: the try
 	Epoch   uint64    `json:"epoch,omitempty"`   // Claimed: the owner's epoch
 	Node    string    `json:"node,omitempty"`    // Claimed
+	Boot    string    `json:"boot,omitempty"`    // Claimed: of the node's process
 	Engine  string    `json:"engine,omitempty"`  // Claimed
 	Until   time.Time `json:"until,omitzero"`    // Claimed: lease; AttemptFailed, LeaseLost, CallbackLost: not before
 	Answer  *Answer   `json:"answer,omitempty"`  // Answered, StepDone
@@ -79,30 +80,31 @@ const (
 	CallbackDropped   CallbackState = "gave up"
 )
 
-// Record is what a task's journaled facts add up to.
+// Record is what a task's journaled facts add up to. As JSON it goes to other nodes.
 type Record struct {
-	State     State
-	Version   uint64 // grows by one with each fact
-	Spec      *Spec
-	Model     string // whose queue it waits in
-	CreatedAt time.Time
-	UpdatedAt time.Time
+	State     State     `json:"state"`
+	Version   uint64    `json:"version"` // grows by one with each fact
+	Spec      *Spec     `json:"spec,omitempty"`
+	Model     string    `json:"model"` // whose queue it waits in
+	CreatedAt time.Time `json:"created_at"`
+	UpdatedAt time.Time `json:"updated_at"`
 
-	Attempt   uint32    // number of the newest attempt, 0 before the first
-	Tries     int       // attempts of this step that count against the limit; Tries <= Attempt
-	Moves     int       // attempts that do not count: the owner changed, or they were never sent
-	Epoch     uint64    // of the owner that claimed the newest attempt
-	Lease     time.Time // while Running
-	NotBefore time.Time // while Pending
-	Answers   []Answer  // one a finished step; a completed task has len(Spec.Steps)+1
-	Error     *Failure  // why it failed, or why the newest attempt did
-	EndedAt   time.Time // became final
-	Attempts  []Attempt // the newest attemptsKept; the journal has all of them
+	Attempt   uint32    `json:"attempt,omitempty"`   // number of the newest attempt, 0 before the first
+	Tries     int       `json:"tries,omitempty"`     // attempts of this step that count against the limit; Tries <= Attempt
+	Moves     int       `json:"moves,omitempty"`     // attempts that do not count: their node went, or they were never sent
+	Epoch     uint64    `json:"epoch,omitempty"`     // of the owner that claimed the newest attempt
+	Boot      string    `json:"boot,omitempty"`      // of the process that the newest attempt runs in; "" in old journals
+	Lease     time.Time `json:"lease,omitzero"`      // while Running
+	NotBefore time.Time `json:"not_before,omitzero"` // while Pending
+	Answers   []Answer  `json:"answers,omitempty"`   // one a finished step; a completed task has len(Spec.Steps)+1
+	Error     *Failure  `json:"error,omitempty"`     // why it failed, or why the newest attempt did
+	EndedAt   time.Time `json:"ended_at,omitzero"`   // became final
+	Attempts  []Attempt `json:"attempts,omitempty"`  // the newest attemptsKept; the journal has all of them
 
-	Callback       CallbackState
-	CallbackTries  int
-	CallbackNext   time.Time // next try while waiting
-	CallbackReason *Failure  // of the newest failed try
+	Callback       CallbackState `json:"callback,omitempty"`
+	CallbackTries  int           `json:"callback_tries,omitempty"`
+	CallbackNext   time.Time     `json:"callback_next,omitzero"`    // next try while waiting
+	CallbackReason *Failure      `json:"callback_reason,omitempty"` // of the newest failed try
 }
 
 // attemptsKept bounds a Record in memory; a task may have AttemptsMax a step.
@@ -127,7 +129,7 @@ func (r Record) Apply(f Fact) (Record, error) {
 	}
 	switch f.Event {
 	case Claimed:
-		r.Attempt, r.Epoch, r.Lease = f.Attempt, f.Epoch, f.Until
+		r.Attempt, r.Epoch, r.Boot, r.Lease = f.Attempt, f.Epoch, f.Boot, f.Until
 		r.Tries++
 		r.Attempts = append(r.kept(), Attempt{Number: f.Attempt, Step: len(r.Answers), Node: f.Node, Engine: f.Engine, ClaimedAt: f.At})
 	case StepDone, Answered:

@@ -1,7 +1,6 @@
 package task_test
 
 import (
-	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -67,6 +66,7 @@ type stage struct {
 	mu    sync.Mutex
 	now   time.Time
 	open  chan *cluster.Owner
+	held  uint64 // epoch of the newest claim
 }
 
 // outbox notes callbacks instead of sending them.
@@ -131,10 +131,21 @@ func (st *stage) say(w []string) string {
 			spec.Deadline = &at
 		}
 		msg = &task.Submit{Spec: spec, Model: "m"}
-	case "claim":
-		msg = &task.Claim{Node: "n", Engine: "e"}
-	case "done": // done ATTEMPT TEXT
-		msg = &task.Done{Attempt: num(1), Epoch: epoch(), Answer: task.Answer{Text: arg(2)}}
+	case "claim": // claim [here|there]: from this process, or from one that is gone; else from a program that does not say
+		m := &task.Claim{Node: "n", Engine: "e"}
+		switch arg(1) {
+		case "here":
+			m.Boot = st.s.Router().Alive()[0].Boot
+		case "there":
+			m.Boot = "there"
+		}
+		msg, st.held = m, epoch()
+	case "done": // done ATTEMPT TEXT [claimed]: under the owner's epoch, or the one it was claimed under
+		m := &task.Done{Attempt: num(1), Epoch: epoch(), Answer: task.Answer{Text: arg(2)}}
+		if arg(3) == "claimed" {
+			m.Epoch = st.held
+		}
+		msg = m
 	case "lost": // lost ATTEMPT KIND
 		kinds := map[string]fault.Kind{"timeout": fault.Timeout, "overloaded": fault.Overloaded, "invalid": fault.Invalid, "unavailable": fault.Unavailable}
 		msg = &task.Lost{Attempt: num(1), Epoch: epoch(), Err: &fault.Error{Op: "engine", Kind: kinds[arg(2)], Err: errors.New(arg(2))}}
@@ -164,10 +175,8 @@ func (st *stage) say(w []string) string {
 	default:
 		st.t.Fatalf("the script says %q", w)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
 	// One try, not Ask: a refusal that the router would repeat is part of the script.
-	o, err := st.s.Router().OwnerOf(ctx, task.Key("t"))
+	o, err := st.s.Router().Owner(0)
 	require.NoError(st.t, err)
 	type reply struct {
 		v   any

@@ -17,16 +17,21 @@ const KindName = "task"
 type (
 	// Submit creates the task. The answer is Accepted.
 	Submit struct {
-		Spec  *Spec
-		Model string // the queue; Spec.Model, or the node's default
+		Spec  *Spec  `json:"spec"`
+		Model string `json:"model"` // the queue; Spec.Model, or the node's default
 	}
-	// Claim takes a pending task for an engine. The answer is *Work.
-	Claim struct{ Node, Engine string }
+	// Claim takes a pending task for an engine. The answer is *Work, or nothing where the deadline passed.
+	Claim struct {
+		Node   string `json:"node"`
+		Boot   string `json:"boot,omitempty"` // of the node's process, see cluster.Peer: the attempt lives as long as it does
+		Engine string `json:"engine"`
+		Room   *Room  `json:"-"` // shared by the claims of one answer to another node; nil: no end
+	}
 	// Done is the answer of an attempt.
 	Done struct {
-		Attempt uint32
-		Epoch   uint64
-		Answer  Answer
+		Attempt uint32 `json:"attempt"`
+		Epoch   uint64 `json:"epoch"` // of the owner under which it was claimed, as journaled
+		Answer  Answer `json:"answer"`
 	}
 	// Lost is the end of an attempt without an answer. Err's Kind decides what follows.
 	Lost struct {
@@ -36,15 +41,17 @@ type (
 		RetryAfter time.Duration // as the engine asked; 0: no wish
 		Dropped    bool          // the worker or its lease is gone, rather than an error answered
 	}
-	// Return hands an attempt back that was never sent to its engine.
+	// Return hands an attempt back that was never sent to its engine, or that its node does not have.
 	Return struct {
-		Attempt uint32
-		Epoch   uint64
-		Reason  string
+		Attempt uint32 `json:"attempt"`
+		Epoch   uint64 `json:"epoch"`
+		Reason  string `json:"reason"`
 	}
 	// Cancel ends a task that is not final. The answer is the Record; a final task
 	// refuses with a Conflict.
-	Cancel struct{ Reason string }
+	Cancel struct {
+		Reason string `json:"reason,omitempty"`
+	}
 	// Called is how a try to call back ended. Err nil: acknowledged.
 	Called struct {
 		Try    int
@@ -59,28 +66,9 @@ type Dropped struct{}
 
 // Accepted answers Submit.
 type Accepted struct {
-	Version uint64
-	State   State
-	Existed bool
-}
-
-// Work is one claimed task on its way to an engine.
-type Work struct {
-	ID      string
-	Attempt uint32
-	Epoch   uint64
-	Lease   time.Time
-	Timeout time.Duration
-	Record  Record // as claimed
-
-	owner *cluster.Owner // of the queue it was claimed from
-}
-
-// GiveBack hands the attempt back unsent: the task waits again, at no cost of a try.
-func (w *Work) GiveBack(reason string) {
-	if w.owner != nil {
-		w.owner.Router().Tell(Key(w.ID), &Return{Attempt: w.Attempt, Epoch: w.Epoch, Reason: reason})
-	}
+	Version uint64 `json:"version"`
+	State   State  `json:"state"`
+	Existed bool   `json:"existed,omitempty"`
 }
 
 // Callbacks delivers a final task's callback and tells the task by Called. Deliver
@@ -115,6 +103,7 @@ func NewKind(p Policy, callbacks Callbacks, observe func(entity.Note)) *entity.K
 		Resident:     func(r Record) bool { return r.State == Running },
 		EncodeEvents: EncodeFacts,
 		DecodeEvents: DecodeFacts,
+		Types:        types,
 		Observer:     observe,
 	}
 }
@@ -162,9 +151,13 @@ func (t *Task) pending(c *context) {
 			c.Refuse(fault.New(fault.Unavailable, "task.claim", c.ID(), "not before %v", r.NotBefore))
 			return
 		}
+		if err := m.Room.take(c.ID(), &r); err != nil {
+			c.Refuse(err)
+			return
+		}
 		timeout := t.policy.AttemptTimeout(r.Spec)
 		until := now.Add(timeout + t.policy.LeaseMargin)
-		c.Commit(Fact{Event: Claimed, At: now, Attempt: r.Attempt + 1, Epoch: c.Epoch(), Node: m.Node, Engine: m.Engine, Until: until})
+		c.Commit(Fact{Event: Claimed, At: now, Attempt: r.Attempt + 1, Epoch: c.Epoch(), Node: m.Node, Boot: m.Boot, Engine: m.Engine, Until: until})
 		c.ReplyWith(func(r Record) any {
 			return &Work{ID: c.ID(), Attempt: r.Attempt, Epoch: r.Epoch, Lease: until, Timeout: timeout, Record: r}
 		})
@@ -300,20 +293,47 @@ func (t *Task) lost(c *context, m *Lost) {
 	c.Commit(Fact{Event: Refused, At: now, Attempt: r.Attempt, Error: f})
 }
 
-// runningTooLong runs on a lease or deadline that is due, and on a new owner's
-// first look: an attempt under an older epoch cannot answer any more.
+// runningTooLong runs on a lease or deadline that is due, on a new owner's first look, and when a node is
+// gone: an attempt lives as long as the process that claimed it, whoever owns the shard.
 func (t *Task) runningTooLong(c *context) {
 	r, now := c.State(), clock(c)
+	gone := r.gone(c.Owner())
 	switch {
 	case t.expired(c, now):
-	case r.Epoch != c.Epoch() && r.Moves < t.policy.MovesMax:
-		c.Commit(Fact{Event: OwnerMoved, At: now, Attempt: r.Attempt, Reason: "the shard's owner changed"})
-	case r.Epoch != c.Epoch() || !r.Lease.After(now):
+	case gone != "" && r.Moves < t.policy.MovesMax:
+		c.Commit(Fact{Event: OwnerMoved, At: now, Attempt: r.Attempt, Reason: gone})
+	case gone != "":
+		t.lost(c, &Lost{Attempt: r.Attempt, Epoch: r.Epoch, Dropped: true, Err: fault.New(fault.Unavailable, "task", c.ID(), "%s", gone)})
+	case !r.Lease.After(now):
 		t.lost(c, &Lost{Attempt: r.Attempt, Epoch: r.Epoch, Dropped: true,
 			Err: fault.New(fault.Timeout, "task", c.ID(), "no word from engine %s within the lease", r.engine())})
 	default:
 		c.Alarm(r.Lease)
 	}
+}
+
+// gone says why the attempt cannot end any more, "" while it can. An attempt without a boot was journaled by
+// a program that took every attempt back when the owner changed.
+func (r *Record) gone(o *cluster.Owner) string {
+	if r.Boot == "" {
+		if r.Epoch != o.Epoch() {
+			return "the shard's owner changed"
+		}
+		return ""
+	}
+	for _, p := range o.Router().Alive() {
+		if p.Boot == r.Boot {
+			return ""
+		}
+	}
+	return "node " + r.node() + " is gone or was started again"
+}
+
+func (r *Record) node() string {
+	if n := len(r.Attempts); n > 0 {
+		return r.Attempts[n-1].Node
+	}
+	return ""
 }
 
 func (r *Record) engine() string {

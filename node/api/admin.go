@@ -34,14 +34,18 @@ func statusOf(st Status) wire.Status {
 	for _, q := range st.Queues {
 		out.Queues = append(out.Queues, wire.Queue(q))
 	}
-	for _, e := range st.Engines {
-		v := wire.Engine(e)
-		if v.Models == nil {
-			v.Models = []string{}
-		}
-		out.Engines = append(out.Engines, v)
-	}
+	out.Engines = append(out.Engines, enginesOf(st.Engines)...)
 	return out
+}
+
+func enginesOf(es []EngineStatus) []wire.Engine {
+	all := make([]wire.Engine, len(es))
+	for i, e := range es {
+		if all[i] = wire.Engine(e); e.Models == nil {
+			all[i].Models = []string{}
+		}
+	}
+	return all
 }
 
 type backupInput struct {
@@ -78,17 +82,17 @@ func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, wire.Health{Status: "ok"})
 }
 
-func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
+func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
-	st := s.svc.Status(r.Context())
+	ok, reason := s.svc.Ready()
 	select {
 	case <-s.closing:
-		st.Ready, st.Reason = false, "stopping"
+		ok, reason = false, "stopping"
 	default:
 	}
-	if !st.Ready {
+	if !ok {
 		w.WriteHeader(http.StatusServiceUnavailable)
-		writeJSON(w, wire.Health{Status: "not ready", Reason: st.Reason})
+		writeJSON(w, wire.Health{Status: "not ready", Reason: reason})
 		return
 	}
 	writeJSON(w, wire.Health{Status: "ok"})

@@ -5,7 +5,8 @@
 //	        ─► guard     alone on loopback: only local names, no foreign browser page
 //	        ─► limit     so many requests and streams at once, else 429
 //	        ─► mux ─┬─► huma      get, list, cancel, status, backup
-//	                └─► streams   submit, events, results: plain net/http, described by hand
+//	                ├─► streams   submit, events, results: plain net/http, described by hand
+//	                └─► connect   ActorService (actorv1) on a gate.Gate: Connect, gRPC, gRPC-Web
 //	                        │
 //	                        └─► Service (node) ─► fault.Kind ─► status (wire.ProblemOf)
 //

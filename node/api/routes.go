@@ -39,6 +39,14 @@ func (s *Server) routes(mux *http.ServeMux) error {
 	huma.Register(api, huma.Operation{OperationID: "cancel-task", Method: "POST", Path: "/v1/tasks/{id}/cancel", Tags: []string{"tasks"},
 		Summary: "Cancel a task", Description: "Harmless when it is cancelled already; 409 when it ended otherwise.",
 		Errors: []int{404, 409, 422, 503}}, s.cancel)
+	huma.Register(api, huma.Operation{OperationID: "cluster", Method: "GET", Path: "/v1/cluster", Tags: []string{"cluster"},
+		Summary: "Who is there and who holds which shard"}, s.cluster)
+	huma.Register(api, huma.Operation{OperationID: "cluster-events", Method: "GET", Path: "/v1/cluster/events", Tags: []string{"cluster"},
+		Summary: "What the coordinator decided and saw"}, s.clusterEvents)
+	huma.Register(api, huma.Operation{OperationID: "drain", Method: "POST", Path: "/v1/cluster/drain", Tags: []string{"cluster"},
+		Summary: "Empty a node before it is taken away", Description: "Only from a node's own machine. It goes on serving while its replicas and leads move; " +
+			"stop it when GET /v1/cluster shows it with none. A restart undoes it.",
+		Middlewares: huma.Middlewares{s.localOnly}, Errors: []int{403, 404, 422, 503}}, s.drain)
 	huma.Register(api, huma.Operation{OperationID: "status", Method: "GET", Path: "/v1/status", Tags: []string{"node"},
 		Summary: "How the node is"}, s.status)
 	huma.Register(api, huma.Operation{OperationID: "backup", Method: "POST", Path: "/v1/admin/backup", Tags: []string{"node"},
@@ -52,6 +60,9 @@ func (s *Server) routes(mux *http.ServeMux) error {
 	mux.HandleFunc("GET /readyz", s.readyz)
 	if s.metrics != nil {
 		mux.Handle("GET /metrics", s.metrics)
+	}
+	if s.actors != nil {
+		s.actorRoutes(mux)
 	}
 	describeStreams(api.OpenAPI(), s.metrics != nil)
 	openAnswers(api.OpenAPI())

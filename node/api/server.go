@@ -7,12 +7,15 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
+	"connectrpc.com/connect"
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/open-autoglm/autoglm/actors/gate"
 	"github.com/open-autoglm/autoglm/node/api/wire"
 )
 
@@ -25,6 +28,8 @@ type Server struct {
 	metrics http.Handler          // serves /metrics; may be nil
 	hosts   []string              // names that a Host header may have besides local ones
 	version string
+	actors  *gate.Gate // may be nil
+	refusal *connect.ErrorWriter
 
 	handler http.Handler
 	openapi []byte // served at /openapi.json
@@ -56,10 +61,13 @@ func WithHosts(names ...string) Option { return func(s *Server) { s.hosts = name
 // WithVersion is shown in the OpenAPI document.
 func WithVersion(v string) Option { return func(s *Server) { s.version = v } }
 
+// WithActors serves ActorService: the persistent actors behind g.
+func WithActors(g *gate.Gate) Option { return func(s *Server) { s.actors = g } }
+
 // New makes a server that is not listening yet; it fails on limits that cannot work and on
 // metrics that are registered already.
 func New(svc Service, opts ...Option) (*Server, error) {
-	s := &Server{svc: svc, lim: DefaultLimits(), log: slog.Default(), version: "dev", closing: make(chan struct{})}
+	s := &Server{svc: svc, lim: DefaultLimits(), log: slog.Default(), version: "dev", closing: make(chan struct{}), refusal: connect.NewErrorWriter()}
 	for _, opt := range opts {
 		opt(s)
 	}
@@ -85,7 +93,10 @@ func New(svc Service, opts ...Option) (*Server, error) {
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		Protocols:         new(http.Protocols),
 	}
+	s.http.Protocols.SetHTTP1(true)
+	s.http.Protocols.SetUnencryptedHTTP2(true) // gRPC clients on loopback, and behind a proxy that ends TLS
 	return s, nil
 }
 
@@ -150,6 +161,10 @@ func (s *Server) problem(ctx context.Context, err error) error {
 // refuse writes err as a problem.
 func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	p := s.problem(r.Context(), err).(*wire.Problem)
+	if strings.HasPrefix(r.URL.Path, actorPath) && p.Status != http.StatusNotFound && s.refusal.IsSupported(r) {
+		_ = s.refusal.Write(w, r, connectError(p)) // a client that went away is nobody to tell
+		return
+	}
 	h := w.Header()
 	for k, v := range p.GetHeaders() {
 		h[k] = v

@@ -283,7 +283,7 @@ func TestProbesDocsAndMetrics(t *testing.T) {
 	base := apitest.Serve(t, f, api.WithMetrics(reg, promhttp.HandlerFor(reg, promhttp.HandlerOpts{})), api.WithVersion("9.9"))
 	require.Equal(t, 200, send(t, "GET", base+"/healthz", "").status)
 	require.Equal(t, 200, send(t, "GET", base+"/readyz", "").status)
-	f.Ready("shard 3 has no owner")
+	f.SetReady("shard 3 has no owner")
 	r := send(t, "GET", base+"/readyz", "")
 	require.Equal(t, 503, r.status)
 	require.Contains(t, string(r.body), "shard 3")

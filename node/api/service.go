@@ -41,8 +41,21 @@ type Service interface {
 	// that have ended by now.
 	Results(ctx context.Context, cursor string, f func(Item) bool) (next string, err error)
 
-	// Status says how the node is: for /readyz, /v1/status and the CLI.
+	// Ready tells whether requests can be served now, and why not. It is quick and asks nobody else.
+	Ready() (ok bool, reason string)
+
+	// Status says how the node and the tasks of the whole cluster are: for /v1/status and the CLI.
 	Status(ctx context.Context) Status
+
+	// Cluster says who is there and who holds which shard, as far as it can be found out in two seconds.
+	Cluster(ctx context.Context) Cluster
+
+	// ClusterEvents returns what the coordinator decided and saw lately, oldest first.
+	ClusterEvents(ctx context.Context) ([]ClusterEvent, error)
+
+	// Drain makes a node of the cluster give away all it has, or (leave false) take part again. NotFound: no living
+	// node has the name; Refused: too few would stay for the copies of a shard, and force is not set.
+	Drain(ctx context.Context, node string, leave, force bool) error
 
 	// Backup writes a consistent copy of the node's data into dir, a new folder on the node's machine.
 	Backup(ctx context.Context, dir string) error
@@ -74,7 +87,7 @@ type Item struct {
 
 // Status is a node's condition.
 type Status struct {
-	Ready      bool             // all shards are owned and open
+	Ready      bool             // every shard has an owner
 	Reason     string           // why not
 	Node       string           // id
 	Version    string           // of the program

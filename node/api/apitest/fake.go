@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/cluster/members"
 	"github.com/open-autoglm/autoglm/node/api"
 	"github.com/open-autoglm/autoglm/node/api/wire"
 	"github.com/open-autoglm/autoglm/persistence/fault"
@@ -173,8 +174,8 @@ func (f *Fake) Refuse(id, message string) {
 	f.Apply(id, task.Fact{Event: task.Refused, Error: &task.Failure{Kind: fault.Invalid.String(), Message: message}})
 }
 
-// Ready makes the node ready when reason is "", and not ready otherwise.
-func (f *Fake) Ready(reason string) {
+// SetReady makes the node ready when reason is "", and not ready otherwise.
+func (f *Fake) SetReady(reason string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.notReady = reason
@@ -370,4 +371,32 @@ func (f *Fake) Backup(_ context.Context, dir string) error {
 		return fault.New(fault.Unknown, "fake.backup", dir, "%w", err)
 	}
 	return os.WriteFile(filepath.Join(dir, "backup"), nil, 0o600)
+}
+
+// Ready implements api.Service.
+func (f *Fake) Ready() (bool, string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.notReady == "", f.notReady
+}
+
+// Cluster implements api.Service.
+func (f *Fake) Cluster(context.Context) api.Cluster {
+	lead := &api.Lead{Node: "n1", Term: 2, Epoch: 3, Since: time.Unix(0, 0).UTC()}
+	return api.Cluster{Node: "n1", Coordinator: lead,
+		Members: []api.Member{{Member: members.Member{Name: "n1"}, Alive: true, Owned: 1, Replicas: 1}},
+		Shards:  []api.Shard{{Lead: lead, Version: 1, Replicas: []api.Replica{{Node: "n1", ID: 1, Voter: true, Applied: 7, Alive: true}}}}}
+}
+
+// ClusterEvents implements api.Service.
+func (f *Fake) ClusterEvents(context.Context) ([]api.ClusterEvent, error) {
+	return []api.ClusterEvent{{At: time.Unix(0, 0).UTC(), Epoch: 3, What: "joined", Shard: -1, Node: "n1", Text: "n1 joined"}}, nil
+}
+
+// Drain implements api.Service: there is n1 alone.
+func (f *Fake) Drain(_ context.Context, node string, _, _ bool) error {
+	if node != "n1" {
+		return fault.New(fault.NotFound, "fake.drain", node, "no such node")
+	}
+	return nil
 }

@@ -134,6 +134,29 @@ func (c *Client) Status(ctx context.Context) (*wire.Status, error) {
 	return out, nil
 }
 
+// Cluster says who is there and who holds which shard.
+func (c *Client) Cluster(ctx context.Context) (*wire.Cluster, error) {
+	out := new(wire.Cluster)
+	if err := c.call(ctx, "client.cluster", http.MethodGet, "/v1/cluster", nil, out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// ClusterEvents returns the newest decisions of the coordinator, at most limit, oldest first.
+func (c *Client) ClusterEvents(ctx context.Context, limit int) (*wire.ClusterEvents, error) {
+	out := new(wire.ClusterEvents)
+	if err := c.call(ctx, "client.events", http.MethodGet, "/v1/cluster/events?limit="+strconv.Itoa(limit), nil, out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// Drain makes a node give its replicas and leads away, or, with Undo, take part again. Cluster tells how far it is.
+func (c *Client) Drain(ctx context.Context, d wire.Drain) error {
+	return c.call(ctx, "client.drain", http.MethodPost, "/v1/cluster/drain", d, new(wire.Drain))
+}
+
 // Backup makes the node write a consistent copy of its data into dir, a new folder on the
 // node's machine. It is tried once, for a repeat would find the folder, and has no time-out
 // but ctx: copying may take long.

@@ -1,0 +1,60 @@
+package batch
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/open-autoglm/autoglm/actors/task"
+)
+
+// Messages of the batcher.
+type (
+	// Credit is an inference actor's standing offer. Granted counts every work it ever
+	// took or can take now, so a repeated or lost Credit does no harm.
+	Credit struct {
+		Engine  *actor.PID
+		Name    string
+		Models  []string // "*" is any
+		Granted uint64
+		Taken   uint64 // works received so far; Taken <= Granted. A restarted batcher counts on from here
+	}
+	// Gone says that an inference actor stopped.
+	Gone struct{ Engine *actor.PID }
+	// Ready says that a queue has, or at a time will have, something of a model.
+	Ready struct {
+		Queue Queue
+		Model string
+		At    time.Time
+	}
+	// Closed says that a queue is no way to its shard any more: the shard came here, or went.
+	Closed struct{ Queue Queue }
+	// Batch goes to an inference actor.
+	Batch struct {
+		Works []*task.Work
+		Cause Cause
+	}
+
+	claimed struct {
+		of    *Batcher // the life that asked: the next one knows nothing of it
+		slot  *slot
+		queue Queue
+		model string
+		asked int
+		seen  uint64 // the hint's count when it was asked
+		works []*task.Work
+		err   error
+		over  bool // its queue closed meanwhile
+
+		state atomic.Int32 // claimOut, then one of the others
+	}
+	look struct{} // a timer: look again
+)
+
+// States of a claim, so that what comes as the batcher stops is given back by exactly one side.
+const (
+	claimOut       = iota
+	claimAnswered  // works is set, the message is on its way
+	claimAbandoned // whoever answers gives the works back
+)

@@ -1,0 +1,103 @@
+package task
+
+import (
+	"sync"
+	"time"
+
+	"github.com/open-autoglm/autoglm/cluster"
+)
+
+// Ref names one attempt of one task: no two claims of a task share the number.
+type Ref struct {
+	ID      string `json:"id"`
+	Attempt uint32 `json:"attempt"`
+}
+
+// Held is the works that a node has in its hands, from their arrival until their outcome is recorded or
+// they are given back. Owners ask for it: what is journaled as running here and is not held was
+// lost on the way. An entry ends with its lease at the latest. It is safe for many goroutines.
+type Held struct {
+	now func() time.Time
+
+	mu    sync.Mutex
+	until map[Ref]time.Time // lease; as many as there was credit for
+}
+
+// NewHeld returns an empty set.
+func NewHeld(now func() time.Time) *Held { return &Held{now: now, until: map[Ref]time.Time{}} }
+
+// Missing returns those that are not held.
+func (h *Held) Missing(asked []Ref) (missing []Ref) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	now := h.now()
+	for _, r := range asked {
+		if until, ok := h.until[r]; !ok || !until.After(now) {
+			missing = append(missing, r)
+		}
+	}
+	return missing
+}
+
+// Prune forgets those whose lease is over: their owners took them back.
+func (h *Held) Prune() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	now := h.now()
+	for r, until := range h.until {
+		if !until.After(now) {
+			delete(h.until, r)
+		}
+	}
+}
+
+// Len returns how many are held.
+func (h *Held) Len() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.until)
+}
+
+// Work is one claimed task on its way to an engine.
+type Work struct {
+	ID      string        `json:"id"`
+	Attempt uint32        `json:"attempt"`
+	Epoch   uint64        `json:"epoch"`
+	Lease   time.Time     `json:"lease"`
+	Timeout time.Duration `json:"timeout"`
+	Record  Record        `json:"record"` // as claimed
+
+	router *cluster.Router // to give it back through; nil: it can only run into its lease
+	held   *Held           // nil until it arrived
+}
+
+// Ref names the attempt.
+func (w *Work) Ref() Ref { return Ref{ID: w.ID, Attempt: w.Attempt} }
+
+// Arrive puts the work into the hands of this node: h has it until Release or GiveBack, which goes through r.
+func (w *Work) Arrive(r *cluster.Router, h *Held) {
+	w.router, w.held = r, h
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.until[w.Ref()] = w.Lease
+}
+
+// Release says that the outcome is recorded, or that nobody here works on it any more: its owner learns the
+// latter when it asks. It is safe to call twice.
+func (w *Work) Release() {
+	if w.held == nil {
+		return
+	}
+	w.held.mu.Lock()
+	defer w.held.mu.Unlock()
+	delete(w.held.until, w.Ref())
+}
+
+// GiveBack hands the attempt back unsent: the task waits again, at no cost of a try. The message may be lost
+// on its way to another node; its owner then learns it when it asks what is held.
+func (w *Work) GiveBack(reason string) {
+	w.Release()
+	if w.router != nil {
+		w.router.Tell(Key(w.ID), &Return{Attempt: w.Attempt, Epoch: w.Epoch, Reason: reason})
+	}
+}
