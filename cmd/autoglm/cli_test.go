@@ -31,8 +31,8 @@ func TestMain(m *testing.M) {
 }
 
 // TestScripts runs the conversations in testdata with the program. `fake [echo]` starts a
-// node in memory, whose tasks `answer ID TEXT` and `refuse ID TEXT` end; `exits N` runs a
-// command and checks its exit code.
+// node in memory, whose tasks `answer ID TEXT` and `refuse ID TEXT` end, and which `unready
+// REASON` makes not ready; `exits N` runs a command and checks its exit code.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
@@ -59,6 +59,9 @@ func TestScripts(t *testing.T) {
 				f := ts.Value("fake").(*apitest.Fake)
 				f.Claim(args[0])
 				f.Refuse(args[0], args[1])
+			},
+			"unready": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Value("fake").(*apitest.Fake).SetReady(args[0])
 			},
 			"exits": exits,
 		},

@@ -24,7 +24,8 @@ const stopMargin = 30 * time.Second
 var serveKeys = map[string]string{
 	"data-dir": "data_dir", "http": "http.listen", "allow-remote": "http.allow_remote", "engine": "engines", "model": "model.path",
 	"model-name": "model.name", "worker": "model.worker", "workers": "model.workers", "shards": "shards", "drain": "drain",
-	"log-level": "log.level", "log-format": "log.format",
+	"log-level": "log.level", "log-format": "log.format", "identity": "cluster.identity", "cluster-listen": "cluster.listen",
+	"advertise": "cluster.advertise", "join": "cluster.join", "bootstrap-expect": "cluster.expect", "zone": "cluster.zone",
 }
 
 func newServe(app *cli.App) *cobra.Command {
@@ -39,7 +40,7 @@ func newServe(app *cli.App) *cobra.Command {
 			"A second signal ends it at once, which loses nothing that was acknowledged either.\n\n" +
 			"Settings come from flags, else from the environment (AUTOGLM_HTTP_LISTEN for http.listen), else from --config, else\n" +
 			"from the defaults. --print-config shows them all, with what each does.",
-		Example: "  autoglm serve\n  autoglm serve --data-dir /var/lib/autoglm --engine http://gpu:8000/v1\n" +
+		Example: "  autoglm serve\n  autoglm serve --identity nodes/a --join b:7946,c:7946 --bootstrap-expect 3\n  autoglm serve --data-dir /var/lib/autoglm --engine http://gpu:8000/v1\n" +
 			"  autoglm serve --model glm-4-9b-q4.gguf --set batch.age_max=20ms",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -77,6 +78,12 @@ func newServe(app *cli.App) *cobra.Command {
 	f.Int("workers", def.Model.Workers, "worker processes of the embedded engine")
 	f.Int("shards", 0, "shards of a new data directory (default 16)")
 	f.Duration("drain", def.Drain, "longest wait at the end for what runs")
+	f.String("identity", "", "`folder` with this node's certificate: it is one of a cluster (see autoglm init)")
+	f.StringSlice("join", nil, "gossip `address` host:port of another node; may be repeated")
+	f.Int("bootstrap-expect", 0, "`nodes` that must see each other before they start a new cluster")
+	f.String("cluster-listen", def.Cluster.Listen, "`address` for the other nodes; the two ports after it are taken as well")
+	f.String("advertise", "", "`host` under which the other nodes reach this one (default: found out)")
+	f.String("zone", "", "`name` of the rack or availability zone of this node")
 	f.String("log-level", def.Log.Level, "debug, info, warn or error")
 	f.String("log-format", def.Log.Format, "text or json")
 	cli.Complete(cmd, "engine", node.EngineEmbedded, node.EngineEcho, "http://")
@@ -119,9 +126,12 @@ func newLogger(w io.Writer, c node.LogConfig) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, opt))
 }
 
+// extra is what a build tag adds to a node that serves.
+var extra []node.Option
+
 // serve runs a node until ctx ends or the node cannot go on.
 func serve(ctx context.Context, cfg node.Config, log *slog.Logger, version string) error {
-	n, err := node.New(cfg, log, node.WithModel(model.Name, model.GGUF), node.WithVersion(version))
+	n, err := node.New(cfg, log, append([]node.Option{node.WithModel(model.Name, model.GGUF), node.WithVersion(version)}, extra...)...)
 	if err != nil {
 		return err
 	}

@@ -9,11 +9,14 @@ import (
 
 	"github.com/open-autoglm/autoglm/cmd/autoglm/internal/cli"
 	"github.com/open-autoglm/autoglm/node/api/wire"
+	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
 func newStatus(app *cli.App) *cobra.Command {
+	var ready bool
 	cmd := &cobra.Command{
 		Use: "status", Short: "Show how a node is", Args: cobra.NoArgs,
+		Example: "  autoglm status\n  autoglm status --ready --retry-for 0s && echo it takes work",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := app.Client()
 			if err != nil {
@@ -24,12 +27,18 @@ func newStatus(app *cli.App) *cobra.Command {
 				return err
 			}
 			if app.JSON() {
-				return app.PrintJSON(st)
+				err = app.PrintJSON(st)
+			} else {
+				err = writeStatus(app.Out, st)
 			}
-			return writeStatus(app.Out, st)
+			if err == nil && ready && !st.Ready {
+				return fault.New(fault.Unavailable, "status", st.Node, "the node is not ready: %s", st.Reason)
+			}
+			return err
 		},
 	}
 	app.ClientFlags(cmd)
+	cmd.Flags().BoolVar(&ready, "ready", false, "fail unless the node can take work: for health checks where there is no HTTP client")
 	return cmd
 }
 

@@ -1,10 +1,10 @@
-// Package trial is `autoglm demo`: it runs the shipped tasks through a node in this process,
-// then asks the same engine the same questions one at a time, and compares.
+// Package trial is `autoglm demo`: it runs the shipped tasks through a node in this process, or through a cluster of
+// processes, then asks one such engine the same questions one at a time, and compares.
 //
-//	demo.Tasks ─► HTTP ─► node ─► batches ─► glm-worker ─► results ─┐
-//	          └─► one request at a time ──► the same glm-worker ────┴─► table, results.jsonl
+//	demo.Tasks ─► HTTP ─► node or cluster ─► batches ─► glm-workers ─► results ─┐
+//	          └─► one request at a time ──► one glm-worker ─────────────────────┴─► table, results.jsonl
 //
-// The node is driven through its HTTP API, as any client would.
+// Both are driven through their HTTP API, as any client would.
 package trial
 
 import (
@@ -27,7 +27,8 @@ import (
 
 // Options of a run.
 type Options struct {
-	Config node.Config // engine, data directory
+	Config node.Config // engine, data directory; of a cluster, the parent of its nodes' directories
+	Nodes  int         // 2 and more: a cluster of so many processes of this program; else one node in this process
 	Out    string      // file for the results; empty: none
 	Alone  int         // tasks asked one at a time for comparison; less than 1: all
 	Log    *slog.Logger
@@ -67,30 +68,27 @@ func Run(ctx context.Context, app *cli.App, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	n, err := node.New(o.Config, o.Log, o.Node...)
-	if err != nil {
-		return err
+	var urls []string
+	var stop func() error
+	var engine infer.Engine // of the node in this process
+	if o.Nodes > 1 {
+		urls, stop, err = startCluster(ctx, app, o)
+	} else {
+		urls, engine, stop, err = startNode(ctx, app, o)
 	}
-	say(app, "Starting a node in %s", o.Config.DataDir)
-	if err := n.Start(ctx); err != nil {
+	if err != nil {
 		return err
 	}
 	defer func() {
-		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), o.Config.Drain)
-		defer cancel()
-		if serr := n.Stop(stop); err == nil {
+		if serr := stop(); err == nil {
 			err = serr
 		}
 	}()
-	say(app, "Loading the model into %d worker process(es)", len(n.Engines()))
-	if err := n.WaitEngines(ctx); err != nil {
-		return err
-	}
-	c, err := client.New(n.HTTPAddr())
+	c, err := client.New(urls[0])
 	if err != nil {
 		return err
 	}
-	say(app, "Submitting %d tasks of %d kinds to http://%s and waiting for their answers", len(tasks), len(jobs(tasks)), n.HTTPAddr())
+	say(app, "Submitting %d tasks of %d kinds to %s and waiting for their answers", len(tasks), len(jobs(tasks)), urls[0])
 	outcomes, took, err := through(ctx, app, c, tasks)
 	if err != nil {
 		return err
@@ -99,8 +97,19 @@ func Run(ctx context.Context, app *cli.App, o Options) (err error) {
 	if o.Alone > 0 {
 		alone = outcomes[:min(o.Alone, len(outcomes))]
 	}
-	say(app, "Asking the same engine the same %d questions, one request at a time, for comparison", len(alone))
-	aloneTook, err := oneAtATime(ctx, app, n.Engines()[0], alone)
+	if engine == nil { // the cluster's are in other processes: one more like them
+		var end func() error
+		if engine, end, err = oneEngine(ctx, o); err != nil {
+			return err
+		}
+		defer func() {
+			if eerr := end(); err == nil {
+				err = eerr
+			}
+		}()
+	}
+	say(app, "Asking one such engine the same %d questions, one request at a time, for comparison", len(alone))
+	aloneTook, err := oneAtATime(ctx, app, engine, alone)
 	if err != nil {
 		return err
 	}

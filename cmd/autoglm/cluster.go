@@ -1,0 +1,146 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/open-autoglm/autoglm/cmd/autoglm/internal/cli"
+	"github.com/open-autoglm/autoglm/node/api/wire"
+)
+
+func newCluster(app *cli.App) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "cluster", Short: "Look at a cluster and change it: nodes, shards, events, drain, rolling restart",
+		Long: "Any node answers for the whole cluster.",
+	}
+	cmd.AddCommand(newClusterStatus(app), newClusterShards(app), newClusterEvents(app), newClusterDrain(app), newRollingRestart(app))
+	return cmd
+}
+
+func newClusterStatus(app *cli.App) *cobra.Command {
+	return clusterView(app, "status", "Show the nodes: who is there, who leads what, with which engines", writeClusterStatus)
+}
+
+func newClusterShards(app *cli.App) *cobra.Command {
+	return clusterView(app, "shards", "Show each shard: its owner, since when, and its replicas", writeClusterShards)
+}
+
+func clusterView(app *cli.App, use, short string, write func(io.Writer, *wire.Cluster) error) *cobra.Command {
+	cmd := &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := app.Client()
+			if err != nil {
+				return err
+			}
+			v, err := c.Cluster(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if app.JSON() {
+				return app.PrintJSON(v)
+			}
+			return write(app.Out, v)
+		},
+	}
+	app.ClientFlags(cmd)
+	return cmd
+}
+
+func newClusterEvents(app *cli.App) *cobra.Command {
+	var limit int
+	cmd := &cobra.Command{Use: "events", Short: "Show what the coordinator saw and decided, oldest first", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := app.Client()
+			if err != nil {
+				return err
+			}
+			v, err := c.ClusterEvents(cmd.Context(), limit)
+			if err != nil {
+				return err
+			}
+			if app.JSON() {
+				return app.PrintJSON(v)
+			}
+			tab := cli.NewTable("AT", "EPOCH>", "WHAT", "", "OUTCOME")
+			for _, e := range v.Events {
+				tab.Row(e.At.Local().Format("2006-01-02 15:04:05.000"), e.Epoch, e.What, e.Text, cli.Cut(e.Outcome, 60))
+			}
+			return tab.Write(app.Out)
+		},
+	}
+	app.ClientFlags(cmd)
+	cmd.Flags().IntVar(&limit, "limit", 100, "`number` of the newest events, 1 to 1000")
+	return cmd
+}
+
+func writeClusterStatus(w io.Writer, c *wire.Cluster) error {
+	name := "cluster " + c.Cluster
+	if c.Cluster == "" {
+		name = "no cluster: a node that is alone"
+	}
+	lead := "nobody: most nodes that hold shard 0 are down"
+	if l := c.Coordinator; l != nil {
+		lead = fmt.Sprintf("%s, term %d, epoch %d, since %s", l.Node, l.Term, l.Epoch, cli.Ago(l.Since))
+	}
+	replicas, missing := 0, 0
+	for _, s := range c.Shards {
+		replicas = max(replicas, len(s.Replicas))
+		if s.Lead == nil {
+			missing++
+		}
+	}
+	fmt.Fprintf(w, "%s\ncoordinator %s\n%d shards, up to %d replicas each", name, lead, len(c.Shards), replicas)
+	if missing > 0 {
+		fmt.Fprintf(w, "; %d have no owner", missing)
+	}
+	fmt.Fprint(w, "\n\n")
+	tab := cli.NewTable("NODE", "STATE", "UP", "LEADS>", "REPLICAS>", "ENGINES>", "BUSY>", "FREE>", "ZONE", "HTTP", "VERSION")
+	for _, n := range c.Members {
+		state := n.State
+		if n.Error != "" {
+			state = cli.Cut("no answer: "+n.Error, 60)
+		}
+		up, free := "", ""
+		if !n.StartedAt.IsZero() {
+			up, free = cli.Ago(n.StartedAt), cli.Bytes(n.Disk.FreeBytes)
+		}
+		busy := 0
+		for _, e := range n.Engines {
+			busy += e.InFlight
+		}
+		tab.Row(n.Name, state, up, n.Owned, n.Replicas, len(n.Engines), busy, free, n.Zone, n.HTTP, n.Version)
+	}
+	return tab.Write(w)
+}
+
+func writeClusterShards(w io.Writer, c *wire.Cluster) error {
+	tab := cli.NewTable("SHARD>", "OWNER", "SINCE", "TERM>", "EPOCH>", "APPLIED>", "REPLICAS")
+	for _, s := range c.Shards {
+		owner, since, term, epoch := "-", "", "", ""
+		if l := s.Lead; l != nil {
+			owner, since, term, epoch = l.Node, cli.Ago(l.Since), fmt.Sprint(l.Term), fmt.Sprint(l.Epoch)
+		}
+		newest := uint64(0)
+		for _, r := range s.Replicas {
+			newest = max(newest, r.Applied)
+		}
+		var rs []string
+		for _, r := range s.Replicas {
+			text := r.Node
+			switch {
+			case !r.Alive:
+				text += " (down)"
+			case !r.Voter:
+				text += fmt.Sprintf(" (learning, %d behind)", newest-r.Applied)
+			case newest > r.Applied:
+				text += fmt.Sprintf(" (%d behind)", newest-r.Applied)
+			}
+			rs = append(rs, text)
+		}
+		tab.Row(s.Shard, owner, since, term, epoch, newest, strings.Join(rs, ", "))
+	}
+	return tab.Write(w)
+}
