@@ -1,0 +1,53 @@
+package main
+
+import (
+	"io"
+	"net/http"
+	"regexp"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+
+	"github.com/open-autoglm/autoglm/actors/meter"
+)
+
+// checkMetrics looks for every metric that the README tells to watch: among those that the actors may make, or in
+// what the nodes show after a task.
+func checkMetrics(t *testing.T, nodes []*deployed) {
+	t.Helper()
+	known := names{}
+	meter.New(known)
+	for _, d := range nodes {
+		res, err := http.Get(d.url + "/metrics")
+		require.NoError(t, err)
+		b, err := io.ReadAll(res.Body)
+		res.Body.Close()
+		require.NoError(t, err)
+		for _, m := range regexp.MustCompile(`(?m)^# TYPE (\S+)`).FindAllStringSubmatch(string(b), -1) {
+			known[m[1]] = true
+		}
+	}
+	told := regexp.MustCompile("`((?:autoglm|go|process)_[a-z_]+)").FindAllStringSubmatch(string(readDeploy(t, "README.md")), -1)
+	require.NotEmpty(t, told)
+	for _, m := range told {
+		require.True(t, known[m[1]], "docs/deploy/README.md tells of %s, which is no metric", m[1])
+	}
+}
+
+// names is a registry that keeps the names only.
+type names map[string]bool
+
+var fqName = regexp.MustCompile(`fqName: "([^"]+)"`)
+
+func (n names) Register(c prometheus.Collector) error { n.MustRegister(c); return nil }
+func (n names) Unregister(prometheus.Collector) bool  { return false }
+func (n names) MustRegister(cs ...prometheus.Collector) {
+	for _, c := range cs {
+		ch := make(chan *prometheus.Desc, 16)
+		go func() { c.Describe(ch); close(ch) }()
+		for d := range ch {
+			n[fqName.FindStringSubmatch(d.String())[1]] = true
+		}
+	}
+}
