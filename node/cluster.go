@@ -434,7 +434,7 @@ func (j *joint) lead(o *cluster.Owner) {
 	}
 	c := j.n.cfg.Cluster
 	boss, err := coordinator.New(coordinator.Options{Shard0: o, Self: j.id.Name, Shards: j.n.store.Shards(), Members: j.list.Members,
-		Changed: j.list.Changed, Ask: j.ask, Now: time.Now, Log: j.n.log,
+		Changed: j.list.Changed, NameOf: func(node string) string { return j.who().named(node) }, Ask: j.ask, Now: time.Now, Log: j.n.log,
 		Settings: placement.Settings{Replicas: c.Replicas, Grace: c.DeadAfter}})
 	if err != nil {
 		j.n.log.Error("this node leads and cannot coordinate", "err", err)

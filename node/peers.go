@@ -25,6 +25,7 @@ type snapshot struct {
 	alive  []cluster.Peer
 	byName map[string]members.Member // newest seen, alive or not; at most knownMax
 	byNode map[string]members.Member
+	former map[string]string // names of data directories that their nodes have no more; at most knownMax
 }
 
 const knownMax = 1024 // names remembered
@@ -58,7 +59,7 @@ func newPeers(list *members.List, log *slog.Logger, changed func(gone []string))
 // refresh publishes what the list says now, and returns who was alive before and is no more.
 func (p *peers) refresh() (gone []string) {
 	old := p.now.Load()
-	s := &snapshot{byName: map[string]members.Member{}, byNode: map[string]members.Member{}}
+	s := &snapshot{byName: map[string]members.Member{}, byNode: map[string]members.Member{}, former: map[string]string{}}
 	here := map[string]bool{}
 	for _, m := range p.list.Members() {
 		s.alive = append(s.alive, cluster.Peer{Name: m.Name, Node: m.Node, Boot: m.Boot, Engines: m.Engines})
@@ -73,6 +74,16 @@ func (p *peers) refresh() (gone []string) {
 	for _, m := range s.byName {
 		if m.Node != "" {
 			s.byNode[m.Node] = m
+		}
+	}
+	for node, m := range old.byNode {
+		if _, still := s.byNode[node]; !still && len(s.former) < knownMax {
+			s.former[node] = m.Name
+		}
+	}
+	for node, name := range old.former {
+		if _, again := s.byNode[node]; !again && len(s.former) < knownMax {
+			s.former[node] = name
 		}
 	}
 	for _, m := range old.alive {
@@ -108,6 +119,15 @@ func (p *peers) known() []knownMember {
 		all = append(all, knownMember{Member: m, Alive: alive})
 	}
 	return all
+}
+
+// named returns the name that a data directory has or had, "" when it was never seen.
+func (p *peers) named(node string) string {
+	s := p.now.Load()
+	if m, ok := s.byNode[node]; ok {
+		return m.Name
+	}
+	return s.former[node]
 }
 
 // remote resolves a name to where its mesh listens.

@@ -43,6 +43,10 @@ type Options struct {
 	Members func() []members.Member
 	Changed func() (<-chan struct{}, func()) // members.List.Changed
 
+	// NameOf returns the name of a data directory that was seen in gossip before, "" of one that was not. It lets a coordinator that
+	// is new in office know a wiped node's old directory, instead of waiting for it like for a dead node's. May be nil.
+	NameOf func(node string) string
+
 	// Ask sends a request to the node of a member's name, itself included, and decodes its answer into out, both as JSON.
 	Ask func(ctx context.Context, member, op string, in, out any) error
 
@@ -105,7 +109,10 @@ func New(opt Options) (*Coordinator, error) {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
-	c := &Coordinator{opt: opt, log: opt.Log, done: make(chan struct{}), memory: newMemory(), acts: map[actKey]*again{},
+	if opt.NameOf == nil {
+		opt.NameOf = func(string) string { return "" }
+	}
+	c := &Coordinator{opt: opt, log: opt.Log, done: make(chan struct{}), memory: newMemory(opt.NameOf), acts: map[actKey]*again{},
 		chronicle: chronicle{owner: opt.Shard0}}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.last = Round{Epoch: opt.Shard0.Epoch(), Since: opt.Now()}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/open-autoglm/autoglm/cluster/members"
 	"github.com/open-autoglm/autoglm/cluster/placement"
 	"github.com/open-autoglm/autoglm/cluster/replicas"
 	"github.com/open-autoglm/autoglm/persistence"
@@ -230,7 +231,7 @@ func TestTwoClustersUnderOneID(t *testing.T) {
 }
 
 func TestTroubleIsSaid(t *testing.T) {
-	m := newMemory()
+	m := newMemory(func(string) string { return "" })
 	now := time.Unix(0, 0)
 	lead := persistence.Group{Shard: 0, Self: 1, Leader: 1, Replicas: []persistence.Replica{{ID: 1, Node: "a", Voter: true}, {ID: 2, Node: "b", Voter: true}}}
 	also := lead
@@ -337,4 +338,22 @@ func TestStopAndRefuse(t *testing.T) {
 		c.Stop() // never started
 		c.Start()
 	})
+}
+
+// A coordinator that is new in office knows a wiped node's old directory by the name that gossip remembers: its replicas are
+// given up at once, not after the grace time of a dead node.
+func TestAWipedNodeIsKnownToANewCoordinator(t *testing.T) {
+	m := newMemory(func(node string) string { return map[string]string{"old": "n2"}[node] })
+	now := time.Unix(1000, 0)
+	m.look(now, []members.Member{{Name: "n1", Node: "1"}, {Name: "n2", Node: "new"}, {Name: "n3", Node: "3"}})
+	g := persistence.Group{Self: 1, Leader: 1, Term: 2, Version: 3, Last: 3, Applied: 9, Replicas: []persistence.Replica{
+		{ID: 1, Node: "1", Voter: true}, {ID: 2, Node: "old", Voter: true}, {ID: 3, Node: "3", Voter: true}}}
+	other := g
+	other.Self = 3
+	v, _ := m.view(now, 1, map[string]replicas.Report{"1": {Node: "1", Groups: []persistence.Group{g}}, "new": {Node: "new"},
+		"3": {Node: "3", Groups: []persistence.Group{other}}}, placement.Settings{})
+	plan := placement.Plan(v)
+	require.Len(t, plan, 1)
+	require.Equal(t, placement.AddLearner, plan[0].Kind)
+	require.Equal(t, "new", plan[0].Node)
 }

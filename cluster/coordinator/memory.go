@@ -21,9 +21,10 @@ const (
 // memory is what a coordinator knows of nodes beyond what it sees now. It begins empty: a new coordinator
 // waits the whole grace time for a node that it never saw.
 type memory struct {
-	nodes map[string]*known // by node id
-	sick  map[int]*sickness // shards that cannot be placed
-	begun bool              // it looked once
+	nameOf func(node string) string // Options.NameOf, or nobody is known
+	nodes  map[string]*known        // by node id
+	sick   map[int]*sickness        // shards that cannot be placed
+	begun  bool                     // it looked once
 }
 
 // sickness is why a shard's group is not known, and since when.
@@ -40,7 +41,9 @@ type known struct {
 	needed         bool      // some group counts on it
 }
 
-func newMemory() *memory { return &memory{nodes: map[string]*known{}, sick: map[int]*sickness{}} }
+func newMemory(nameOf func(string) string) *memory {
+	return &memory{nameOf: nameOf, nodes: map[string]*known{}, sick: map[int]*sickness{}}
+}
 
 // look compares the living members with those known and says what changed.
 func (m *memory) look(now time.Time, living []members.Member) (news []string) {
@@ -125,7 +128,9 @@ func (m *memory) view(now time.Time, shards int, reports map[string]replicas.Rep
 			claims[g.Shard].add(g)
 			for _, r := range g.Replicas {
 				if m.nodes[r.Node] == nil {
-					m.nodes[r.Node] = &known{since: now}
+					k := &known{since: now}
+					k.Name = m.nameOf(r.Node)
+					m.nodes[r.Node] = k
 				}
 				m.nodes[r.Node].needed = true
 			}
