@@ -46,7 +46,8 @@ func (s *service) Submit(ctx context.Context, specs []*task.Spec) []api.Submitte
 	writes := make([]persistence.Write, 0, len(specs))
 	at := make([]int, 0, len(specs)) // of each write: its spec
 	msgs := make([]*task.Submit, len(specs))
-	models := s.models(ctx)
+	asked := false
+	models := s.models()
 	for i, spec := range specs {
 		if spec.ID == "" {
 			id, err := uuid.NewV7()
@@ -68,8 +69,13 @@ func (s *service) Submit(ctx context.Context, specs []*task.Spec) []api.Submitte
 		if model == "" {
 			model = s.defaultModel
 		}
-		if out[i].Err = models.check(model); out[i].Err != nil {
-			continue
+		if !models.has(model) {
+			if !asked { // only now: it takes a round trip to every node
+				models, asked = s.modelsElsewhere(ctx, models), true
+			}
+			if out[i].Err = models.check(model); out[i].Err != nil {
+				continue
+			}
 		}
 		msgs[i] = &task.Submit{Spec: spec, Model: model}
 		_, w, err := s.sys.Tasks.First(spec.ID, msgs[i], s.now)
@@ -108,7 +114,7 @@ type served struct {
 	any   bool // an engine takes every name, or has not said yet what it serves
 }
 
-func (s *service) models(ctx context.Context) served {
+func (s *service) models() served {
 	v := served{names: []string{s.defaultModel, task.AnyModel}}
 	for _, e := range s.sys.Engines() {
 		if len(e.Models) == 0 {
@@ -119,13 +125,20 @@ func (s *service) models(ctx context.Context) served {
 			v.names = append(v.names, m)
 		}
 	}
+	return v
+}
+
+// modelsElsewhere adds what the engines of other nodes say.
+func (s *service) modelsElsewhere(ctx context.Context, v served) served {
 	names, any := s.elsewhere.of(ctx, s)
 	v.names, v.any = append(v.names, names...), v.any || any
 	return v
 }
 
+func (v served) has(model string) bool { return v.any || slices.Contains(v.names, model) }
+
 func (v served) check(model string) error {
-	if v.any || slices.Contains(v.names, model) {
+	if v.has(model) {
 		return nil
 	}
 	slices.Sort(v.names)
