@@ -63,15 +63,18 @@ func (r *Router) Self() string { return r.self }
 // Alive returns the nodes that gossip believes alive, this one included.
 func (r *Router) Alive() []Peer { return r.peers.Alive() }
 
-// ShardOf maps a key to its shard by FNV-1a of kind and id; it never changes for
+// ShardOf maps a key to one of so many shards by FNV-1a of kind and id; it never changes for
 // a data directory.
-func (r *Router) ShardOf(key persistence.Key) int {
+func ShardOf(key persistence.Key, shards int) int {
 	h := fnv.New32a()
 	h.Write([]byte(key.Kind))
 	h.Write([]byte{0})
 	h.Write([]byte(key.ID))
-	return int(h.Sum32() % uint32(len(r.owners)))
+	return int(h.Sum32() % uint32(shards))
 }
+
+// ShardOf returns the shard of a key, one of Shards.
+func (r *Router) ShardOf(key persistence.Key) int { return ShardOf(key, len(r.owners)) }
 
 // Owner returns the shard's owner when that is this node, or a Fenced fault.
 func (r *Router) Owner(shard int) (*Owner, error) {
