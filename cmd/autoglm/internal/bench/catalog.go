@@ -16,22 +16,45 @@ const (
 	StartLatency = "start-latency"
 	Utilisation  = "utilisation"
 	Waiting      = "waiting"
+	Failover     = "failover"
+	Grow         = "grow"
+	Idle         = "idle"
 )
 
 // benchmark is one entry of --only.
 type benchmark struct {
 	name  string
 	about string
+	needs needs
+}
+
+// needs tells what a benchmark can run on.
+type needs uint8
+
+const (
+	anyNodes needs = iota // a node alone or a cluster
+	aloneOnly
+	clusterOnly
+)
+
+// met tells whether so many nodes will do.
+func (n needs) met(nodes int) bool { return n == anyNodes || (n == clusterOnly) == (nodes > 1) }
+
+func (n needs) remark() string {
+	return [...]string{anyNodes: "", aloneOnly: " (only without --nodes)", clusterOnly: " (only with --nodes 3 or more)"}[n]
 }
 
 var catalog = []benchmark{
-	{Submit1, "durable submit, one client: a POST for each task"},
-	{Submit32, "durable submit, 32 clients: a POST for each task"},
-	{Bulk, "durable submit of an NDJSON stream, one or more at once"},
-	{Drain, "no-op drain: from the first submit until an engine that answers at once has completed all"},
-	{StartLatency, "submit to start at a steady rate, from the tasks' own histories"},
-	{Utilisation, "answers per second through the node against the same engine driven directly"},
-	{Waiting, "a backlog of waiting tasks: memory, restart, submit and list with it in place"},
+	{Submit1, "durable submit, one client: a POST for each task", anyNodes},
+	{Submit32, "durable submit, 32 clients: a POST for each task", anyNodes},
+	{Bulk, "durable submit of an NDJSON stream, one or more at once", anyNodes},
+	{Drain, "no-op drain: from the first submit until an engine that answers at once has completed all", anyNodes},
+	{StartLatency, "submit to start at a steady rate, from the tasks' own histories", anyNodes},
+	{Utilisation, "answers per second through the node against the same engine driven directly", aloneOnly},
+	{Waiting, "a backlog of waiting tasks: memory, restart, submit and list with it in place", aloneOnly},
+	{Failover, "kill -9 of one node after another: until its shards commit and its tasks run elsewhere", clusterOnly},
+	{Grow, "two nodes join under load, drain and leave again: time, throughput, failed requests", clusterOnly},
+	{Idle, "processor time and memory of each node with nothing to do, before and after load", clusterOnly},
 }
 
 // better tells in which direction a figure improves.
@@ -64,6 +87,10 @@ var aims = map[string]map[string]aim{
 		figRestartTerm: {5, less},
 		figRestartKill: {5, less},
 	},
+	Failover: {
+		figCommitP99: {2, less},
+		figRerunP99:  {5, less},
+	},
 }
 
 // Figures that aims or tests name.
@@ -76,16 +103,19 @@ const (
 	figRSS         = "memory (RSS) with the backlog"
 	figRestartTerm = "restart after SIGTERM"
 	figRestartKill = "restart after kill -9"
+	figFailed      = "failed requests"
+	figCommitP99   = "kill to first commit on a shard, p99"
+	figRerunP99    = "kill to a running task's next attempt, p99"
 )
 
-// pick returns the benchmarks named in only, in the catalog's order; all when it is empty.
-func pick(only []string) ([]benchmark, error) {
-	if len(only) == 0 {
-		return catalog, nil
-	}
+// pick returns the benchmarks named in only, in the catalog's order; all that so many nodes will do for when it is empty.
+func pick(only []string, nodes int) ([]benchmark, error) {
 	var picked []benchmark
 	for _, b := range catalog {
-		if slices.Contains(only, b.name) {
+		switch named := slices.Contains(only, b.name); {
+		case named && !b.needs.met(nodes):
+			return nil, cli.Usage("--only: %s cannot run on --nodes %d%s", b.name, nodes, b.needs.remark())
+		case named, len(only) == 0 && b.needs.met(nodes):
 			picked = append(picked, b)
 		}
 	}

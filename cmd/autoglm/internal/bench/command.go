@@ -32,7 +32,7 @@ func NewCommand(opts ...Option) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bench",
 		Short: "Measure a node on this machine",
-		Long: "Measures nodes that it starts as child processes, each with an empty data directory, and ends again.\n\nBenchmarks:\n" + about() +
+		Long: "Measures nodes that it starts as child processes, each with an empty data directory, and ends again: a node alone, or with\n--nodes 3 clusters of three on this machine.\n\nBenchmarks:\n" + about() +
 			"\nA submit is one HTTP request on a connection that is kept open, answered once the task is on disk. The client\n" +
 			"shares the cores with the node; the table tells how many cores each took.",
 		Args:              cobra.NoArgs,
@@ -55,6 +55,9 @@ func NewCommand(opts ...Option) *cobra.Command {
 	f.DurationVar(&r.o.latency, "engine-latency", 50*time.Millisecond, "time of one answer of the fixed engine")
 	f.StringVar(&r.o.prompts, "prompts", "", "JSONL `file` with the prompts of --engine embedded (default: the shipped tasks)")
 	f.IntVar(&r.o.waiting, "waiting", 100_000, "`number` of tasks that wait in waiting")
+	f.IntVar(&r.o.nodes, "nodes", 1, "1, or the `number` of nodes of a cluster, each a process on this machine; requests go to all in turn")
+	f.IntVar(&r.o.kills, "kills", 50, "`number` of nodes that failover kills, one after the other")
+	f.DurationVar(&r.o.idleTime, "idle-time", 20*time.Second, "how long idle looks, before and after load")
 	f.IntVar(&r.o.repeat, "repeat", 1, "`times` each benchmark runs; the table shows the median and the range")
 	f.DurationVar(&r.o.timeout, "timeout", 10*time.Minute, "longest time of one benchmark, once")
 	complete(cmd)
@@ -73,7 +76,7 @@ func complete(cmd *cobra.Command) {
 func about() string {
 	var b strings.Builder
 	for _, x := range catalog {
-		fmt.Fprintf(&b, "  %-14s %s\n", x.name, x.about)
+		fmt.Fprintf(&b, "  %-14s %s\n", x.name, x.about+x.needs.remark())
 	}
 	return b.String()
 }
@@ -83,7 +86,7 @@ func (r *runner) main(cmd *cobra.Command) (err error) {
 	if err := r.o.validate(); err != nil {
 		return err
 	}
-	if _, err := pick(r.o.only); err != nil {
+	if _, err := pick(r.o.only, r.o.nodes); err != nil {
 		return err
 	}
 	if r.binary == "" {

@@ -14,7 +14,7 @@ func (r *runner) drainBench(ctx context.Context, n *node) ([]reading, error) {
 	if _, err := r.drain(ctx, n, "warm", r.warmTasks()); err != nil {
 		return nil, err
 	}
-	m, err := startMeter(n.pid())
+	m, err := startMeter(n.pids()...)
 	if err != nil {
 		return nil, err
 	}

@@ -76,7 +76,7 @@ func bulk(ctx context.Context, n *node, streams, count int, line func(b []byte, 
 	for s := range streams {
 		from, to := s*count/streams, (s+1)*count/streams
 		wg.Go(func() {
-			err := bulkStream(ctx, n, to-from, func(b []byte, i int) []byte { return line(b, from+i) })
+			err := bulkStream(ctx, n.at(s), to-from, func(b []byte, i int) []byte { return line(b, from+i) })
 			if err != nil {
 				cancel(err) // ends the others too
 			}
@@ -86,8 +86,8 @@ func bulk(ctx context.Context, n *node, streams, count int, line func(b []byte, 
 	return time.Since(began), context.Cause(ctx)
 }
 
-func bulkStream(ctx context.Context, n *node, count int, line func(b []byte, i int) []byte) error {
-	c, err := dial(ctx, n.addr)
+func bulkStream(ctx context.Context, addr string, count int, line func(b []byte, i int) []byte) error {
+	c, err := dial(ctx, addr)
 	if err != nil {
 		return err
 	}

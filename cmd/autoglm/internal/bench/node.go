@@ -31,6 +31,7 @@ type node struct {
 	engine  []string // flags of serve that say which engine
 	addr    string   // host:port
 	control *http.Client
+	peers   *local // set: it stands for all nodes of a cluster, and addr is the first one's
 
 	cmd  *exec.Cmd
 	gone chan struct{} // closed when the process has ended and was waited for
@@ -148,6 +149,9 @@ func (n *node) kill() {
 }
 
 func (n *node) running() bool {
+	if n.peers != nil {
+		return n.peers.ended() == ""
+	}
 	if n.gone == nil || n.cmd.Process == nil {
 		return false
 	}
@@ -161,8 +165,36 @@ func (n *node) running() bool {
 
 func (n *node) pid() int { return n.cmd.Process.Pid }
 
+// pids are the processes to be measured: the node's, or those of the nodes of a cluster.
+func (n *node) pids() []int {
+	if n.peers != nil {
+		return n.peers.pids()
+	}
+	return []int{n.pid()}
+}
+
+// at is where connection i goes: to the nodes of a cluster in turn.
+func (n *node) at(i int) string {
+	if n.peers == nil {
+		return n.addr
+	}
+	addrs := n.peers.addrs()
+	return addrs[i%len(addrs)]
+}
+
+// death says how the node ended, when it did.
+func (n *node) death() string {
+	if n.peers != nil {
+		return n.peers.ended()
+	}
+	return n.cmd.ProcessState.String()
+}
+
 // log returns the end of what the node said.
 func (n *node) log() string {
+	if n.peers != nil {
+		return n.peers.log()
+	}
 	b, err := os.ReadFile(filepath.Join(n.dir, "node.log"))
 	if err != nil {
 		return err.Error()

@@ -77,17 +77,29 @@ func kilobytes(b []byte, name string) (int64, error) {
 	return 0, fmt.Errorf("bench.proc: there is no %s", name)
 }
 
-// meter measures the processor time of this process and a node's over a stretch of time.
+// cpuOfAll is the sum of cpuOf.
+func cpuOfAll(pids []int) (sum time.Duration, err error) {
+	for _, pid := range pids {
+		used, err := cpuOf(pid)
+		if err != nil {
+			return 0, err
+		}
+		sum += used
+	}
+	return sum, nil
+}
+
+// meter measures the processor time of this process and of the nodes', all together, over a stretch of time.
 type meter struct {
-	pid          int
+	pids         []int
 	began        time.Time
 	node, client time.Duration
 }
 
-func startMeter(pid int) (meter, error) {
-	m := meter{pid: pid}
+func startMeter(pids ...int) (meter, error) {
+	m := meter{pids: pids}
 	var err error
-	if m.node, err = cpuOf(pid); err != nil {
+	if m.node, err = cpuOfAll(pids); err != nil {
 		return m, err
 	}
 	if m.client, err = cpuOf(os.Getpid()); err != nil {
@@ -100,7 +112,7 @@ func startMeter(pid int) (meter, error) {
 // stop returns how long the stretch was and how many cores each took in it.
 func (m meter) stop() (time.Duration, *usage, error) {
 	took := time.Since(m.began)
-	node, err := cpuOf(m.pid)
+	node, err := cpuOfAll(m.pids)
 	if err != nil {
 		return took, nil, err
 	}

@@ -126,14 +126,29 @@ func TestJSONHasNoMarkup(t *testing.T) {
 }
 
 func TestPick(t *testing.T) {
-	all, err := pick(nil)
-	require.NoError(t, err)
-	require.Equal(t, catalog, all)
-	two, err := pick([]string{Waiting, Submit1, Submit1})
-	require.NoError(t, err)
-	require.Equal(t, []benchmark{catalog[0], catalog[6]}, two)
-	_, err = pick([]string{""})
-	require.Error(t, err)
+	namesOn := func(nodes int, only ...string) (out []string) {
+		picked, err := pick(only, nodes)
+		require.NoError(t, err)
+		for _, b := range picked {
+			out = append(out, b.name)
+		}
+		return out
+	}
+	require.Equal(t, []string{Submit1, Submit32, Bulk, Drain, StartLatency, Utilisation, Waiting}, namesOn(1))
+	require.Equal(t, []string{Submit1, Submit32, Bulk, Drain, StartLatency, Failover, Grow, Idle}, namesOn(3))
+	require.Equal(t, []string{Submit1, Waiting}, namesOn(1, Waiting, Submit1, Submit1))
+	require.Equal(t, []string{Drain, Grow}, namesOn(3, Grow, Drain))
+	for _, c := range []struct {
+		nodes      int
+		only, want string
+	}{
+		{1, "", "there is no benchmark"},
+		{1, Failover, "failover cannot run on --nodes 1 (only with --nodes 3 or more)"},
+		{3, Waiting, "waiting cannot run on --nodes 3 (only without --nodes)"},
+	} {
+		_, err := pick([]string{c.only}, c.nodes)
+		require.ErrorContains(t, err, c.want)
+	}
 }
 
 func TestEveryBenchmarkHasABody(t *testing.T) {

@@ -48,6 +48,7 @@ type Row struct {
 type Report struct {
 	StartedAt time.Time `json:"started_at"`
 	Machine   Machine   `json:"machine"`
+	Setting   string    `json:"setting,omitempty"` // of a cluster: what its nodes share
 	Repeats   int       `json:"repeats"`
 	Rows      []Row     `json:"rows"`
 }

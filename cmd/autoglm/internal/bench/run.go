@@ -28,6 +28,9 @@ type options struct {
 	waiting  int           // tasks of waiting
 	repeat   int
 	timeout  time.Duration // of one benchmark, once
+	nodes    int           // 1: a node alone; else a cluster of so many
+	kills    int           // of failover
+	idleTime time.Duration // of idle, before and after the load
 }
 
 // validate checks every bound once, here.
@@ -53,6 +56,12 @@ func (o *options) validate() error {
 		return cli.Usage("--engine-latency is %v: use at least 1ms", o.latency)
 	case o.repeat < 1 || o.repeat > 100:
 		return cli.Usage("--repeat is %d: use 1 to 100", o.repeat)
+	case o.nodes != 1 && (o.nodes < nodesMin || o.nodes > nodesMax):
+		return cli.Usage("--nodes is %d: use 1, or %d to %d for a cluster", o.nodes, nodesMin, nodesMax)
+	case o.kills < 1 || o.kills > 10_000:
+		return cli.Usage("--kills is %d: use 1 to 10000", o.kills)
+	case o.idleTime < 100*time.Millisecond:
+		return cli.Usage("--idle-time is %v: use at least 100ms", o.idleTime)
 	case o.timeout < time.Second:
 		return cli.Usage("--timeout is %v: use at least 1s", o.timeout)
 	}
@@ -85,12 +94,21 @@ func (r *runner) body(name string) func(ctx context.Context, dir string) ([]read
 		return r.utilisationBench
 	case Waiting:
 		return r.waitingBench
+	case Failover:
+		return r.onCluster(r.failoverBench)
+	case Grow:
+		return r.onCluster(r.growBench)
+	case Idle:
+		return r.onCluster(r.idleBench)
 	}
 	return nil
 }
 
-// onNode gives a benchmark a new node with the engine that echoes.
+// onNode gives a benchmark a new node with the engine that echoes; with --nodes, a new cluster of such nodes.
 func (r *runner) onNode(f func(context.Context, *node) ([]reading, error)) func(context.Context, string) ([]reading, error) {
+	if r.o.nodes > 1 {
+		return r.onCluster(func(ctx context.Context, l *local) ([]reading, error) { return f(ctx, l.asNode()) })
+	}
 	return func(ctx context.Context, dir string) ([]reading, error) {
 		n, err := newNode(r.binary, dir, "--engine", "echo")
 		if err != nil {
@@ -102,7 +120,7 @@ func (r *runner) onNode(f func(context.Context, *node) ([]reading, error)) func(
 		}
 		out, err := f(ctx, n)
 		if err != nil && !n.running() {
-			err = fmt.Errorf("%w\nthe node ended: %v\n%s", err, n.cmd.ProcessState, n.log())
+			err = fmt.Errorf("%w\nthe node ended: %s\n%s", err, n.death(), n.log())
 		}
 		return out, err
 	}
@@ -113,15 +131,18 @@ var errTimeout = errors.New("it took longer than --timeout")
 
 // run measures; a benchmark that fails leaves a row that says why, and the next one goes on. The error is ctx's.
 func (r *runner) run(ctx context.Context) (*Report, error) {
-	picked, err := pick(r.o.only)
+	picked, err := pick(r.o.only, r.o.nodes)
 	if err != nil {
 		return nil, err
 	}
-	rep := &Report{StartedAt: time.Now().UTC(), Repeats: r.o.repeat}
+	rep := &Report{StartedAt: time.Now().UTC(), Setting: setting(r.o.nodes), Repeats: r.o.repeat}
 	if rep.Machine, err = inspect(r.dir); err != nil {
 		return nil, err
 	}
 	rep.Machine.write(r.say)
+	if rep.Setting != "" {
+		fmt.Fprintln(r.say, rep.Setting)
+	}
 	for _, b := range picked {
 		var runs [][]reading
 		var failed error

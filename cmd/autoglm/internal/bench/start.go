@@ -20,7 +20,7 @@ func (r *runner) startBench(ctx context.Context, n *node) ([]reading, error) {
 	if err := r.warmStart(ctx, n); err != nil {
 		return nil, err
 	}
-	m, err := startMeter(n.pid())
+	m, err := startMeter(n.pids()...)
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +85,7 @@ func openLoop(ctx context.Context, n *node, t template, perSecond float64, d tim
 				continue
 			}
 			var err error
-			if c, err = dial(ctx, n.addr); err != nil {
+			if c, err = dial(ctx, n.at(len(opened))); err != nil {
 				cancel(err)
 				continue
 			}

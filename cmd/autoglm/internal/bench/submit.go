@@ -35,7 +35,7 @@ func (r *runner) closedLoop(ctx context.Context, n *node, clients int, prefix st
 	defer cancel(nil)
 	conns := make([]*conn, clients)
 	for i := range conns {
-		c, err := dial(ctx, n.addr)
+		c, err := dial(ctx, n.at(i))
 		if err != nil {
 			return nil, err
 		}
@@ -96,7 +96,7 @@ func (r *runner) meterBetween(ctx context.Context, n *node, from, to time.Time) 
 	if err := waitUntil(ctx, from); err != nil {
 		return nil, err
 	}
-	m, err := startMeter(n.pid())
+	m, err := startMeter(n.pids()...)
 	if err != nil {
 		return nil, err
 	}
@@ -124,7 +124,7 @@ func (r *runner) bulkBench(ctx context.Context, n *node) ([]reading, error) {
 	if _, err := bulk(ctx, n, r.o.streams, r.warmTasks(), newTemplate("warm", true).line); err != nil {
 		return nil, err
 	}
-	m, err := startMeter(n.pid())
+	m, err := startMeter(n.pids()...)
 	if err != nil {
 		return nil, err
 	}

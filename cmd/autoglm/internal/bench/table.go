@@ -67,6 +67,9 @@ func (r *Report) writeTable(w io.Writer) error {
 		cells = append(cells, line)
 	}
 	if len(cells) > 0 {
+		if r.Setting != "" {
+			b.WriteString(r.Setting + "\n\n")
+		}
 		layOut(&b, cells)
 		b.WriteString("\nratio: 1 or more meets the aim. Aims are the design's, for 2 idle cores; those of waiting for 1,000,000 tasks.\n" +
 			"node µs each: the node's processor time for one; it changes little when other work slows the rest.\n")
