@@ -215,6 +215,9 @@ func (s *System) opening(o *cluster.Owner) map[string][]cluster.Observer {
 		s.sys.Root.Send(s.batcher, &batch.Ready{Queue: q, Model: model, At: at})
 		reach.Waits(q.Shard(), model, at)
 	})
+	if err := q.Resume(); err != nil {
+		s.opt.Log.Error("the ends of a shard's tasks cannot be read", "shard", o.Shard(), "err", err)
+	}
 	s.mu.Lock()
 	s.queues[o] = q
 	s.mu.Unlock()

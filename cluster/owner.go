@@ -32,6 +32,7 @@ type Owner struct {
 	term      uint64
 	since     time.Time
 	gone      chan struct{} // closed when this node owns the shard no more
+	floor     atomic.Int64  // newest that Now returned, Unix nanoseconds
 	confirms  *confirmer    // nil where nobody else can own the shard
 }
 
@@ -51,8 +52,29 @@ func (o *Owner) Term() uint64 { return o.term }
 // Since returns when this owner opened.
 func (o *Owner) Since() time.Time { return o.since }
 
-// Now returns the injected time.
-func (o *Owner) Now() time.Time { return o.now() }
+// Now returns the injected time, but never less than before, nor than NotBefore: what is ordered by time stays in order when
+// a clock is set back, or when the shard moves to a node whose clock is behind.
+func (o *Owner) Now() time.Time {
+	t := o.now()
+	for n := t.UnixNano(); ; {
+		switch floor := o.floor.Load(); {
+		case n < floor:
+			return time.Unix(0, floor)
+		case o.floor.CompareAndSwap(floor, n):
+			return t
+		}
+	}
+}
+
+// NotBefore makes Now start at t. It is for who finds, as the shard opens, what an earlier owner wrote by a clock that was
+// ahead.
+func (o *Owner) NotBefore(t time.Time) {
+	for n := t.UnixNano(); ; {
+		if floor := o.floor.Load(); n <= floor || o.floor.CompareAndSwap(floor, n) {
+			return
+		}
+	}
+}
 
 // Router reaches any entity of the cluster.
 func (o *Owner) Router() *Router { return o.router }

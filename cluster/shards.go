@@ -206,6 +206,13 @@ func (s *Shards) open(ctx context.Context, lead persistence.Lead) error {
 	w := &owned{o: o, stopTick: stop, ticked: make(chan struct{})}
 	go w.tick(tctx, s.opt.System, s.opt.Tick)
 	s.mu.Lock()
+	if ctx.Err() != nil { // stopped, or the lead has moved on: whoever closes the shards did not see this one
+		s.mu.Unlock()
+		stop()
+		<-w.ticked
+		_ = s.opt.System.Root.StopFuture(o.pid).Wait()
+		return ctx.Err()
+	}
 	s.owned[n] = w
 	all := len(s.owned) == s.opt.Store.Shards()
 	s.mu.Unlock()

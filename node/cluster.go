@@ -26,6 +26,7 @@ import (
 
 const (
 	leaveWithin  = 3 * time.Second
+	bossAgain    = time.Second     // before a coordinator that ended by itself is followed by another
 	namedWithin  = time.Minute     // for the advertised name to have an address
 	diskEvery    = time.Second     // between two looks at the disk
 	handOverWait = 5 * time.Second // for the leads to move away at a stop
@@ -35,11 +36,14 @@ const (
 //
 //	identity ─► Raft network ─► mesh ─► gossip ─► (found or enter a cluster) ─► store ─► actors
 type joint struct {
-	n     *Node
-	id    *pki.Identity
-	raft  *raftnet.Network
-	mesh  *mesh.Mesh
-	list  *members.List
+	n       *Node
+	id      *pki.Identity
+	raft    *raftnet.Network
+	mesh    *mesh.Mesh
+	list    *members.List
+	lineage string // which founding this node's data comes from; "" before it has any. See lineage.go
+	aside   bool   // damaged data was set aside here
+
 	host  string                // that others reach this node under
 	peers atomic.Pointer[peers] // nil until gossip has started
 	vote  atomic.Pointer[replicas.Handler]
@@ -133,6 +137,7 @@ func (n *Node) startJoint(ctx context.Context) (err error) {
 		for _, name := range gone {
 			j.mesh.Gone(name)
 		}
+		j.compareLineages()
 		if j.late.Load() {
 			j.changed()
 		}
@@ -206,6 +211,9 @@ func (j *joint) openStore(ctx context.Context, o persistence.Options) (persisten
 	o.Cluster, o.Damaged = j.id.Cluster, func(err error) {
 		j.n.fatal(fmt.Errorf("%w: this node ends, for others have what it cannot read; started again it gets a new copy", err))
 	}
+	if err := j.readLineage(); err != nil {
+		return nil, err
+	}
 	store, err := j.open(ctx, o, changed)
 	if fault.KindOf(err) == fault.Corrupt && persistence.Exists(o.Dir) {
 		if err = j.setAside(o.Dir, err); err == nil {
@@ -216,7 +224,15 @@ func (j *joint) openStore(ctx context.Context, o persistence.Options) (persisten
 		return nil, err
 	}
 	founded := len(store.Groups()) > 0
-	if err := j.list.Update(func(m *members.Member) { m.Node, m.Shards, m.Founded = store.Node(), store.Shards(), founded }); err != nil {
+	if founded && j.lineage == "" { // it was alone, or older than lineages: it is the first of its cluster
+		if err := j.keepLineage(newLineage(store.Node(), time.Now())); err != nil {
+			store.Close()
+			return nil, err
+		}
+	}
+	if err := j.list.Update(func(m *members.Member) {
+		m.Node, m.Shards, m.Founded, m.Lineage = store.Node(), store.Shards(), founded, j.lineage
+	}); err != nil {
 		store.Close()
 		return nil, err
 	}
@@ -252,6 +268,7 @@ func (j *joint) setAside(dir string, why error) error {
 	if err != nil {
 		return fmt.Errorf("%w, after: %w", err, why)
 	}
+	j.aside = true
 	j.n.log.Error("the data directory is damaged: it was set aside, and this node starts as a new one", "moved_to", to, "err", why)
 	return j.listenRaft(j.raft.Addr()) // the failed Open closed it
 }
@@ -337,13 +354,13 @@ func (j *joint) stopping() {
 	}
 }
 
-// expect is how many nodes start a cluster together; 0: this node starts none.
+// expect is how many nodes start a cluster together; 0: this node starts none. One that was part of a cluster
+// before starts none again, whatever it is told: its cluster exists, and another one under the same id would answer for it.
 func (j *joint) expect() int {
-	c := j.n.cfg.Cluster
-	if c.Expect == 0 && len(c.Join) == 0 {
-		return 1
+	if j.lineage != "" || j.aside {
+		return 0
 	}
-	return c.Expect
+	return j.n.cfg.Cluster.Expect
 }
 
 // meet waits until there is a cluster, whose number of shards it returns, or enough nodes to start one: then 0.
@@ -357,6 +374,10 @@ func (j *joint) meet(ctx context.Context, changed <-chan struct{}) (shards int, 
 		}
 		if e := j.expect(); e > 0 && len(ms) >= e {
 			return 0, nil
+		}
+		if len(j.n.cfg.Cluster.Join) == 0 && j.expect() == 0 && len(ms) == 1 && !j.aside {
+			return 0, fault.New(fault.Invalid, "node.cluster", j.id.Name, "this node has no data, and is told neither to enter a cluster nor to start one").
+				WithRemedy("name nodes of the cluster with --join; or start a new one with --bootstrap-expect, 1 for a first node that others join")
 		}
 		if e := j.expect(); e > 0 {
 			j.n.log.Info("waiting for nodes to start a cluster with", "here", len(ms), "expected", e)
@@ -383,17 +404,23 @@ func (j *joint) found(ctx context.Context, store persistence.Store) error {
 	}
 	vote := coordinator.VoteHandler(voter, j.list.Self, j.list.Members)
 	j.vote.Store(&vote)
-	belongs := func(m *members.Member) { m.Founded = true }
+	belongs := func(m *members.Member) { m.Founded, m.Lineage = true, j.lineage }
 	err = coordinator.Bootstrap(ctx, coordinator.Boot{Voter: voter, Expect: expect, Self: j.list.Self, Members: j.list.Members,
 		Changed: j.list.Changed, Ask: j.ask, Log: j.n.log,
 		Found: func(ctx context.Context) error {
-			// Said first: from here on the store may have replicas.
+			// Kept and said first: from here on the store may have replicas.
+			if err := j.keepLineage(newLineage(store.Node(), time.Now())); err != nil {
+				return err
+			}
 			if err := j.list.Update(belongs); err != nil {
 				return err
 			}
 			return store.Found(ctx)
 		}})
 	if err != nil {
+		return err
+	}
+	if err := j.enter(); err != nil {
 		return err
 	}
 	return j.list.Update(belongs)
@@ -444,6 +471,31 @@ func (j *joint) lead(o *cluster.Owner) {
 	defer j.leading.Unlock()
 	j.boss = boss
 	boss.Start()
+	go func() { // ends with boss, which follow stops
+		<-boss.Done()
+		if err := boss.Err(); err != nil && fault.KindOf(err) != fault.Fenced {
+			j.again(o, boss, err)
+		}
+	}()
+}
+
+// again starts another coordinator where one ended although this node owns shard 0 still: a row of unknown outcome was
+// written after all, say.
+func (j *joint) again(o *cluster.Owner, ended *coordinator.Coordinator, why error) {
+	j.n.log.Warn("the coordinator ended and is started again", "err", why)
+	t := time.NewTimer(bossAgain)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-j.done:
+		return
+	}
+	j.leading.Lock()
+	mine := j.boss == ended
+	j.leading.Unlock()
+	if mine {
+		j.lead(o)
+	}
 }
 
 // follow ends the coordinator when shard 0 has moved away.

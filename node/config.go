@@ -47,7 +47,7 @@ type ClusterConfig struct {
 	Listen    string        `koanf:"listen" doc:"Address for the other nodes. Gossip takes this port (TCP and UDP), Raft the next one, actor messages the one after; port 0 takes free ones."`
 	Advertise string        `koanf:"advertise" doc:"Host or address under which the other nodes reach this one; empty: that of listen, or the machine's first address when listen has none."`
 	Join      []string      `koanf:"join" doc:"Gossip addresses (host:port) of some nodes of the cluster; a name with several addresses stands for all of them."`
-	Expect    int           `koanf:"expect" doc:"Nodes that must see and elect each other before they start a new cluster; more than half of all that will ever be started at once. 0: with join, only enter a cluster that exists; without, start one."`
+	Expect    int           `koanf:"expect" doc:"Nodes that must see and elect each other before they start a new cluster; more than half of all that will ever be started at once; 1 for a first node that others will join. 0: only enter a cluster that exists."`
 	Zone      string        `koanf:"zone" doc:"Rack, room or availability zone: the replicas of a shard go to different ones where possible."`
 	Replicas  int           `koanf:"replicas" doc:"Copies of each shard, on as many nodes: 1, 3 or 5. With 3, one node may be lost at any time."`
 	DeadAfter time.Duration `koanf:"dead_after" doc:"A node that is gone for so long gets its replicas replaced on others."`

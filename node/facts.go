@@ -95,7 +95,9 @@ func (s *service) Cluster(ctx context.Context) api.Cluster {
 	known := s.members()
 	names := map[string]string{} // by node id
 	for _, m := range known {
-		names[m.Node] = m.Name
+		if names[m.Node] == "" || m.Alive {
+			names[m.Node] = m.Name
+		}
 	}
 	applied := map[string]map[int]persistence.Group{} // by node id, then shard
 	for _, m := range known {

@@ -72,7 +72,9 @@ func (p *peers) refresh() (gone []string) {
 		}
 	}
 	for _, m := range s.byName {
-		if m.Node != "" {
+		// A data directory may come back under another name: who lives has it, else who started last.
+		x, taken := s.byNode[m.Node]
+		if m.Node != "" && (!taken || here[m.Name] && !here[x.Name] || here[m.Name] == here[x.Name] && m.Boot > x.Boot) {
 			s.byNode[m.Node] = m
 		}
 	}

@@ -224,9 +224,13 @@ func (s *service) Ready() (bool, string) {
 	if err := s.sys.Shards.Err(); err != nil {
 		return false, err.Error()
 	}
+	alive := map[string]bool{}
+	for _, p := range s.sys.Router.Alive() {
+		alive[p.Name] = true
+	}
 	open := 0
 	for n := range s.store.Shards() {
-		if s.sys.Router.Place(n) != "" {
+		if alive[s.sys.Router.Place(n)] { // an owner that gossip lost is none until Raft names another
 			open++
 		}
 	}

@@ -33,6 +33,18 @@ func NewQueue(o *cluster.Owner, notify func(q *Queue, model string, at time.Time
 	return &Queue{o: o, notify: notify, feeds: map[QueueName]*feed{}}
 }
 
+// Resume makes the owner's clock start after the newest end of a task that an earlier owner wrote. Call it before the
+// shard opens: who reads results goes on from the last end seen, and must not miss what ends now because the
+// clock of the owner before was ahead.
+func (q *Queue) Resume() error {
+	return q.o.Scan(IndexEnded, EndedBound(q.o.Now()), nil, func(key, _ []byte) bool {
+		if t, _, ok := ParseTimeKey(key); ok {
+			q.o.NotBefore(t.Add(time.Microsecond))
+		}
+		return true
+	})
+}
+
 // Shard returns the number of the shard.
 func (q *Queue) Shard() int { return q.o.Shard() }
 

@@ -71,6 +71,7 @@ type founding struct {
 	granted []string // names
 	started bool     // Found was called: it may have happened, so there is no way back
 	said    string
+	refused string // why this node's own vote was not to be had, as said last
 }
 
 // step does one move; again asks for the next one at once.
@@ -111,6 +112,10 @@ func (f *founding) step(ctx context.Context) (settled, again bool, err error) {
 		ballot := f.Voter.Candidacy()
 		if slices.Contains(s.Ask, f.Self().Name) {
 			got, err := f.Voter.Judge(ballot, f.Self(), f.Members())
+			if err == nil && !got.Granted && got.Why != f.refused {
+				f.Log.Warn("founding: this node may not vote for itself", "why", got.Why)
+				f.refused = got.Why
+			}
 			if err != nil || !got.Granted {
 				return false, false, err
 			}

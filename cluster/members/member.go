@@ -7,6 +7,7 @@ type Member struct {
 	Boot     string // of the process, new at each start, sorts by time of start: a UUIDv7
 	Cluster  string // id; members of another cluster are refused
 	Shards   int    // of the cluster; 0 before it has any
+	Lineage  string // which founding of the cluster its data comes from; sorts by time; "" before it has any
 	Founded  bool   // it belongs to a cluster that exists
 	Gossip   string // host:port of the gossip; filled in by this package
 	Raft     string // host:port of the Raft network

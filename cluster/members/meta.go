@@ -32,13 +32,14 @@ type meta struct {
 	Engines  int    `json:"e,omitempty"`
 	Leaving  bool   `json:"l,omitempty"`
 	Stopping bool   `json:"o,omitempty"`
+	Lineage  string `json:"g,omitempty"`
 }
 
 // encodeMeta is TooLarge when the result would not fit.
 func encodeMeta(m Member) ([]byte, error) {
 	b, err := json.Marshal(meta{Format: metaFormat, Node: m.Node, Boot: m.Boot, Cluster: m.Cluster, Shards: m.Shards,
 		Founded: m.Founded, Raft: m.Raft, Remote: m.Remote, HTTP: m.HTTP, Zone: m.Zone, Version: m.Version,
-		Engines: m.Engines, Leaving: m.Leaving, Stopping: m.Stopping})
+		Engines: m.Engines, Leaving: m.Leaving, Stopping: m.Stopping, Lineage: m.Lineage})
 	if err != nil {
 		return nil, &fault.Error{Op: "members.meta", Key: m.Name, Kind: fault.Invalid, Err: err}
 	}
@@ -59,5 +60,5 @@ func decodeMeta(name string, b []byte) (Member, error) {
 		return Member{}, fault.New(fault.Malformed, "members.meta", name, "no format, boot or cluster in it")
 	}
 	return Member{Name: name, Node: m.Node, Boot: m.Boot, Cluster: m.Cluster, Shards: m.Shards, Founded: m.Founded,
-		Raft: m.Raft, Remote: m.Remote, HTTP: m.HTTP, Zone: m.Zone, Version: m.Version, Engines: m.Engines, Leaving: m.Leaving, Stopping: m.Stopping}, nil
+		Raft: m.Raft, Remote: m.Remote, HTTP: m.HTTP, Zone: m.Zone, Version: m.Version, Engines: m.Engines, Leaving: m.Leaving, Stopping: m.Stopping, Lineage: m.Lineage}, nil
 }
