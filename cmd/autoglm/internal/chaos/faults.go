@@ -73,6 +73,14 @@ func kill(ctx context.Context, e *Env, i int) error {
 
 func killAll(ctx context.Context, e *Env) error {
 	e.Log("kill -9 of all nodes")
+	if err := killNodes(e); err != nil {
+		return err
+	}
+	return e.start(ctx)
+}
+
+// killNodes kills all at once and waits until they are dead.
+func killNodes(e *Env) error {
 	errs := make(chan error, e.size())
 	for _, n := range e.Cluster.Nodes() {
 		go func() { errs <- e.Cluster.KillNode(n.Name) }()
@@ -81,10 +89,7 @@ func killAll(ctx context.Context, e *Env) error {
 	for range e.size() {
 		err = errors.Join(err, <-errs)
 	}
-	if err != nil {
-		return err
-	}
-	return e.start(ctx)
+	return err
 }
 
 func stop(ctx context.Context, e *Env, d time.Duration) error {

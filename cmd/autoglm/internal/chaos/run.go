@@ -28,6 +28,7 @@ type Options struct {
 	Seed   uint64      // of everything that is random, but for time itself
 	Rounds int         // faults, one after the other; 4
 	Faults []string    // names; empty: all that are possible
+	More   []Fault     // that exist beside Faults()
 	Net    Net         // Loopback
 	Disks  *SmallDisks // in Dir; nil: disks are not filled
 
@@ -97,7 +98,7 @@ const violationsShown = 10
 // what the cluster did wrong is in the Report, which is not nil when the cluster was once up.
 func Run(ctx context.Context, o Options) (*Report, error) {
 	o.defaults()
-	order, err := Schedule(o.Seed, o.Rounds, o.Nodes, Can{o.Net.Cuts(), o.Disks != nil}, o.Faults)
+	order, err := Schedule(o.Seed, o.Rounds, o.Nodes, Can{o.Net.Cuts(), o.Disks != nil}, o.Faults, o.More...)
 	if err != nil {
 		return nil, err
 	}

@@ -11,9 +11,9 @@ import (
 type Can struct{ Cut, Fill bool }
 
 // Schedule picks which faults happen, in order: every one that is possible once before any comes twice, so that a
-// short run meets many kinds. names, when not empty, are the only ones that may happen.
-func Schedule(seed uint64, rounds, nodes int, can Can, names []string) ([]Fault, error) {
-	all := Faults()
+// short run meets many kinds. names, when not empty, are the only ones that may happen; more are faults beside Faults().
+func Schedule(seed uint64, rounds, nodes int, can Can, names []string, more ...Fault) ([]Fault, error) {
+	all := append(Faults(), more...)
 	var possible []Fault
 	for _, f := range all {
 		if len(names) > 0 && !slices.Contains(names, f.Name) || nodes < f.Nodes || f.Cuts && !can.Cut || f.Disks && !can.Fill {
