@@ -1,7 +1,7 @@
 # Open-AutoGLM. The two commands: make run, make test. Everything they need beyond Go,
 # gcc, g++ and make they get themselves.
 .DEFAULT_GOAL := help
-.PHONY: help build run test check bench chaos fuzz clean
+.PHONY: help build run test check bench chaos mutation fuzz clean
 
 GO_SOURCES := $(shell find cmd actors cluster persistence node -name '*.go' -not -path 'cmd/glm-worker/*') go.mod go.sum
 JOBS ?= 2
@@ -33,6 +33,9 @@ check: build bin/outside-engine ## format, vet, layers, tests, race tests
 
 chaos: build ## break a node and a cluster 40 times under load and judge what clients saw; a shorter one is in make test
 	@AUTOGLM_CHAOS_ROUNDS=$${AUTOGLM_CHAOS_ROUNDS:-40} AUTOGLM_CHAOS_NET=$${AUTOGLM_CHAOS_NET-auto} AUTOGLM_CHAOS_DISKS=$${AUTOGLM_CHAOS_DISKS-auto} go test -count=1 -v -timeout 60m -run 'TestKillTheNode|TestChaos' ./cmd/autoglm
+
+mutation: build ## take a guard out of the product, break it, and see that the judge of chaos notices; minutes, root
+	@AUTOGLM_MUTATION=1 go test -count=1 -v -timeout 30m -run 'TestEpochs|TestSyncs' ./cmd/autoglm/internal/mutant
 
 bench: build ## what it does a second, on this machine; BENCH="--only drain" for one
 	@bin/autoglm bench $(BENCH)
