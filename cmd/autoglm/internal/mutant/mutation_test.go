@@ -191,7 +191,7 @@ func run(t *testing.T, binary string, clean bool, rounds int, try uint64, more f
 	o := chaos.Options{Dir: filepath.Join(dir, "cluster"), Binary: binary, Nodes: nodes, Rounds: rounds,
 		Seed: seed, Args: []string{"--shards", "8"}, Clients: clients, Log: t.Logf}
 	if !clean { // what it broke it may not mend
-		o.SettleMax, o.EndMax = 15*time.Second, 15*time.Second
+		o.SettleMax, o.EndMax = 15*time.Second, 30*time.Second
 	}
 	more(&o)
 	t.Logf("AUTOGLM_CHAOS_SEED=%d", seed)
