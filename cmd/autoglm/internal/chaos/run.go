@@ -78,6 +78,12 @@ type Report struct {
 func (r *Report) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "seed %d: %d faults, %d ops on %d tasks %v, which ended as %v\n", r.Seed, len(r.Rounds), r.Ops, r.Tasks, r.Outcomes, r.Ends)
+	return b.String() + r.rounds()
+}
+
+// rounds is the part of a report that is about the faults and what was wrong.
+func (r *Report) rounds() string {
+	var b strings.Builder
 	for i, round := range r.Rounds {
 		fmt.Fprintf(&b, "  %2d %-17s broken %6.2fs, healed after %6.2fs\n", i+1, round.Fault, round.Broken.Seconds(), round.Healed.Seconds())
 	}
@@ -97,32 +103,46 @@ const violationsShown = 10
 // Run starts a cluster, breaks it round after round under load, and judges. An error is trouble of the run itself;
 // what the cluster did wrong is in the Report, which is not nil when the cluster was once up.
 func Run(ctx context.Context, o Options) (*Report, error) {
+	r, order, err := form(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	defer r.close()
+	return r.report, r.run(ctx, order)
+}
+
+// form starts a cluster and picks what will break it. The runner is to be closed.
+func form(ctx context.Context, o Options) (*runner, []Fault, error) {
 	o.defaults()
 	order, err := Schedule(o.Seed, o.Rounds, o.Nodes, Can{o.Net.Cuts(), o.Disks != nil}, o.Faults, o.More...)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	c, err := open(&o)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	defer func() {
-		now, cancel := context.WithCancel(context.Background())
-		cancel()
-		c.Close(now)
-	}()
 	e := &Env{Cluster: c, Net: o.Net, Disks: o.Disks, Rand: rand.New(rand.NewPCG(o.Seed, 2)), Log: o.Log, http: newClient()}
-	defer e.http.close()
+	r := &runner{o: o, env: e, rec: NewRecorder(), report: &Report{Seed: o.Seed, Outcomes: map[string]int{}, Ends: map[task.State]int{}}}
 	starting, cancel := context.WithTimeout(ctx, o.StartMax)
 	defer cancel()
-	if err := c.Start(starting); err != nil {
-		return nil, err
+	err = c.Start(starting)
+	if err == nil {
+		err = e.Settled(starting)
 	}
-	if err := e.Settled(starting); err != nil {
-		return nil, err
+	if err != nil {
+		r.close()
+		return nil, nil, err
 	}
-	r := &runner{o: o, env: e, rec: NewRecorder(), report: &Report{Seed: o.Seed, Outcomes: map[string]int{}, Ends: map[task.State]int{}}}
-	return r.report, r.run(ctx, order)
+	return r, order, nil
+}
+
+// close kills the nodes that still run.
+func (r *runner) close() {
+	now, cancel := context.WithCancel(context.Background())
+	cancel()
+	r.env.Cluster.Close(now)
+	r.env.http.close()
 }
 
 // open makes the cluster of dev with the processes on the Net.
@@ -179,8 +199,18 @@ func (r *runner) peers() (ps []Peer) {
 func (r *runner) run(ctx context.Context, order []Fault) error {
 	load := StartWorkload(r.peers(), r.rec, r.o.Clients, r.o.Think, r.o.Seed)
 	defer load.Stop()
+	if err := r.breakAll(ctx, order); err != nil {
+		return err
+	}
+	load.Stop()
+	r.judge(ctx, load)
+	return ctx.Err()
+}
+
+// breakAll lets one fault after the other happen, each at a random moment under load.
+func (r *runner) breakAll(ctx context.Context, order []Fault) error {
 	for i, f := range order {
-		if err := r.env.hold(ctx, r.env.moment(0, 2*time.Second)); err != nil { // a random moment under load
+		if err := r.env.hold(ctx, r.env.moment(0, 2*time.Second)); err != nil {
 			return err
 		}
 		r.o.Log("round %d of %d: %s", i+1, len(order), f.Name)
@@ -191,9 +221,7 @@ func (r *runner) run(ctx context.Context, order []Fault) error {
 			break
 		}
 	}
-	load.Stop()
-	r.judge(ctx, load)
-	return ctx.Err()
+	return nil
 }
 
 func (r *runner) round(ctx context.Context, f Fault) error {
