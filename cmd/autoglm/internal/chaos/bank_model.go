@@ -96,18 +96,16 @@ type course struct {
 }
 
 func courseStep(c course, o *bankOp) (bool, course) {
-	begun := course{bank.Reserving, 1}
 	switch {
-	case o.Outcome == Unknown && o.Verb == startTransfer && c.phase == bank.None:
-		return true, begun
-	case o.Outcome == Unknown:
+	case o.Verb == startTransfer && (o.Outcome == Unknown || o.Outcome == Done): // its answer is an op of its own: see apart
+		if c.phase == bank.None {
+			c = course{bank.Reserving, 1}
+		}
 		return true, c
-	case o.Outcome == Missing && o.Verb == getTransfer:
+	case o.Verb == getTransfer && o.Outcome == Missing:
 		return c.phase == bank.None, c
-	case o.Outcome != Done || c.phase == bank.None && o.Verb != startTransfer:
+	case o.Verb != getTransfer || o.Outcome != Done:
 		return false, c
-	case c.phase == bank.None:
-		c = begun
 	}
 	ok := o.Version > c.version && leads(c.phase, o.Phase) || o.Version == c.version && o.Phase == c.phase
 	return ok, course{o.Phase, o.Version}
@@ -123,7 +121,7 @@ func leads(from, to bank.Phase) bool {
 	case bank.Cancelling:
 		return to == bank.Cancelling || to == bank.Failed
 	}
-	return false // final: there is no later version
+	return false // none, or final: there is no later version
 }
 
 // checkBank judges all accounts and transfers, each by what its clients were told, and the money by what there is in the end.
@@ -139,7 +137,7 @@ func checkBank(ops []*bankOp, ends bankEnds, patience time.Duration) (bad []Viol
 	starts := map[string][]*bankOp{} // by the account that pays
 	for _, id := range slices.Sorted(maps.Keys(transfers)) {
 		mine := transfers[id]
-		if what := porcupined(model(course{}, courseStep), mine, func(o *bankOp) *bankOp { return o }, patience); what != "" {
+		if what := porcupined(model(course{}, courseStep), apart(mine), func(o *bankOp) *bankOp { return o }, patience); what != "" {
 			bad = append(bad, Violation{id, what, describeBank(mine)})
 		}
 		phase, read := ends.transfers[id]
@@ -178,6 +176,20 @@ func checkBank(ops []*bankOp, ends bankEnds, patience time.Duration) (bad []Viol
 		}
 	}
 	return append(bad, audit(accounts, ends)...)
+}
+
+// apart makes two ops of a start: that it happened, and what its answer showed. A transfer remembers no requests, so a
+// start that is sent again is answered with how far the first one has come.
+func apart(ops []*bankOp) (all []*bankOp) {
+	for _, o := range ops {
+		all = append(all, o)
+		if o.Verb == startTransfer && o.Outcome == Done {
+			shown := *o
+			shown.Verb = getTransfer
+			all = append(all, &shown)
+		}
+	}
+	return all
 }
 
 // doneAt is when a client first knew that both accounts had booked a transfer.

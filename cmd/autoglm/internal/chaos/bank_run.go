@@ -19,12 +19,13 @@ type BankReport struct {
 	Accounts  int
 	Transfers map[bank.Phase]int // by how they ended; none: never begun
 	Paid      int64              // cents, in and not out
+	Again     int                // requests that got no answer while things broke, and were asked again at the end
 }
 
 // String is the report in some lines.
 func (r *BankReport) String() string {
-	return fmt.Sprintf("seed %d: %d faults, %d ops %v on %d accounts, %d cents were paid in and not out, transfers ended as %v\n", r.Seed, len(r.Rounds),
-		r.Ops, r.Outcomes, r.Accounts, r.Paid, r.Transfers) + r.rounds()
+	return fmt.Sprintf("seed %d: %d faults, %d ops %v on %d accounts, %d requests asked again at the end, %d cents paid in and not out, transfers ended as %v\n",
+		r.Seed, len(r.Rounds), r.Ops, r.Outcomes, r.Accounts, r.Again, r.Paid, r.Transfers) + r.rounds()
 }
 
 // RunBank is Run with clients of actors/bank instead of tasks: the binary is one that was built with -tags bank. What
@@ -48,6 +49,11 @@ func RunBank(ctx context.Context, o Options) (*BankReport, error) {
 		return nil, err
 	}
 	load.Stop()
+	for _, o := range load.ops {
+		if o.Outcome == Unknown && o.changes() {
+			report.Again++
+		}
+	}
 	ends := load.finish(ctx, r.o.EndMax, r.wrong)
 	r.judgeBank(load, ends)
 	report.Report = *r.report

@@ -125,6 +125,9 @@ func TestBankTransfers(t *testing.T) {
 		{"two ends", []*bankOp{begun, done, look(22, 23, 6, bank.Failed)}, bank.Done, 70, 30, "t: no one order"},
 		{"booked, then cancelled", []*bankOp{begun, look(12, 13, 3, bank.Booking), look(14, 15, 4, bank.Cancelling)}, bank.Failed, 100, 0, "t: no one order"},
 		{"two phases of one version", []*bankOp{begun, look(12, 13, 3, bank.Booking), look(12, 13, 3, bank.Cancelling)}, bank.Done, 70, 30, "t: no one order"},
+		{"a start that was answered late", []*bankOp{when(10, 30, moves(startTransfer, "a", "b", 30, 5, bank.Done)), look(12, 13, 3, bank.Booking), look(31, 32, 5, bank.Done)}, bank.Done, 70, 30, ""},
+		{"a start that was answered late, and too early", []*bankOp{when(10, 30, moves(startTransfer, "a", "b", 30, 1, bank.Reserving)), look(8, 9, 3, bank.Booking), done}, bank.Done, 70, 30, "t: no one order"},
+		{"a start that shows what was before", []*bankOp{begun, done, when(22, 23, moves(startTransfer, "a", "b", 30, 3, bank.Booking))}, bank.Done, 70, 30, "t: no one order"},
 		{"back", []*bankOp{begun, done, look(22, 23, 3, bank.Booking)}, bank.Done, 70, 30, "t: no one order"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

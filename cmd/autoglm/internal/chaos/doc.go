@@ -8,6 +8,9 @@
 //	    ▼                                                 ▼
 //	 CheckHistory (porcupine: one linearizable life a task)   CheckFinals (nothing lost, one end, counts add up)
 //
+// RunBank does the same with the accounts and transfers of actors/bank, messaged through package actorclient:
+// each account and each transfer has one linearizable life, and the money there is in the end is what was paid in and not out.
+//
 // The judge is pure: histories and final states in, violations out, so that it is itself tested against histories
 // that are wrong on purpose. An answer that did not come may have happened or not, now or later: nothing is concluded
 // from it alone.
