@@ -20,7 +20,7 @@ const chaosNodes = 3
 
 // TestChaos breaks a cluster under load and judges what its clients saw; see package chaos. With AUTOGLM_CHAOS_SEED it
 // repeats what a seed picks, AUTOGLM_CHAOS_ROUNDS is how many faults, AUTOGLM_CHAOS_FAULTS names the only ones.
-// AUTOGLM_CHAOS_DIR keeps the nodes' folders, their logs and the history of all calls.
+// AUTOGLM_CHAOS_DIR keeps the nodes' folders, their logs and the history of all calls, below it under the test's name.
 // AUTOGLM_CHAOS_NET=namespaces gives every node a network of its own, so that wires can be cut,
 // AUTOGLM_CHAOS_DISKS=small a disk of its own, so that it can be filled (both: root, Linux; auto: where that works).
 func TestChaos(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,8 +20,8 @@ const (
 	accountsMax   = 8   // that clients use at a time
 	accountOps    = 160 // with one account, transfers included; then it rests. Far below what a bank.Account remembers of requests
 	cashAccounts  = 3   // of accountsMax never meet a transfer: everything about them is known
-	transfersMax  = 32  // that clients look at, at a time
-	transferLooks = 8   // at one transfer
+	transfersMax  = 10  // that are not known to be over: what may happen at any time is what makes a history hard to judge
+	transferLooks = 8   // that find nothing, then nobody looks any more
 	amountMax     = 400 // cents
 	repeatShare   = 15  // of a hundred deposits and withdrawals that were answered are sent again
 	hastyShare    = 15  // of a hundred calls are given up after hasteMax, whatever becomes of them
@@ -158,6 +159,12 @@ func (b *bankLoad) keep(o *bankOp) bool {
 		return false
 	}
 	b.ops = append(b.ops, o)
+	b.transfers = slices.DeleteFunc(b.transfers, func(t *subject) bool {
+		if t.id == o.ID && o.Outcome == Missing {
+			t.left--
+		}
+		return t.left == 0 || t.id == o.ID && o.Phase.Final()
+	})
 	return true
 }
 
@@ -249,29 +256,24 @@ func (b *bankLoad) next(r *rand.Rand, number int) *bankOp {
 	defer b.mu.Unlock()
 	o := &bankOp{Client: number}
 	dice := r.IntN(100)
-	if dice < 10 && len(b.transfers) > 0 {
-		i := r.IntN(len(b.transfers))
-		o.Verb, o.ID = getTransfer, b.transfers[i].id
-		if b.transfers[i].left--; b.transfers[i].left == 0 {
-			b.transfers[i] = b.transfers[len(b.transfers)-1]
-			b.transfers = b.transfers[:len(b.transfers)-1]
-		}
+	if n := len(b.transfers); n > 0 && (dice < 20 || dice < 35 && n == transfersMax) {
+		o.Verb, o.ID = getTransfer, b.transfers[r.IntN(n)].id
 		return o
 	}
-	if dice < 30 {
+	if dice < 35 {
 		return b.transfer(r, o)
 	}
 	account := b.use(r.IntN(accountsMax))
 	o.ID = account.id
 	o.Cents = 1 + r.Int64N(amountMax)
 	switch {
-	case account.left >= accountOps-2 || dice < 33: // a new one is opened, by two clients at once perhaps
+	case account.left >= accountOps-2 || dice < 38: // a new one is opened, by two clients at once perhaps
 		o.Verb, o.Cents = openAccount, 0
-	case dice < 52:
+	case dice < 55:
 		o.Verb, o.Cents = deposit, 3*o.Cents
-	case dice < 70:
+	case dice < 72:
 		o.Verb = withdraw
-	case dice < 85:
+	case dice < 86:
 		o.Verb, o.Cents = getBalance, 0
 	default:
 		o.Verb, o.Cents = readBalance, 0
@@ -287,11 +289,7 @@ func (b *bankLoad) transfer(r *rand.Rand, o *bankOp) *bankOp {
 	from, to, t := b.use(cashAccounts+i), b.use(cashAccounts+j), b.fresh("t", transferLooks)
 	o.Verb, o.ID = startTransfer, t.id
 	o.Start = bank.Start{From: from.id, To: to.id, Cents: 1 + r.Int64N(amountMax)}
-	if len(b.transfers) < transfersMax {
-		b.transfers = append(b.transfers, t)
-	} else {
-		b.transfers[r.IntN(transfersMax)] = t
-	}
+	b.transfers = append(b.transfers, t)
 	return o
 }
 

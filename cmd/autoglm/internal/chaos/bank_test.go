@@ -73,8 +73,7 @@ func TestBankHistories(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			ops := append([]*bankOp{when(0, 1, noSuch), when(2, 3, opened), when(4, 5, paid)}, c.ops...)
-			one := []*bankOp{}
-			bad := checkBank(append(one, ops...), bankEnds{accounts: map[string]bank.Balance{"a": {Open: true, Cents: c.end, Free: c.end}}}, 10*time.Second)
+			bad := checkBank(ops, bankEnds{accounts: map[string]bank.Balance{"a": {Open: true, Cents: c.end, Free: c.end}}}, 10*time.Second)
 			finds(t, bad, c.want)
 		})
 	}
