@@ -14,6 +14,9 @@ type Store struct {
 	leads  chan persistence.Lead
 	once   sync.Once
 
+	telling sync.Mutex // of Lead and Close
+	ended   bool
+
 	cluster *Cluster // whose node it is; nil: it is alone
 	name    string   // in the cluster
 	closed  bool     // in a cluster, guarded by its mu
@@ -46,8 +49,14 @@ func (s *Store) Journal(shard int) persistence.Journal {
 // Memory returns the same journal with its hooks.
 func (s *Store) Memory(shard int) *Memory { return s.shards[shard] }
 
-// Lead makes the store report a change of leadership; not after Close.
-func (s *Store) Lead(l persistence.Lead) { s.leads <- l }
+// Lead makes the store report a change of leadership; after Close nobody hears of it.
+func (s *Store) Lead(l persistence.Lead) {
+	s.telling.Lock()
+	defer s.telling.Unlock()
+	if !s.ended {
+		s.leads <- l
+	}
+}
 
 // Leads delivers the shards led at the start and then what Lead was told.
 func (s *Store) Leads() <-chan persistence.Lead { return s.leads }
@@ -68,6 +77,9 @@ func (s *Store) Close() error {
 			defer s.cluster.mu.Unlock()
 			s.closed = true
 		}
+		s.telling.Lock()
+		defer s.telling.Unlock()
+		s.ended = true
 		close(s.leads)
 	})
 	return nil
