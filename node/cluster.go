@@ -379,10 +379,14 @@ func (j *joint) meet(ctx context.Context, changed <-chan struct{}) (shards int, 
 			return 0, fault.New(fault.Invalid, "node.cluster", j.id.Name, "this node has no data, and is told neither to enter a cluster nor to start one").
 				WithRemedy("name nodes of the cluster with --join; or start a new one with --bootstrap-expect, 1 for a first node that others join")
 		}
-		if e := j.expect(); e > 0 {
+		switch e := j.expect(); {
+		case j.aside:
+			j.n.log.Warn("this node's data was damaged and set aside: it waits for its cluster, to be filled again; where no node has good data left, restore a backup", "here", len(ms))
+		case e > 0:
 			j.n.log.Info("waiting for nodes to start a cluster with", "here", len(ms), "expected", e)
-		} else {
-			j.n.log.Info("waiting for a cluster to enter", "here", len(ms), "join", j.n.cfg.Cluster.Join)
+		default:
+			j.n.log.Info("waiting for a cluster to enter: check that one of these addresses is a node of it, and that it has the same cluster id and gossip key",
+				"here", len(ms), "join", j.n.cfg.Cluster.Join)
 		}
 		select {
 		case <-changed:

@@ -203,6 +203,7 @@ func (s *service) Status(ctx context.Context) api.Status {
 	if st.Ready, st.Reason = s.Ready(); st.Ready && err != nil {
 		st.Ready, st.Reason = false, err.Error()
 	}
+	st.Partial = err != nil
 	for _, state := range []task.State{task.Pending, task.Running, task.Completed, task.Failed, task.Cancelled} {
 		st.Tasks[state.String()] = tally.ByState[state]
 	}

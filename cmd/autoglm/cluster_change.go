@@ -25,8 +25,8 @@ func newClusterDrain(app *cli.App) *cobra.Command {
 	var undo, wait, force bool
 	var limit time.Duration
 	cmd := &cobra.Command{Use: "drain NODE", Short: "Empty a node before it is taken away", Args: cobra.ExactArgs(1),
-		Long: "Makes NODE give its replicas and leads to others; it goes on serving meanwhile. When it has none, stop it. It must be\n" +
-			"asked on the machine of any node. A restart of NODE, or --undo, lets it take part again.",
+		Long: "Makes NODE give its replicas and leads to others; it goes on serving meanwhile. When it has none, stop it. Run\n" +
+			"this on the machine of any node: the API takes it from there only. A restart of NODE, or --undo, lets it take part again.",
 		Example: "  autoglm cluster drain node-4 --wait",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := app.Client()

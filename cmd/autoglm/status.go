@@ -56,6 +56,9 @@ func writeStatus(w io.Writer, st *wire.Status) error {
 	}
 	fmt.Fprintf(w, "node %s, version %s, up %s, %s\nshards %d of %d open; disk %s\n\n", st.Node, st.Version, cli.Ago(st.StartedAt), ready,
 		st.ShardsOwned, st.Shards, disk)
+	if st.Partial {
+		fmt.Fprintln(w, "some shards did not answer: their tasks are not in these numbers")
+	}
 	tab := cli.NewTable("PENDING>", "RUNNING>", "COMPLETED>", "FAILED>", "CANCELLED>")
 	tab.Row(st.Tasks["pending"], st.Tasks["running"], st.Tasks["completed"], st.Tasks["failed"], st.Tasks["cancelled"])
 	if err := tab.Write(w); err != nil {

@@ -24,7 +24,7 @@ func (s *Server) status(ctx context.Context, _ *struct{}) (*statusOutput, error)
 func statusOf(st Status) wire.Status {
 	out := wire.Status{
 		Ready: st.Ready, Reason: st.Reason, Node: st.Node, Version: st.Version, StartedAt: st.StartedAt,
-		Shards: st.Shards, ShardsOwned: st.Owned, Tasks: st.Tasks,
+		Shards: st.Shards, ShardsOwned: st.Owned, Tasks: st.Tasks, Partial: st.Partial,
 		Queues: []wire.Queue{}, Engines: []wire.Engine{},
 		Disk: wire.Disk{FreeBytes: st.DiskFree, ReserveBytes: st.DiskNeeded, Full: st.DiskFull},
 	}

@@ -95,6 +95,7 @@ type Status struct {
 	Shards     int              //
 	Owned      int              // shards owned here
 	Tasks      map[string]int64 // by state
+	Partial    bool             // some shards did not answer: Tasks and Queues lack theirs
 	Queues     []Queue          // waiting tasks
 	Engines    []EngineStatus   //
 	DiskFree   uint64           // bytes

@@ -12,6 +12,7 @@ type Status struct {
 	Shards      int              `json:"shards"`
 	ShardsOwned int              `json:"shards_owned"`
 	Tasks       map[string]int64 `json:"tasks" doc:"Tasks by state."`
+	Partial     bool             `json:"partial,omitempty" doc:"Some shards did not answer: tasks and queues lack theirs."`
 	Queues      []Queue          `json:"queues" nullable:"false" doc:"Waiting tasks."`
 	Engines     []Engine         `json:"engines" nullable:"false"`
 	Disk        Disk             `json:"disk"`
