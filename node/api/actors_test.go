@@ -291,7 +291,12 @@ func TestTheGuardSpeaksTheProtocol(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			first := watch(t, ctx, c, 0)
-			require.True(t, first.Receive())
+			for !first.Receive() { // the server hears a moment later that the stream of the protocol before has ended
+				code, _ := faultIn(t, first.Err())
+				require.Equal(t, connect.CodeResourceExhausted, code)
+				_ = first.Close()
+				first = watch(t, ctx, c, 0)
+			}
 			second := watch(t, ctx, c, 0)
 			require.False(t, second.Receive())
 			code, f = faultIn(t, second.Err())

@@ -244,13 +244,19 @@ func TestKilledSupervisor(t *testing.T) {
 	f, err := ReadFile(dir)
 	require.NoError(t, err)
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
-	res, err := client.Get(f.Nodes[1].URL + "/hold")
-	require.NoError(t, err)
-	defer res.Body.Close()
+	var held []io.Reader
+	for _, n := range f.Nodes {
+		res, err := client.Get(n.URL + "/hold")
+		require.NoError(t, err)
+		defer res.Body.Close()
+		held = append(held, res.Body)
+	}
 	require.NoError(t, cmd.Process.Kill())
 	_ = cmd.Wait() // "signal: killed"
-	_, err = io.Copy(io.Discard, res.Body)
-	require.ErrorIs(t, err, io.ErrUnexpectedEOF, "the node ended with its supervisor")
+	for _, body := range held {
+		_, err = io.Copy(io.Discard, body)
+		require.ErrorIs(t, err, io.ErrUnexpectedEOF, "the node ended with its supervisor")
+	}
 
 	k, err := Dial(dir)
 	require.NoError(t, err, "its file says that it runs")
