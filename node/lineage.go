@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/open-autoglm/autoglm/persistence"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
@@ -37,15 +38,7 @@ func (j *joint) readLineage() error {
 // keepLineage makes it durable before anything happens under it.
 func (j *joint) keepLineage(l string) error {
 	path := j.n.dataPath(lineageFile)
-	f, err := os.Create(path + ".new")
-	if err == nil {
-		_, err = f.WriteString(l + "\n")
-		err = errors.Join(err, f.Sync(), f.Close())
-	}
-	if err == nil {
-		err = os.Rename(path+".new", path)
-	}
-	if err != nil {
+	if err := persistence.ReplaceFile(path, []byte(l+"\n")); err != nil {
 		return fault.New(fault.Unavailable, "node.cluster", path, "%w", err).WithRemedy("check the directory, its permissions and its disk")
 	}
 	j.lineage = l

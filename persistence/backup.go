@@ -276,7 +276,7 @@ func writeJSON(path string, v any) error {
 	if err != nil {
 		return err
 	}
-	return writeFile(path, append(b, '\n'))
+	return ReplaceFile(path, append(b, '\n'))
 }
 
 func readJSON(b []byte, v any) error {

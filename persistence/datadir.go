@@ -187,8 +187,9 @@ func (d *dataDir) save() error {
 	return nil
 }
 
-// writeFile replaces a file so that a crash leaves the old or the new one, on disk.
-func writeFile(path string, b []byte) error {
+// ReplaceFile replaces a file so that a crash leaves the old or the new one, on disk, and so does a crash right after
+// it returned. For the small files that a node keeps in its data directory.
+func ReplaceFile(path string, b []byte) error {
 	tmp := path + ".new"
 	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
 	if err != nil {
@@ -233,7 +234,7 @@ func (d *dataDir) rename(host string) error {
 	if err != nil {
 		return dirFault(flag, err)
 	}
-	if err := writeFile(flag, append(flagSum(data), data...)); err != nil {
+	if err := ReplaceFile(flag, append(flagSum(data), data...)); err != nil {
 		return dirFault(flag, err)
 	}
 	from, to := filepath.Join(d.raft(), d.Host), filepath.Join(d.raft(), host)

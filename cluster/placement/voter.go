@@ -5,10 +5,10 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"sync"
 
 	"github.com/open-autoglm/autoglm/cluster/members"
+	"github.com/open-autoglm/autoglm/persistence"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
@@ -110,31 +110,11 @@ func (v *Voter) save(vote Vote, ballot uint64) error {
 	}
 	b, err := json.Marshal(f)
 	if err == nil {
-		err = replaceFile(v.path, append(b, '\n'))
+		err = persistence.ReplaceFile(v.path, append(b, '\n'))
 	}
 	if err != nil {
 		return fault.New(fault.Unavailable, "placement.vote", v.path, "%w", err).WithRemedy("check the directory, its permissions and its disk")
 	}
 	v.voteFile = f
 	return nil
-}
-
-func replaceFile(path string, b []byte) error {
-	tmp := path + ".new"
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, path); err != nil {
-		return err
-	}
-	d, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
