@@ -25,11 +25,10 @@ import (
 )
 
 const (
-	leaveWithin  = 3 * time.Second
-	bossAgain    = time.Second     // before a coordinator that ended by itself is followed by another
-	namedWithin  = time.Minute     // for the advertised name to have an address
-	diskEvery    = time.Second     // between two looks at the disk
-	handOverWait = 5 * time.Second // for the leads to move away at a stop
+	leaveWithin = 3 * time.Second
+	bossAgain   = time.Second // before a coordinator that ended by itself is followed by another
+	namedWithin = time.Minute // for the advertised name to have an address
+	diskEvery   = time.Second // between two looks at the disk
 )
 
 // joint is what makes a node one of several.
@@ -533,54 +532,6 @@ func (j *joint) events(ctx context.Context) ([]api.ClusterEvent, error) {
 		}
 	}
 	return all, nil
-}
-
-// handOver gives the leads of this node to others before it stops, so that nobody waits for an
-// election. It returns when they are gone, or after handOverWait.
-func (j *joint) handOver(ctx context.Context, store persistence.Store) {
-	ctx, cancel := context.WithTimeout(ctx, handOverWait)
-	defer cancel()
-	again := time.NewTicker(100 * time.Millisecond)
-	defer again.Stop()
-	for {
-		led := 0
-		for _, g := range store.Groups() {
-			if g.Self == 0 || g.Leader != g.Self {
-				continue
-			}
-			if to := j.heir(g); to != 0 {
-				led++
-				if err := store.Transfer(g.Shard, to); err != nil {
-					j.n.log.Debug("a lead stays", "shard", g.Shard, "err", err)
-				}
-			}
-		}
-		if led == 0 {
-			return
-		}
-		select {
-		case <-again.C:
-		case <-ctx.Done():
-			j.n.log.Warn("leads could not be handed over: others take them after an election", "shards", led)
-			return
-		}
-	}
-}
-
-// heir is another voter of a group on a living node, 0 when there is none. Shards go to different ones.
-func (j *joint) heir(g persistence.Group) uint64 {
-	var heirs []uint64
-	for _, m := range j.list.Members() {
-		for _, r := range g.Replicas {
-			if r.Voter && r.ID != g.Self && r.Node == m.Node && !m.Stopping && !m.Leaving {
-				heirs = append(heirs, r.ID)
-			}
-		}
-	}
-	if len(heirs) == 0 {
-		return 0
-	}
-	return heirs[g.Shard%len(heirs)]
 }
 
 // stop ends everything but the store, which the caller has closed.

@@ -162,7 +162,7 @@ func (c *cluster) handTo(shard int, to *member) {
 		if lead == to {
 			return true
 		}
-		lead.s.Transfer(shard, self)
+		lead.s.Transfer(within(c.t), shard, self)
 		return to.leads.of(shard).Leading
 	}, "%s leads shard %d", to.id, shard)
 }
