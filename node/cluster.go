@@ -92,7 +92,8 @@ func (n *Node) startJoint(ctx context.Context) (err error) {
 	if err = j.listenRaft(at(1)); err != nil {
 		return err
 	}
-	if j.mesh, err = mesh.New(mesh.Options{Listen: at(2), TLS: j.id, Version: n.version, Log: n.log,
+	newer := func(what string) { n.meter.Newer.WithLabelValues(what).Inc() }
+	if j.mesh, err = mesh.New(mesh.Options{Listen: at(2), TLS: j.id, Version: n.version, Newer: newer, Log: n.log,
 		Resolve: func(name string) (string, bool) { return j.who().remote(name) },
 	}); err != nil {
 		return err
@@ -110,7 +111,7 @@ func (n *Node) startJoint(ctx context.Context) (err error) {
 	}
 	if j.list, err = members.Start(members.Options{
 		Self:   members.Member{Name: j.id.Name, Cluster: j.id.Cluster, Zone: c.Zone, Version: n.version},
-		Listen: at(0), Advertise: advertise, Keys: j.id.GossipKeys, Join: c.Join, Log: n.log,
+		Listen: at(0), Advertise: advertise, Keys: j.id.GossipKeys, Join: c.Join, Newer: newer, Log: n.log,
 		OnConflict: n.fatal,
 		OnRumor:    j.merged, Merge: j.merged,
 		State: func() []byte {

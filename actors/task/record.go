@@ -26,6 +26,7 @@ type Fact struct {
 	Answer  *Answer   `json:"answer,omitempty"`  // Answered, StepDone
 	Error   *Failure  `json:"error,omitempty"`   // AttemptFailed, LeaseLost, Refused, Expired, CallbackLost, CallbackGaveUp
 	Reason  string    `json:"reason,omitempty"`  // CancelAsked, OwnerMoved, Returned
+	Skip    bool      `json:"skip,omitempty"`    // a program that does not know Event may go on as if only a version had passed
 }
 
 // Answer is what an engine said, with what it took.
@@ -114,6 +115,10 @@ const attemptsKept = 20
 // the live actor. A fact that the lifecycle refuses gives a Conflict fault and the
 // record unchanged.
 func (r Record) Apply(f Fact) (Record, error) {
+	if f.Event == Newer && !f.Skip {
+		return r, fault.New(fault.Unavailable, "task.apply", "", "a newer version of the program wrote an event that this one does not know and must not skip").
+			WithRemedy("upgrade this node, or let an upgraded one lead the shard")
+	}
 	next, ok := Next(r.State, f.Event)
 	if !ok {
 		return r, fault.New(fault.Conflict, "task.apply", "", "%v cannot happen to a %v task", f.Event, r.State)

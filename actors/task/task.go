@@ -91,6 +91,15 @@ type Task struct {
 // NewKind returns the task kind. callbacks may be nil where nothing calls back.
 func NewKind(p Policy, callbacks Callbacks, observe func(entity.Note)) *entity.Kind[Record, Fact] {
 	t := &Task{policy: p, callbacks: callbacks}
+	decode := func(row []byte) ([]Fact, error) {
+		fs, err := DecodeFacts(row)
+		for _, f := range fs {
+			if f.Event == Newer && f.Skip && observe != nil {
+				observe(entity.Note{What: entity.Skipped})
+			}
+		}
+		return fs, err
+	}
 	return &entity.Kind[Record, Fact]{
 		Name:         KindName,
 		Apply:        Record.Apply,
@@ -102,7 +111,7 @@ func NewKind(p Policy, callbacks Callbacks, observe func(entity.Note)) *entity.K
 		Nap:          true, // a waiting task is a row in an index, not an actor
 		Resident:     func(r Record) bool { return r.State == Running },
 		EncodeEvents: EncodeFacts,
-		DecodeEvents: DecodeFacts,
+		DecodeEvents: decode,
 		Types:        types,
 		Observer:     observe,
 	}

@@ -32,6 +32,9 @@ func (m *Mesh) receive(c actor.Context) {
 	if whole == nil {
 		return
 	}
+	if len(whole.ProtoReflect().GetUnknown()) > 0 { // fields that may be ignored, or they would have come as another op
+		m.opts.Newer("letter")
+	}
 	switch whole.Kind {
 	case wire.Kind_ANSWER:
 		m.calls.answer(whole.Call, whole.From, outcomeOf(whole)) // a late one is for nobody
@@ -42,6 +45,7 @@ func (m *Mesh) receive(c actor.Context) {
 			m.serve(whole.From, whole, time.Now().Add(leftOf(whole)))
 		}
 	default: // of a newer version
+		m.opts.Newer("letter")
 		m.log.Debug("mesh: a letter of an unknown kind", "peer", whole.From, "kind", int32(whole.Kind), "version", whole.Version)
 	}
 }

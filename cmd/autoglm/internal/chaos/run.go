@@ -21,16 +21,18 @@ import (
 
 // Options say what to break, and for how long. Zero values have defaults.
 type Options struct {
-	Dir    string      // a new folder for the cluster
-	Binary string      // autoglm
-	Nodes  int         // 1
-	Args   []string    // more arguments of `autoglm serve`
-	Seed   uint64      // of everything that is random, but for time itself
-	Rounds int         // faults, one after the other; 4
-	Faults []string    // names; empty: all that are possible
-	More   []Fault     // that exist beside Faults()
-	Net    Net         // Loopback
-	Disks  *SmallDisks // in Dir; nil: disks are not filled
+	Dir    string // a new folder for the cluster
+	Binary string // autoglm
+	// BinaryOf is what a node runs when it is started, by its name; nil: Binary. A fault may change its mind.
+	BinaryOf func(node string) string
+	Nodes    int         // 1
+	Args     []string    // more arguments of `autoglm serve`
+	Seed     uint64      // of everything that is random, but for time itself
+	Rounds   int         // faults, one after the other; 4
+	Faults   []string    // names; empty: all that are possible
+	More     []Fault     // that exist beside Faults()
+	Net      Net         // Loopback
+	Disks    *SmallDisks // in Dir; nil: disks are not filled
 
 	Clients int           // 5 a node
 	Think   time.Duration // of a client between two calls, on average; 20 ms
@@ -162,6 +164,9 @@ func open(o *Options) (*dev.Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.BinaryOf == nil {
+		o.BinaryOf = func(string) string { return binary }
+	}
 	var mu sync.Mutex
 	numbers := map[string]int{}
 	d.Command = func(name string, args []string) *exec.Cmd {
@@ -171,7 +176,7 @@ func open(o *Options) (*dev.Cluster, error) {
 		if _, err := fmt.Sscanf(name, "node-%d", &i); err == nil {
 			numbers[name] = i - 1
 		}
-		cmd := exec.Command(binary, args...)
+		cmd := exec.Command(o.BinaryOf(name), args...)
 		cmd.Env = slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "AUTOGLM_CHAOS_") }) // not theirs
 		return o.Net.Wrap(numbers[name], cmd)
 	}
