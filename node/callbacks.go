@@ -53,7 +53,7 @@ func (n *Node) dispatcher(asker callback.Asker) task.Callbacks {
 		if err != nil {
 			return err
 		}
-		return n.poster.Post(ctx, callback.Delivery{URL: r.Spec.CallbackURL, ID: callback.MessageID(id), Timestamp: time.Now(), Body: body})
+		return n.poster.Post(ctx, callback.Delivery{URL: r.Spec.CallbackURL, ID: callback.MessageID(id), Timestamp: time.Now(), Body: body, Trace: r.Trace})
 	}
 	next := func(try int, err error) (time.Duration, bool) {
 		if callback.Final(err) || try >= n.cfg.Callback.Attempts {

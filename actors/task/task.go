@@ -18,7 +18,8 @@ type (
 	// Submit creates the task. The answer is Accepted.
 	Submit struct {
 		Spec  *Spec  `json:"spec"`
-		Model string `json:"model"` // the queue; Spec.Model, or the node's default
+		Model string `json:"model"`           // the queue; Spec.Model, or the node's default
+		Trace string `json:"trace,omitempty"` // W3C traceparent of the request
 	}
 	// Claim takes a pending task for an engine. The answer is *Work, or nothing where the deadline passed.
 	Claim struct {
@@ -137,7 +138,7 @@ func (t *Task) behavior(r Record) entity.Behavior[Record, Fact] {
 func (t *Task) none(c *context) {
 	switch m := c.Message().(type) {
 	case *Submit:
-		c.Commit(Fact{Event: Submitted, At: clock(c), Spec: m.Spec, Model: m.Model})
+		c.Commit(Fact{Event: Submitted, At: clock(c), Spec: m.Spec, Model: m.Model, Trace: m.Trace})
 		c.Reply(Accepted{Version: 1, State: Pending})
 	case entity.Wake:
 	default:

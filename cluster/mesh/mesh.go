@@ -40,7 +40,7 @@ type Request struct {
 	Key   string // of the entity
 	Type  string // of Body, known to the handler; an unknown one is refused, never fatal
 	Body  []byte // at most BodyMax; not to be changed after Ask, even when it has returned
-	Trace string // W3C traceparent; may be empty
+	Trace string // W3C traceparent; empty: that of Ask's context. A Handler finds it in its own
 }
 
 // Answer is what a handler returns.
