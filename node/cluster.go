@@ -226,7 +226,7 @@ func (j *joint) openStore(ctx context.Context, o persistence.Options) (persisten
 	}
 	founded := len(store.Groups()) > 0
 	if founded && j.lineage == "" { // it was alone, or older than lineages: it is the first of its cluster
-		if err := j.keepLineage(newLineage(store.Node(), time.Now())); err != nil {
+		if err := j.keepLineage(newLineage(store.Node(), j.n.now())); err != nil {
 			store.Close()
 			return nil, err
 		}
@@ -265,7 +265,7 @@ func (j *joint) open(ctx context.Context, o persistence.Options, changed <-chan 
 // copies of what the others have; of what no majority has, nothing is made up: those shards wait for
 // the directories that were set aside to be repaired or for a backup.
 func (j *joint) setAside(dir string, why error) error {
-	to, err := persistence.SetAside(dir, time.Now())
+	to, err := persistence.SetAside(dir, j.n.now())
 	if err != nil {
 		return fmt.Errorf("%w, after: %w", err, why)
 	}
@@ -414,7 +414,7 @@ func (j *joint) found(ctx context.Context, store persistence.Store) error {
 		Changed: j.list.Changed, Ask: j.ask, Log: j.n.log,
 		Found: func(ctx context.Context) error {
 			// Kept and said first: from here on the store may have replicas.
-			if err := j.keepLineage(newLineage(store.Node(), time.Now())); err != nil {
+			if err := j.keepLineage(newLineage(store.Node(), j.n.now())); err != nil {
 				return err
 			}
 			if err := j.list.Update(belongs); err != nil {
@@ -466,7 +466,7 @@ func (j *joint) lead(o *cluster.Owner) {
 	}
 	c := j.n.cfg.Cluster
 	boss, err := coordinator.New(coordinator.Options{Shard0: o, Self: j.id.Name, Shards: j.n.store.Shards(), Members: j.list.Members,
-		Changed: j.list.Changed, NameOf: func(node string) string { return j.who().named(node) }, Ask: j.ask, Now: time.Now, Log: j.n.log,
+		Changed: j.list.Changed, NameOf: func(node string) string { return j.who().named(node) }, Ask: j.ask, Now: j.n.now, Log: j.n.log,
 		Settings: placement.Settings{Replicas: c.Replicas, Grace: c.DeadAfter}})
 	if err != nil {
 		j.n.log.Error("this node leads and cannot coordinate", "err", err)

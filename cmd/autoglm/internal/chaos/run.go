@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/cmd/autoglm/internal/clock"
 	"github.com/open-autoglm/autoglm/cmd/autoglm/internal/dev"
 )
 
@@ -124,7 +125,7 @@ func form(ctx context.Context, o Options) (*runner, []Fault, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	e := &Env{Cluster: c, Net: o.Net, Disks: o.Disks, Rand: rand.New(rand.NewPCG(o.Seed, 2)), Log: o.Log, http: newClient()}
+	e := &Env{Cluster: c, dir: o.Dir, Net: o.Net, Disks: o.Disks, Rand: rand.New(rand.NewPCG(o.Seed, 2)), Log: o.Log, http: newClient()}
 	r := &runner{o: o, env: e, rec: NewRecorder(), report: &Report{Seed: o.Seed, Outcomes: map[string]int{}, Ends: map[task.State]int{}}}
 	starting, cancel := context.WithTimeout(ctx, o.StartMax)
 	defer cancel()
@@ -178,6 +179,7 @@ func open(o *Options) (*dev.Cluster, error) {
 		}
 		cmd := exec.Command(o.BinaryOf(name), args...)
 		cmd.Env = slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "AUTOGLM_CHAOS_") }) // not theirs
+		cmd.Env = append(cmd.Env, clock.Env+"="+clockOf(o.Dir, name))
 		return o.Net.Wrap(numbers[name], cmd)
 	}
 	return dev.Open(d)
