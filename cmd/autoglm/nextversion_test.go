@@ -3,6 +3,7 @@ package main
 import (
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -67,7 +68,9 @@ func withNextVersion(t *testing.T) string {
 	t.Helper()
 	root, err := filepath.Abs(filepath.Join("..", ".."))
 	require.NoError(t, err)
+	began := time.Now()
 	path, err := mutant.Build(t.Context(), root, "./cmd/autoglm", t.TempDir(), "autoglm", nextVersion...)
 	require.NoError(t, err)
+	t.Logf("the next version is built in %v", time.Since(began).Round(time.Second))
 	return path
 }
