@@ -113,6 +113,7 @@ func Start(o Options) (*System, error) {
 		Store: o.Store, System: s.sys, Kinds: append([]cluster.Kind{s.Tasks.Register()}, o.Kinds...),
 		Root: s.root, Guard: supervise.Guard, Strategy: entities, IdleAfter: o.IdleAfter, Now: o.Now, Log: o.Log,
 		Self: o.Self, Mesh: o.Mesh, Peers: o.Peers, Rumor: o.Rumor,
+		Newer:     func(what string) { o.Meter.Newer.WithLabelValues(what).Inc() },
 		Observers: s.opening, Opened: s.opened, Closed: s.closed,
 		Committed: func(n int, took time.Duration) {
 			o.Meter.Commit.Observe(took.Seconds())
@@ -306,6 +307,8 @@ func (s *System) observe(kind string, also func(entity.Note)) func(entity.Note) 
 			awake.Dec()
 		case entity.Committed:
 			committed.Inc()
+		case entity.Skipped:
+			m.Newer.WithLabelValues("event").Inc()
 		default:
 			m.Entity.WithLabelValues(kind, string(n.What)).Inc()
 		}

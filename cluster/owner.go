@@ -33,7 +33,12 @@ type Owner struct {
 	since     time.Time
 	gone      chan struct{} // closed when this node owns the shard no more
 	floor     atomic.Int64  // newest that Now returned, Unix nanoseconds
-	confirms  *confirmer    // nil where nobody else can own the shard
+	behind    struct {      // while the clock is behind floor
+		mu    sync.Mutex
+		read  time.Time // what the clock said
+		floor int64     // what floor became by that
+	}
+	confirms *confirmer // nil where nobody else can own the shard
 }
 
 // Observer hears of index rows after they are durable, before the writer does. It
@@ -52,19 +57,40 @@ func (o *Owner) Term() uint64 { return o.term }
 // Since returns when this owner opened.
 func (o *Owner) Since() time.Time { return o.since }
 
-// Now returns the injected time, but never less than before, nor than NotBefore: what is ordered by time stays in order when
-// a clock is set back, or when the shard moves to a node whose clock is behind.
+// Now returns the shard's time: the injected one, but never less than before, nor than NotBefore. So what is ordered by time stays
+// in order when a clock is set back, or when the shard moves to a node whose clock is behind. Until the clock has caught up
+// the shard's time goes on at half its pace: it must not stand still, for tasks wait by it.
 func (o *Owner) Now() time.Time {
 	t := o.now()
 	for n := t.UnixNano(); ; {
 		switch floor := o.floor.Load(); {
 		case n < floor:
-			return time.Unix(0, floor)
+			return o.ahead(t)
 		case o.floor.CompareAndSwap(floor, n):
 			return t
 		}
 	}
 }
+
+// ahead is Now while the clock, which says t, is behind.
+func (o *Owner) ahead(t time.Time) time.Time {
+	o.behind.mu.Lock()
+	defer o.behind.mu.Unlock()
+	floor := o.floor.Load()
+	passed := time.Duration(0)
+	if floor == o.behind.floor { // nothing else has set it since the last look
+		passed = max(0, t.Sub(o.behind.read)) // by the monotonic clock, where t has one
+	}
+	next := max(floor, t.UnixNano(), floor+int64(passed/2))
+	if !o.floor.CompareAndSwap(floor, next) {
+		return time.Unix(0, o.floor.Load()) // set further on just now
+	}
+	o.behind.floor, o.behind.read = next, t
+	return time.Unix(0, next)
+}
+
+// Local returns by this node's clock when the shard's time will be t: for who waits by a clock of its own.
+func (o *Owner) Local(t time.Time) time.Time { return o.now().Add(t.Sub(o.Now())) }
 
 // NotBefore makes Now start at t. It is for who finds, as the shard opens, what an earlier owner wrote by a clock that was
 // ahead.

@@ -32,6 +32,7 @@ type Options struct {
 	Mesh      Mesh                                 // to the other nodes; nil: this node is alone
 	Peers     Peers                                // who is alive; nil: this node alone
 	Rumor     func([]byte)                         // gossips which shards were opened here; may be nil; must not block
+	Newer     func(what string)                    // another node sent what only a newer version knows, a "message"; may be nil
 	Now       func() time.Time                     // default time.Now
 	Log       *slog.Logger                         // default slog.Default
 }
@@ -84,6 +85,9 @@ func NewShards(opt Options) (*Shards, error) {
 	}
 	if opt.Rumor == nil {
 		opt.Rumor = func([]byte) {}
+	}
+	if opt.Newer == nil {
+		opt.Newer = func(string) {}
 	}
 	s := &Shards{opt: opt, router: newRouter(opt.Store.Shards(), &opt), done: make(chan struct{}), owned: map[int]*owned{}, ready: make(chan struct{})}
 	s.ctx, s.cancel = context.WithCancel(context.Background())

@@ -91,7 +91,8 @@ func (n *Node) startJoint(ctx context.Context) (err error) {
 	if err = j.listenRaft(at(1)); err != nil {
 		return err
 	}
-	if j.mesh, err = mesh.New(mesh.Options{Listen: at(2), TLS: j.id, Version: n.version, Log: n.log,
+	newer := func(what string) { n.meter.Newer.WithLabelValues(what).Inc() }
+	if j.mesh, err = mesh.New(mesh.Options{Listen: at(2), TLS: j.id, Version: n.version, Newer: newer, Log: n.log,
 		Resolve: func(name string) (string, bool) { return j.who().remote(name) },
 	}); err != nil {
 		return err
@@ -109,7 +110,7 @@ func (n *Node) startJoint(ctx context.Context) (err error) {
 	}
 	if j.list, err = members.Start(members.Options{
 		Self:   members.Member{Name: j.id.Name, Cluster: j.id.Cluster, Zone: c.Zone, Version: n.version},
-		Listen: at(0), Advertise: advertise, Keys: j.id.GossipKeys, Join: c.Join, Log: n.log,
+		Listen: at(0), Advertise: advertise, Keys: j.id.GossipKeys, Join: c.Join, Newer: newer, Log: n.log,
 		OnConflict: n.fatal,
 		OnRumor:    j.merged, Merge: j.merged,
 		State: func() []byte {
@@ -224,7 +225,7 @@ func (j *joint) openStore(ctx context.Context, o persistence.Options) (persisten
 	}
 	founded := len(store.Groups()) > 0
 	if founded && j.lineage == "" { // it was alone, or older than lineages: it is the first of its cluster
-		if err := j.keepLineage(newLineage(store.Node(), time.Now())); err != nil {
+		if err := j.keepLineage(newLineage(store.Node(), j.n.now())); err != nil {
 			store.Close()
 			return nil, err
 		}
@@ -263,7 +264,7 @@ func (j *joint) open(ctx context.Context, o persistence.Options, changed <-chan 
 // copies of what the others have; of what no majority has, nothing is made up: those shards wait for
 // the directories that were set aside to be repaired or for a backup.
 func (j *joint) setAside(dir string, why error) error {
-	to, err := persistence.SetAside(dir, time.Now())
+	to, err := persistence.SetAside(dir, j.n.now())
 	if err != nil {
 		return fmt.Errorf("%w, after: %w", err, why)
 	}
@@ -412,7 +413,7 @@ func (j *joint) found(ctx context.Context, store persistence.Store) error {
 		Changed: j.list.Changed, Ask: j.ask, Log: j.n.log,
 		Found: func(ctx context.Context) error {
 			// Kept and said first: from here on the store may have replicas.
-			if err := j.keepLineage(newLineage(store.Node(), time.Now())); err != nil {
+			if err := j.keepLineage(newLineage(store.Node(), j.n.now())); err != nil {
 				return err
 			}
 			if err := j.list.Update(belongs); err != nil {
@@ -464,7 +465,7 @@ func (j *joint) lead(o *cluster.Owner) {
 	}
 	c := j.n.cfg.Cluster
 	boss, err := coordinator.New(coordinator.Options{Shard0: o, Self: j.id.Name, Shards: j.n.store.Shards(), Members: j.list.Members,
-		Changed: j.list.Changed, NameOf: func(node string) string { return j.who().named(node) }, Ask: j.ask, Now: time.Now, Log: j.n.log,
+		Changed: j.list.Changed, NameOf: func(node string) string { return j.who().named(node) }, Ask: j.ask, Now: j.n.now, Log: j.n.log,
 		Settings: placement.Settings{Replicas: c.Replicas, Grace: c.DeadAfter}})
 	if err != nil {
 		j.n.log.Error("this node leads and cannot coordinate", "err", err)

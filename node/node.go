@@ -38,6 +38,7 @@ type Node struct {
 	version string
 	shipped shippedModel
 	kinds   []cluster.Kind
+	now     func() time.Time // the wall clock; waits and time limits have the process's own
 
 	reg     *prometheus.Registry
 	meter   *meter.Meter
@@ -81,6 +82,9 @@ func WithVersion(v string) Option { return func(n *Node) { n.version = v } }
 // by ActorService. All nodes of a cluster need the same kinds.
 func WithKind(k cluster.Kind) Option { return func(n *Node) { n.kinds = append(n.kinds, k) } }
 
+// WithClock gives the node another wall clock than the machine's: of what is journaled, compared with times of other nodes or shown.
+func WithClock(now func() time.Time) Option { return func(n *Node) { n.now = now } }
+
 // New checks the configuration; it touches nothing yet.
 func New(cfg Config, log *slog.Logger, opts ...Option) (*Node, error) {
 	if err := cfg.Validate(); err != nil {
@@ -89,7 +93,7 @@ func New(cfg Config, log *slog.Logger, opts ...Option) (*Node, error) {
 	if log == nil {
 		log = slog.Default()
 	}
-	n := &Node{cfg: cfg, log: log, version: "dev", done: make(chan struct{})}
+	n := &Node{cfg: cfg, log: log, version: "dev", now: time.Now, done: make(chan struct{})}
 	for _, o := range opts {
 		o(n)
 	}
@@ -143,8 +147,8 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	opt := actors.Options{
 		Node: id, Self: id, Store: n.store, Engines: engines, Policy: n.policy(), Kinds: n.kinds,
 		Window:    batch.Window(n.cfg.Batch),
-		Callbacks: n.dispatcher, IdleAfter: n.cfg.Task.AsleepAfter, Fatal: n.fatal, Meter: n.meter, Now: time.Now, Log: n.log,
-		Runner: &infer.Runner{Fetch: n.fetcher.Fetch, Meter: n.meter, Now: time.Now},
+		Callbacks: n.dispatcher, IdleAfter: n.cfg.Task.AsleepAfter, Fatal: n.fatal, Meter: n.meter, Now: n.now, Log: n.log,
+		Runner: &infer.Runner{Fetch: n.fetcher.Fetch, Meter: n.meter, Now: n.now},
 	}
 	if n.joint != nil {
 		n.joint.actors(&opt)
@@ -160,7 +164,7 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	n.svc = &service{id: id, version: n.version, started: time.Now(), sys: n.sys, store: n.store, defaultModel: n.defaultModel(), timeoutMax: n.cfg.Task.TimeoutMax, engines: n.engineStatus, now: time.Now}
+	n.svc = &service{id: id, version: n.version, started: n.now(), sys: n.sys, store: n.store, defaultModel: n.defaultModel(), timeoutMax: n.cfg.Task.TimeoutMax, engines: n.engineStatus, now: n.now}
 	if n.joint != nil {
 		n.joint.shows(n.svc)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/open-autoglm/autoglm/actors/infer"
 	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/cluster"
+	"github.com/open-autoglm/autoglm/cluster/trace"
 	"github.com/open-autoglm/autoglm/node/api"
 	"github.com/open-autoglm/autoglm/persistence"
 	"github.com/open-autoglm/autoglm/persistence/fault"
@@ -77,7 +78,7 @@ func (s *service) Submit(ctx context.Context, specs []*task.Spec) []api.Submitte
 				continue
 			}
 		}
-		msgs[i] = &task.Submit{Spec: spec, Model: model}
+		msgs[i] = &task.Submit{Spec: spec, Model: model, Trace: string(trace.From(ctx))}
 		_, w, err := s.sys.Tasks.First(spec.ID, msgs[i], s.now)
 		if err != nil {
 			out[i].Err = err

@@ -54,7 +54,7 @@ func (r *Runner) Prepare(ctx context.Context, models []string, w *task.Work) (*R
 	}
 	return &Request{
 		Model: modelOf(w.Record.Model, models), Messages: ms, MaxTokens: spec.MaxTokens, Temperature: greedyUnlessAsked(spec), TopP: spec.TopP,
-		Seed: spec.Seed, Stop: spec.Stop, Format: spec.Format, Key: fmt.Sprintf("%s/%d", w.ID, w.Attempt),
+		Seed: spec.Seed, Stop: spec.Stop, Format: spec.Format, Key: fmt.Sprintf("%s/%d", w.ID, w.Attempt), Trace: w.Record.Trace,
 	}, a, nil
 }
 

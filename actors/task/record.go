@@ -17,6 +17,7 @@ type Fact struct {
 	At      time.Time `json:"at"`
 	Spec    *Spec     `json:"spec,omitempty"`    // Submitted
 	Model   string    `json:"model,omitempty"`   // Submitted: the queue, also when the spec names no model
+	Trace   string    `json:"trace,omitempty"`   // Submitted: W3C traceparent of the first request that named the task
 	Attempt uint32    `json:"attempt,omitempty"` // all that concern an attempt; for a callback: the try
 	Epoch   uint64    `json:"epoch,omitempty"`   // Claimed: the owner's epoch
 	Node    string    `json:"node,omitempty"`    // Claimed
@@ -26,6 +27,7 @@ type Fact struct {
 	Answer  *Answer   `json:"answer,omitempty"`  // Answered, StepDone
 	Error   *Failure  `json:"error,omitempty"`   // AttemptFailed, LeaseLost, Refused, Expired, CallbackLost, CallbackGaveUp
 	Reason  string    `json:"reason,omitempty"`  // CancelAsked, OwnerMoved, Returned
+	Skip    bool      `json:"skip,omitempty"`    // a program that does not know Event may go on as if only a version had passed
 }
 
 // Answer is what an engine said, with what it took.
@@ -85,7 +87,8 @@ type Record struct {
 	State     State     `json:"state"`
 	Version   uint64    `json:"version"` // grows by one with each fact
 	Spec      *Spec     `json:"spec,omitempty"`
-	Model     string    `json:"model"` // whose queue it waits in
+	Model     string    `json:"model"`           // whose queue it waits in
+	Trace     string    `json:"trace,omitempty"` // W3C traceparent that goes with every request made for the task; "" in old journals
 	CreatedAt time.Time `json:"created_at"`
 	UpdatedAt time.Time `json:"updated_at"`
 
@@ -114,6 +117,10 @@ const attemptsKept = 20
 // the live actor. A fact that the lifecycle refuses gives a Conflict fault and the
 // record unchanged.
 func (r Record) Apply(f Fact) (Record, error) {
+	if f.Event == Newer && !f.Skip {
+		return r, fault.New(fault.Unavailable, "task.apply", "", "a newer version of the program wrote an event that this one does not know and must not skip").
+			WithRemedy("upgrade this node, or let an upgraded one lead the shard")
+	}
 	next, ok := Next(r.State, f.Event)
 	if !ok {
 		return r, fault.New(fault.Conflict, "task.apply", "", "%v cannot happen to a %v task", f.Event, r.State)
@@ -122,7 +129,7 @@ func (r Record) Apply(f Fact) (Record, error) {
 		if f.Spec == nil {
 			return r, fault.New(fault.Corrupt, "task.apply", "", "submitted without a spec")
 		}
-		r.Spec, r.Model, r.CreatedAt, r.NotBefore = f.Spec, f.Model, f.At, f.At
+		r.Spec, r.Model, r.Trace, r.CreatedAt, r.NotBefore = f.Spec, f.Model, f.Trace, f.At, f.At
 		if f.Spec.NotBefore != nil && f.Spec.NotBefore.After(f.At) {
 			r.NotBefore = f.Spec.NotBefore.UTC().Truncate(time.Microsecond) // as in its index key
 		}

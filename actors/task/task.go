@@ -18,7 +18,8 @@ type (
 	// Submit creates the task. The answer is Accepted.
 	Submit struct {
 		Spec  *Spec  `json:"spec"`
-		Model string `json:"model"` // the queue; Spec.Model, or the node's default
+		Model string `json:"model"`           // the queue; Spec.Model, or the node's default
+		Trace string `json:"trace,omitempty"` // W3C traceparent of the request
 	}
 	// Claim takes a pending task for an engine. The answer is *Work, or nothing where the deadline passed.
 	Claim struct {
@@ -91,6 +92,15 @@ type Task struct {
 // NewKind returns the task kind. callbacks may be nil where nothing calls back.
 func NewKind(p Policy, callbacks Callbacks, observe func(entity.Note)) *entity.Kind[Record, Fact] {
 	t := &Task{policy: p, callbacks: callbacks}
+	decode := func(row []byte) ([]Fact, error) {
+		fs, err := DecodeFacts(row)
+		for _, f := range fs {
+			if f.Event == Newer && f.Skip && observe != nil {
+				observe(entity.Note{What: entity.Skipped})
+			}
+		}
+		return fs, err
+	}
 	return &entity.Kind[Record, Fact]{
 		Name:         KindName,
 		Apply:        Record.Apply,
@@ -102,7 +112,7 @@ func NewKind(p Policy, callbacks Callbacks, observe func(entity.Note)) *entity.K
 		Nap:          true, // a waiting task is a row in an index, not an actor
 		Resident:     func(r Record) bool { return r.State == Running },
 		EncodeEvents: EncodeFacts,
-		DecodeEvents: DecodeFacts,
+		DecodeEvents: decode,
 		Types:        types,
 		Observer:     observe,
 	}
@@ -128,7 +138,7 @@ func (t *Task) behavior(r Record) entity.Behavior[Record, Fact] {
 func (t *Task) none(c *context) {
 	switch m := c.Message().(type) {
 	case *Submit:
-		c.Commit(Fact{Event: Submitted, At: clock(c), Spec: m.Spec, Model: m.Model})
+		c.Commit(Fact{Event: Submitted, At: clock(c), Spec: m.Spec, Model: m.Model, Trace: m.Trace})
 		c.Reply(Accepted{Version: 1, State: Pending})
 	case entity.Wake:
 	default:

@@ -17,6 +17,8 @@ import (
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
+const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
 // full is a record with every field set, so that a field that does not travel is seen.
 func full(t testing.TB) Record {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC)
@@ -27,7 +29,7 @@ func full(t testing.TB) Record {
 		Metadata: map[string]string{"k": "v"}}
 	answer := Answer{Text: "a", FinishReason: "stop", Model: "m", PromptTokens: 1, OutputTokens: 2, StartedAt: at, EndedAt: at.Add(time.Second), DataSHA256: "aa", DataBytes: 4}
 	failure := &Failure{Kind: "timeout", Message: "m", Remedy: "r"}
-	r := Record{State: Running, Version: 9, Spec: spec, Model: "m", CreatedAt: at, UpdatedAt: at, Attempt: 4, Tries: 2, Moves: 1, Epoch: 6, Boot: "boot", Lease: at, NotBefore: at,
+	r := Record{State: Running, Version: 9, Spec: spec, Model: "m", Trace: traceparent, CreatedAt: at, UpdatedAt: at, Attempt: 4, Tries: 2, Moves: 1, Epoch: 6, Boot: "boot", Lease: at, NotBefore: at,
 		Answers: []Answer{answer}, Error: failure, EndedAt: at, Callback: CallbackWaiting, CallbackTries: 2, CallbackNext: at, CallbackReason: failure,
 		Attempts: []Attempt{{Number: 4, Step: 1, Node: "n", Engine: "e", ClaimedAt: at, Answer: &answer, EndedAt: at, Outcome: "answered", Error: failure}}}
 	v := reflect.ValueOf(r)
@@ -47,7 +49,7 @@ func full(t testing.TB) Record {
 func TestMessagesTravel(t *testing.T) {
 	r := full(t)
 	for _, v := range []any{
-		&Submit{Spec: r.Spec, Model: "m"},
+		&Submit{Spec: r.Spec, Model: "m", Trace: traceparent},
 		&Submit{Spec: &Spec{Messages: []Message{{Role: "user", Content: "c"}}}},
 		&Claim{Node: "n", Boot: "b", Engine: "e"},
 		&Done{Attempt: 1, Epoch: 2, Answer: r.Answers[0]},

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/open-autoglm/autoglm/actors/gate"
+	"github.com/open-autoglm/autoglm/cluster/trace"
 	"github.com/open-autoglm/autoglm/node/api/wire"
 )
 
@@ -153,7 +154,7 @@ func (s *Server) problem(ctx context.Context, err error) error {
 	p := *wire.ProblemOf(err)
 	p.RequestID = requestID(ctx)
 	if p.Status >= http.StatusInternalServerError {
-		s.log.Warn("request failed", "request_id", p.RequestID, "kind", p.Kind, "err", err)
+		s.log.Warn("request failed", "request_id", p.RequestID, "trace_id", trace.From(ctx).ID(), "kind", p.Kind, "err", err)
 	}
 	return &p
 }
