@@ -23,6 +23,7 @@ type Owner struct {
 	router   *Router
 	pid      *actor.PID // of the shard actor, set before the owner is published
 	now      func() time.Time
+	mono     func() time.Duration
 
 	observers map[string][]Observer // by index name; fixed before the owner is published
 	alarms    alarms
@@ -131,10 +132,6 @@ func (o *Owner) Scan(index string, from, to []byte, f func(key, value []byte) bo
 
 // Counters returns the shard's counters.
 func (o *Owner) Counters() (map[string]int64, error) { return o.journal.Counters() }
-
-// Alarm wakes the entity with Wake at about t as long as this owner lives; a zero t
-// clears it. One alarm for each key. Use a TimerRow for what must outlive the owner.
-func (o *Owner) Alarm(key persistence.Key, t time.Time) { o.alarms.set(key, t) }
 
 // Watch returns a channel that gets a value after each append to key, merged when
 // the reader is slow, and a function that ends it.
@@ -285,38 +282,6 @@ type Passivate struct {
 // Idle is sent by a shard to an entity that had no message for a while: sleep if
 // you can.
 type Idle struct{}
-
-// alarms are an owner's volatile timers, one for each key.
-type alarms struct {
-	mu sync.Mutex
-	at map[persistence.Key]time.Time
-}
-
-func (a *alarms) set(k persistence.Key, t time.Time) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if t.IsZero() {
-		delete(a.at, k)
-		return
-	}
-	if a.at == nil {
-		a.at = map[persistence.Key]time.Time{}
-	}
-	a.at[k] = t
-}
-
-// due removes and returns the keys whose time has come.
-func (a *alarms) due(now time.Time) (keys []persistence.Key) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for k, t := range a.at {
-		if !t.After(now) {
-			keys = append(keys, k)
-			delete(a.at, k)
-		}
-	}
-	return keys
-}
 
 // watchers tells readers that a journal grew.
 type watchers struct {

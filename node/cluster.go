@@ -257,6 +257,9 @@ func (j *joint) open(ctx context.Context, o persistence.Options, changed <-chan 
 			o.Shards = shards
 		}
 	}
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx) // opening takes a while and cannot be ended
+	}
 	return persistence.Open(o)
 }
 
@@ -365,6 +368,7 @@ func (j *joint) expect() int {
 
 // meet waits until there is a cluster, whose number of shards it returns, or enough nodes to start one: then 0.
 func (j *joint) meet(ctx context.Context, changed <-chan struct{}) (shards int, err error) {
+	j.n.waitsOn(j.company())
 	for {
 		ms := j.list.Members()
 		for _, m := range ms {
@@ -396,8 +400,27 @@ func (j *joint) meet(ctx context.Context, changed <-chan struct{}) (shards int, 
 	}
 }
 
+// company returns what says, whenever it is asked, whom this node without a cluster waits for.
+func (j *joint) company() func() string {
+	e, aside := j.expect(), j.aside // these belong to Start
+	return func() string {
+		here := len(j.list.Members())
+		switch {
+		case aside:
+			return fmt.Sprintf("its cluster, to be filled again: %d other nodes seen", here-1)
+		case e > here:
+			return fmt.Sprintf("the cluster: %d of %d nodes seen", here, e)
+		case e > 0:
+			return fmt.Sprintf("the cluster: %d nodes seen, which agree to start it", here)
+		default:
+			return fmt.Sprintf("a cluster to enter: %d other nodes seen, none of them part of one", here-1)
+		}
+	}
+}
+
 // found takes part in starting a cluster, until this node belongs to one.
 func (j *joint) found(ctx context.Context, store persistence.Store) error {
+	j.n.waitsOn(j.company())
 	voter, err := placement.OpenVoter(j.n.dataPath("vote.json"), j.list.Self())
 	if err != nil {
 		return err

@@ -106,7 +106,7 @@ func (q *Queue) Announce() {
 	}
 }
 
-// Open looks for what waited before this owner, and wakes tasks that run: the lease of an attempt needs a new
+// Open looks for what waited before this owner, and wakes tasks that run: an attempt gets a new lease with its
 // alarm, and one whose node is gone is taken back.
 func (q *Queue) Open() error {
 	counters, err := q.o.Counters()

@@ -166,10 +166,11 @@ func (t *Task) pending(c *context) {
 			return
 		}
 		timeout := t.policy.AttemptTimeout(r.Spec)
-		until := now.Add(timeout + t.policy.LeaseMargin)
+		lease := timeout + t.policy.LeaseMargin
+		until := now.Add(lease)
 		c.Commit(Fact{Event: Claimed, At: now, Attempt: r.Attempt + 1, Epoch: c.Epoch(), Node: m.Node, Boot: m.Boot, Engine: m.Engine, Until: until})
 		c.ReplyWith(func(r Record) any {
-			return &Work{ID: c.ID(), Attempt: r.Attempt, Epoch: r.Epoch, Lease: until, Timeout: timeout, Record: r}
+			return &Work{ID: c.ID(), Attempt: r.Attempt, Epoch: r.Epoch, Lease: until, Left: lease, Timeout: timeout, Record: r}
 		})
 	case *Cancel:
 		c.Commit(Fact{Event: CancelAsked, At: clock(c), Reason: m.Reason})
@@ -314,12 +315,19 @@ func (t *Task) runningTooLong(c *context) {
 		c.Commit(Fact{Event: OwnerMoved, At: now, Attempt: r.Attempt, Reason: gone})
 	case gone != "":
 		t.lost(c, &Lost{Attempt: r.Attempt, Epoch: r.Epoch, Dropped: true, Err: fault.New(fault.Unavailable, "task", c.ID(), "%s", gone)})
-	case !r.Lease.After(now):
+	case c.Lease(uint64(r.Attempt), r.lease()) <= 0:
 		t.lost(c, &Lost{Attempt: r.Attempt, Epoch: r.Epoch, Dropped: true,
 			Err: fault.New(fault.Timeout, "task", c.ID(), "no word from engine %s within the lease", r.engine())})
-	default:
-		c.Alarm(r.Lease)
 	}
+}
+
+// lease is how long the attempt under way may take: as journaled, but without the times of day, since the wall clock may have been
+// set since.
+func (r *Record) lease() time.Duration {
+	if n := len(r.Attempts); n > 0 {
+		return r.Lease.Sub(r.Attempts[n-1].ClaimedAt)
+	}
+	return 0
 }
 
 // gone says why the attempt cannot end any more, "" while it can. An attempt without a boot was journaled by
@@ -358,14 +366,14 @@ func (t *Task) enter(c *context) {
 	r := c.State()
 	switch {
 	case r.State == Running:
-		c.Alarm(r.Lease)
+		c.Lease(uint64(r.Attempt), r.lease()) // a deadline has a row
 	case r.State.Final():
-		c.Alarm(time.Time{})
+		c.NoAlarm()
 		if !c.Recovered() && r.CallbackTries == 0 {
 			t.call(c)
 		}
 	default:
-		c.Alarm(time.Time{})
+		c.NoAlarm()
 	}
 }
 

@@ -61,7 +61,7 @@ func TestMessagesTravel(t *testing.T) {
 		Accepted{Version: 1, State: Pending, Existed: true},
 		Dropped{},
 		r,
-		&Work{ID: "t", Attempt: 1, Epoch: 2, Lease: r.Lease, Timeout: time.Minute, Record: r},
+		&Work{ID: "t", Attempt: 1, Epoch: 2, Lease: r.Lease, Left: time.Second, Timeout: time.Minute, Record: r},
 		nil, // of a Claim that met a deadline
 	} {
 		t.Run(fmt.Sprintf("%T", v), func(t *testing.T) {
@@ -164,10 +164,13 @@ func FuzzUnderWayRow(f *testing.F) {
 }
 
 func TestHeld(t *testing.T) {
-	now := time.Unix(1000, 0)
-	h := NewHeld(func() time.Time { return now })
-	w := &Work{ID: "t", Attempt: 2, Lease: now.Add(time.Minute)}
+	now := time.Hour
+	h := NewHeld(func() time.Duration { return now })
+	w := &Work{ID: "t", Attempt: 2, Left: time.Minute}
+	require.Equal(t, time.Minute, w.Remaining(), "it has not arrived")
 	w.Arrive(nil, h)
+	now += time.Second
+	require.Equal(t, 59*time.Second, w.Remaining())
 	asked := []Ref{{"t", 1}, {"t", 2}, {"u", 2}}
 	require.Equal(t, []Ref{{"t", 1}, {"u", 2}}, h.Missing(asked))
 	w.GiveBack("without a router it is only let go")
@@ -176,7 +179,8 @@ func TestHeld(t *testing.T) {
 	(&Work{}).Release()
 
 	w.Arrive(nil, h)
-	now = now.Add(time.Minute)
+	now += time.Minute
+	require.Zero(t, w.Remaining())
 	require.Equal(t, asked, h.Missing(asked), "its lease is over")
 	require.Equal(t, 1, h.Len())
 	h.Prune()
