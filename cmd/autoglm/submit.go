@@ -14,6 +14,7 @@ import (
 	"github.com/open-autoglm/autoglm/cmd/autoglm/internal/cli"
 	"github.com/open-autoglm/autoglm/node/api/client"
 	"github.com/open-autoglm/autoglm/node/api/wire"
+	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
 // rejectedShown bounds the refused lines that are told one by one; the summary counts all.
@@ -163,22 +164,31 @@ func (o *submitOptions) one(ctx context.Context, app *cli.App, c *client.Client)
 	if o.retry != 0 {
 		spec.Retry = &task.Retry{Attempts: o.retry}
 	}
-	sub, err := c.Submit(ctx, spec)
+	sub, err := c.Submit(ctx, spec) // gives it an id here, before the first try
 	if err != nil {
-		return err
+		return &cli.TaskError{ID: spec.ID, Err: err, Next: afterSubmit(spec.ID, err)}
 	}
 	if !o.wait {
 		if app.JSON() {
 			return app.PrintJSON(sub)
 		}
-		_, err = fmt.Fprintln(app.Out, sub.ID)
+		_, err = fmt.Fprintln(app.Out, spec.ID)
 		return err
 	}
-	t, err := c.Wait(ctx, sub.ID, 0)
+	t, err := c.Wait(ctx, spec.ID, 0)
 	if err != nil {
-		return err
+		return &cli.TaskError{ID: spec.ID, Err: err, Next: "it is accepted and goes on; wait for it with: autoglm get " + spec.ID + " --wait 1m"}
 	}
 	return showTask(app, t, true)
+}
+
+// afterSubmit says what is known of a task whose submit failed. A submit without an answer may have worked all the same.
+func afterSubmit(id string, err error) string {
+	switch fault.KindOf(err) {
+	case fault.Invalid, fault.TooLarge, fault.Refused, fault.Conflict:
+		return "it was not accepted"
+	}
+	return "it may have been accepted or not; the same command with --id " + id + " makes no second one, and autoglm get " + id + " shows it"
 }
 
 // many submits a file or standard input.
@@ -207,7 +217,7 @@ func (o *submitOptions) many(ctx context.Context, app *cli.App, c *client.Client
 		switch {
 		case s.Error != nil:
 			if shown++; shown <= rejectedShown {
-				fmt.Fprintf(app.Err, "line %d: %v\n", s.Line, s.Error)
+				fmt.Fprintf(app.Err, "%s: %v\n", lineName(s), s.Error)
 			}
 		case o.wait:
 			waiting.add(s.ID)
@@ -239,6 +249,14 @@ func (o *submitOptions) many(ctx context.Context, app *cli.App, c *client.Client
 		}
 	}
 	return ended.check(sum.Rejected)
+}
+
+// lineName says which line an answer belongs to. The id may have been made here: nobody else could name it.
+func lineName(s wire.Submitted) string {
+	if s.ID == "" {
+		return fmt.Sprintf("line %d", s.Line)
+	}
+	return fmt.Sprintf("line %d, task %s", s.Line, s.ID)
 }
 
 // tally counts how tasks ended.

@@ -158,14 +158,14 @@ func (c *Client) Drain(ctx context.Context, d wire.Drain) error {
 }
 
 // Backup makes the node write a consistent copy of its data into dir, a new folder on the
-// node's machine. It is tried once, for a repeat would find the folder, and has no time-out
+// node's machine: the first of the client's. It is tried once, for a repeat would find the folder, and has no time-out
 // but ctx: copying may take long.
 func (c *Client) Backup(ctx context.Context, dir string) error {
 	b, err := json.Marshal(wire.Backup{Dir: dir})
 	if err != nil {
 		return fmt.Errorf("client.backup: %w", err)
 	}
-	resp, err := c.send(ctx, "client.backup", http.MethodPost, "/v1/admin/backup", "application/json", bytes.NewReader(b))
+	resp, err := c.send(ctx, c.servers.bases[0], "client.backup", http.MethodPost, "/v1/admin/backup", "application/json", bytes.NewReader(b))
 	if err != nil {
 		return err
 	}

@@ -6,17 +6,19 @@ import (
 	"encoding/json"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
 	"github.com/open-autoglm/autoglm/node/api/client"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
-// ServerEnv names the environment variable with the node's address.
+// ServerEnv names the environment variable with the node's address, or those of several nodes of a cluster.
 const ServerEnv = "AUTOGLM_SERVER"
 
 // ServerDefault is where `autoglm serve` listens unless told otherwise.
@@ -31,6 +33,8 @@ type App struct {
 	Server  string        // --server
 	Output  string        // -o: table or json
 	Retry   time.Duration // --retry-for
+
+	retry []*pflag.Flag // --retry-for of each command
 }
 
 // New makes an App on the process's own streams.
@@ -44,8 +48,9 @@ func (a *App) ClientFlags(cmd *cobra.Command) {
 	if server == "" {
 		server = ServerDefault
 	}
-	cmd.Flags().StringVar(&a.Server, "server", server, "`URL` of the node (or "+ServerEnv+")")
-	cmd.Flags().DurationVar(&a.Retry, "retry-for", 30*time.Second, "how long to try again while the node is busy or away")
+	cmd.Flags().StringVar(&a.Server, "server", server, "`URL` of the node, or of several of its cluster, with commas between them: the next is asked when\none fails (or "+ServerEnv+")")
+	cmd.Flags().DurationVar(&a.Retry, "retry-for", 30*time.Second, "how long to try again while the nodes are busy or away, and no longer; without this flag, a node\nthat refuses the first connection is not waited for")
+	a.retry = append(a.retry, cmd.Flags().Lookup("retry-for"))
 	a.OutputFlag(cmd)
 }
 
@@ -61,12 +66,16 @@ func Complete(cmd *cobra.Command, flag string, values ...string) {
 	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 }
 
-// Client makes the client of the node that the flags name.
+// Client makes the client of the nodes that the flags name.
 func (a *App) Client() (*client.Client, error) {
 	if a.Output != "table" && a.Output != "json" {
 		return nil, Usage("-o is %q: use table or json", a.Output)
 	}
-	return client.New(a.Server, client.WithRetry(a.Retry))
+	opts := []client.Option{client.WithRetry(a.Retry)}
+	if slices.ContainsFunc(a.retry, func(f *pflag.Flag) bool { return f.Changed }) {
+		opts = append(opts, client.WithPatience())
+	}
+	return client.New(a.Server, opts...)
 }
 
 // JSON tells whether -o json was given.
