@@ -18,6 +18,7 @@ func newCluster(app *cli.App) *cobra.Command {
 		Long: "Any node answers for the whole cluster.",
 	}
 	cmd.AddCommand(newClusterStatus(app), newClusterShards(app), newClusterEvents(app), newClusterDrain(app), newRollingRestart(app))
+	cli.Group(cmd)
 	return cmd
 }
 

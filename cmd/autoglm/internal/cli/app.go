@@ -60,6 +60,23 @@ func (a *App) OutputFlag(cmd *cobra.Command) {
 	Complete(cmd, "output", "table", "json")
 }
 
+// Group makes cmd a command that only has others below it: alone it explains itself, another word is an error.
+func Group(cmd *cobra.Command) {
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return nil
+		}
+		var names []string
+		for _, c := range cmd.Commands() {
+			if c.IsAvailableCommand() {
+				names = append(names, c.Name())
+			}
+		}
+		return Usage("unknown command %q for %q: use one of %s", args[0], cmd.CommandPath(), strings.Join(names, ", "))
+	}
+}
+
 // Complete offers values for a flag in the shell.
 func Complete(cmd *cobra.Command, flag string, values ...string) {
 	// fails only for a flag that does not exist, which a test of each command would show
