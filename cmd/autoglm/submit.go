@@ -79,6 +79,7 @@ func newSubmit(app *cli.App) *cobra.Command {
 	f.StringVar(&o.dataURL, "data-url", "", "http(s) or file `URL` of data put after the prompt")
 	f.StringVar(&o.callbackURL, "callback-url", "", "`URL` that gets a signed POST at the end")
 	f.IntVar(&o.priority, "priority", -1, "0 runs first, 9 last (default 5)")
+	f.Lookup("priority").DefValue = "0" // told in the text
 	f.IntVar(&o.retry, "retry", 0, "tries in all (default: the node's)")
 	f.IntVar(&o.tokens, "max-tokens", 0, "most tokens of one answer")
 	f.DurationVar(&o.timeout, "timeout", 0, "of one attempt (default: the node's)")
@@ -248,6 +249,9 @@ func (o *submitOptions) many(ctx context.Context, app *cli.App, c *client.Client
 			return err
 		}
 	}
+	if !o.wait {
+		return rejectedOnly(sum)
+	}
 	return ended.check(sum.Rejected)
 }
 
@@ -267,6 +271,14 @@ func (t tally) check(rejected int64) error {
 		return nil
 	}
 	return &cli.TasksError{Text: fmt.Sprintf("%d completed, %d failed, %d cancelled, %d rejected", t.completed, t.failed, t.cancelled, rejected)}
+}
+
+// rejectedOnly judges a submit that waits for nothing: how tasks end is not known.
+func rejectedOnly(sum wire.Summary) error {
+	if sum.Rejected == 0 {
+		return nil
+	}
+	return &cli.TasksError{Text: fmt.Sprintf("%d of %d tasks were rejected", sum.Rejected, sum.Accepted+sum.Existed+sum.Rejected)}
 }
 
 // collect writes the results of the tasks in waiting, which ended after the cursor
