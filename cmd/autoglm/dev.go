@@ -42,6 +42,9 @@ func newDev(app *cli.App) *cobra.Command {
 		Example: "  autoglm dev\n  autoglm dev --nodes 3 --engine echo --data-dir /tmp/cluster --http-port 9080\n" +
 			"  autoglm dev stop node-2 --data-dir /tmp/cluster",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cmd.Flags().Changed("nodes") && o.Nodes < 1 {
+				return cli.Usage("--nodes is %d: use 1 to %d", o.Nodes, dev.NodesMax)
+			}
 			if err := devSettings(cmd.Flags(), &o); err != nil {
 				return err
 			}
@@ -189,8 +192,11 @@ func runDev(ctx context.Context, app *cli.App, o dev.Options, wait time.Duration
 	if err := writeDevNodes(app, c.Nodes()); err != nil {
 		return err
 	}
+	if text := devWarning(len(c.Nodes())); text != "" {
+		fmt.Fprintln(app.Err, text)
+	}
 	if !app.JSON() {
-		writeDevHints(app, c)
+		fmt.Fprintln(app.Out, devHints(c.Nodes(), c.Dir()))
 	}
 	<-ctx.Done()
 	return nil
@@ -214,13 +220,30 @@ func writeDevNodes(app *cli.App, nodes []dev.Node) error {
 	return tab.Write(app.Out)
 }
 
-func writeDevHints(app *cli.App, c *dev.Cluster) {
-	nodes := c.Nodes()
-	last := nodes[len(nodes)-1]
-	fmt.Fprintf(app.Out, "\nTry:  autoglm submit --server %s --prompt 'Normalise the date to ISO 8601: March 5, 2024' --wait\n", nodes[0].URL)
-	fmt.Fprintf(app.Out, "      autoglm status --server %s\n", last.URL)
-	if len(nodes) > 1 {
-		fmt.Fprintf(app.Out, "      kill -9 %d, then: autoglm dev start %s --data-dir %s\n", last.PID, last.Name, c.Dir())
+// survivable is the smallest cluster that goes on when it loses a node: most of its nodes are still there.
+const survivable = 3
+
+// devWarning says what a cluster of so many nodes is no good for.
+func devWarning(nodes int) string {
+	if nodes != 2 {
+		return ""
 	}
-	fmt.Fprintln(app.Out, "Ctrl-C stops all nodes.")
+	return "warning: a cluster of 2 nodes stops when either is down, for most nodes must be up: --nodes 3 goes on without one"
+}
+
+// devHints says what to try with a cluster that is up.
+func devHints(nodes []dev.Node, dir string) string {
+	last := nodes[len(nodes)-1]
+	lines := []string{"",
+		"Try:  autoglm submit --server " + nodes[0].URL + " --prompt 'Normalise the date to ISO 8601: March 5, 2024' --wait",
+		"      autoglm status --server " + last.URL}
+	if len(nodes) >= survivable {
+		var urls []string
+		for _, n := range nodes {
+			urls = append(urls, n.URL)
+		}
+		lines = append(lines, "      export "+cli.ServerEnv+"="+strings.Join(urls, ",")+"   # any node that is up",
+			fmt.Sprintf("      kill -9 %d, then: autoglm dev start %s --data-dir %s", last.PID, last.Name, dir))
+	}
+	return strings.Join(append(lines, "Ctrl-C stops all nodes."), "\n")
 }

@@ -73,3 +73,14 @@ func TestDev(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 3, strings.Count(string(log), "was stopped"), "%s", log)
 }
+
+// Who loses one of two nodes loses the cluster: nobody is told to try that.
+func TestDevHints(t *testing.T) {
+	var nodes []dev.Node
+	for i, v := range []struct{ kill, warns bool }{{false, false}, {false, true}, {true, false}, {true, false}} {
+		nodes = append(nodes, dev.Node{Name: "n", URL: "http://n" + string(rune('1'+i)), PID: 7})
+		require.Equal(t, v.kill, strings.Contains(devHints(nodes, "d"), "kill -9 7"), "%d nodes", len(nodes))
+		require.Equal(t, v.warns, devWarning(len(nodes)) != "", "%d nodes", len(nodes))
+	}
+	require.Contains(t, devHints(nodes, "d"), "AUTOGLM_SERVER=http://n1,http://n2,http://n3,http://n4 ")
+}
