@@ -71,7 +71,7 @@ func newDev(app *cli.App) *cobra.Command {
 	f.String("log-level", def.Log.Level, "debug, info, warn or error")
 	f.String("log-format", def.Log.Format, "text or json")
 	cli.Complete(cmd, "engine", node.EngineEmbedded, node.EngineEcho, "http://")
-	cmd.AddCommand(newDevStatus(app, &o.Dir))
+	cmd.AddCommand(newDevStatus(app, &o.Dir), newDevRemove(app, &o.Dir, &wait))
 	verb := func(use, short string, args cobra.PositionalArgs, do func(context.Context, *dev.Client, []string) (dev.Node, error)) {
 		c := &cobra.Command{Use: use, Short: short, Args: args, RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := dev.Dial(o.Dir)

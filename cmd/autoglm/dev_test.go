@@ -14,6 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/open-autoglm/autoglm/cmd/autoglm/internal/dev"
+	"github.com/open-autoglm/autoglm/node/api/wire"
+	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
 // TestDev runs the command as a user does: three nodes, one killed and started again, Ctrl-C.
@@ -83,4 +85,14 @@ func TestDevHints(t *testing.T) {
 		require.Equal(t, v.warns, devWarning(len(nodes)) != "", "%d nodes", len(nodes))
 	}
 	require.Contains(t, devHints(nodes, "d"), "AUTOGLM_SERVER=http://n1,http://n2,http://n3,http://n4 ")
+}
+
+func TestOnlyAnEmptyNodeIsForgotten(t *testing.T) {
+	v := &wire.Cluster{Shards: []wire.Shard{
+		{Replicas: []wire.Replica{{Node: "node-1"}, {Node: "node-2"}}}, {Replicas: []wire.Replica{{Node: "node-2"}}}}}
+	require.NoError(t, holdsNone(v, "node-3"))
+	err := holdsNone(v, "node-2")
+	require.Equal(t, fault.Refused, fault.KindOf(err))
+	require.ErrorContains(t, err, "replicas of 2 shards")
+	require.ErrorContains(t, err, "cluster drain node-2")
 }

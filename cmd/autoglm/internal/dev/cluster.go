@@ -132,7 +132,7 @@ func (c *Cluster) plan(old File, want, httpBase, clusterBase int) (File, error) 
 	f, err := grow(old, c.dir, want, httpBase, clusterBase, c.o.Host)
 	for i := range f.Nodes {
 		if c.o.Data != nil {
-			f.Nodes[i].DataDir = c.o.Data(i)
+			f.Nodes[i].DataDir = c.o.Data(f.Nodes[i].index())
 		}
 	}
 	return f, err
@@ -212,7 +212,9 @@ func (c *Cluster) save() error {
 // change alters a node's entry and saves. A dev.json that cannot be written is told, and ends nothing.
 func (c *Cluster) change(name string, alter func(*Node)) {
 	c.mu.Lock()
-	alter(c.file.node(name))
+	if n := c.file.node(name); n != nil { // nil: it was removed meanwhile
+		alter(n)
+	}
 	c.mu.Unlock()
 	if err := c.save(); err != nil {
 		c.say("%s is out of date: %v", fileName, err)
@@ -245,7 +247,7 @@ func (c *Cluster) AddNode(ctx context.Context) (Node, error) {
 		return Node{}, err
 	}
 	c.mu.Lock()
-	c.file.Nodes = append(c.file.Nodes, one[0])
+	c.file.Nodes, c.file.Made = append(c.file.Nodes, one[0]), f.Made
 	c.procs[n.Name] = newProc()
 	c.mu.Unlock()
 	if err := c.StartNode(ctx, n.Name); err != nil {

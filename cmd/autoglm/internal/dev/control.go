@@ -26,7 +26,8 @@ const (
 
 // control is HTTP on a unix socket that only this user can open:
 //
-//	GET /nodes     POST /nodes (add)     POST /nodes/NAME/start|stop|restart?wait=30s
+//	GET /nodes     POST /nodes (add)     DELETE /nodes/NAME
+//	POST /nodes/NAME/start|stop|restart?wait=30s
 type control struct {
 	path   string
 	tmp    string // folder made for the socket because DIR is too deep; "" without
@@ -99,6 +100,9 @@ func (c *Cluster) handler() http.Handler {
 	})
 	mux.HandleFunc("POST /nodes", func(w http.ResponseWriter, r *http.Request) {
 		c.command(w, r, func(ctx context.Context) (Node, error) { return c.AddNode(ctx) })
+	})
+	mux.HandleFunc("DELETE /nodes/{name}", func(w http.ResponseWriter, r *http.Request) {
+		c.command(w, r, func(ctx context.Context) (Node, error) { return c.RemoveNode(ctx, r.PathValue("name")) })
 	})
 	for verb, do := range map[string]func(context.Context, string) error{"start": c.StartNode, "stop": c.StopNode, "restart": c.RestartNode} {
 		mux.HandleFunc("POST /nodes/{name}/"+verb, func(w http.ResponseWriter, r *http.Request) {
@@ -197,6 +201,14 @@ func (c *Client) Stop(ctx context.Context, name string, wait time.Duration) (Nod
 // Restart stops a node in order, starts it and waits until it is ready, all in wait.
 func (c *Client) Restart(ctx context.Context, name string, wait time.Duration) (Node, error) {
 	return c.verb(ctx, name, "restart", wait)
+}
+
+// Remove makes dev forget a node that is down. Its data stay.
+func (c *Client) Remove(ctx context.Context, name string, wait time.Duration) (n Node, err error) {
+	if err := checkName(name); err != nil {
+		return n, err
+	}
+	return n, c.call(ctx, http.MethodDelete, fmt.Sprintf("/nodes/%s?wait=%s", name, wait), &n)
 }
 
 func (c *Client) verb(ctx context.Context, name, verb string, wait time.Duration) (n Node, err error) {
