@@ -111,6 +111,18 @@ func IsTTY(w io.Writer) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
+// Width returns the columns of the terminal that w is; 0: it is none, and lines may be of any length.
+func Width(w io.Writer) int {
+	if !IsTTY(w) {
+		return 0
+	}
+	n, _, err := term.GetSize(int(w.(*os.File).Fd()))
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
 // Metadata parses the values of --metadata, each KEY=VALUE.
 func Metadata(pairs []string) (map[string]string, error) {
 	if len(pairs) == 0 {
