@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -176,8 +177,8 @@ func (c *Cluster) unknown(name string) error {
 		WithRemedy("use node-1 to %s", c.file.Nodes[len(c.file.Nodes)-1].Name)
 }
 
-// Status is Nodes with a fresh look: a node that is up but does not say that it is ready now is Starting, with the
-// reason it gives.
+// Status is Nodes with a fresh look: a node that is up but does not say that it is ready now is Starting if it never did,
+// else Unready or Silent, with the reason.
 func (c *Cluster) Status(ctx context.Context) []Node {
 	nodes := c.Nodes()
 	var wg sync.WaitGroup
@@ -187,15 +188,34 @@ func (c *Cluster) Status(ctx context.Context) []Node {
 			continue
 		}
 		wg.Go(func() {
-			if err := c.ask.ready(ctx, n.URL); err != nil {
-				n.State, n.Reason = Starting, err.Error()
-			} else {
-				n.State = Ready
-			}
+			n.State, n.Reason = seen(n.State, c.ask.ready(ctx, n.URL))
 		})
 	}
 	wg.Wait()
 	return nodes
+}
+
+// seen judges one look at a node that is up.
+func seen(was State, err error) (now State, reason string) {
+	var unanswered *url.Error
+	silent := errors.As(err, &unanswered)
+	switch {
+	case err == nil:
+		return Ready, ""
+	case silent && unanswered.Timeout():
+		reason = fmt.Sprintf("nothing in %v", probeMax)
+	case silent:
+		reason = unanswered.Err.Error()
+	default:
+		reason = err.Error()
+	}
+	switch {
+	case was == Starting:
+		return Starting, reason
+	case silent:
+		return Silent, reason
+	}
+	return Unready, reason
 }
 
 // save writes dev.json as things are now.

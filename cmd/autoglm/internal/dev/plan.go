@@ -33,6 +33,10 @@ const (
 	Starting State = "starting" // a process that is not ready yet
 	Ready    State = "ready"    // it said so once
 	Stopping State = "stopping" // told to end
+
+	// Only Status tells these, of a node that was ready once.
+	Unready State = "not ready" // it says so
+	Silent  State = "no answer" // its process is there: stopped by a signal, or hung
 )
 
 // Node is one node of a local cluster, as dev.json has it.
