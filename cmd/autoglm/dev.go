@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -160,6 +161,11 @@ func devSettings(f *pflag.FlagSet, o *dev.Options) error {
 
 // runDev runs a cluster until ctx ends. A second signal kills all nodes.
 func runDev(ctx context.Context, app *cli.App, o dev.Options, wait time.Duration) error {
+	// Who read the output may go before the cluster does, as in `autoglm dev | head`. Caught, a write just fails; ignored,
+	// the nodes would inherit it.
+	pipe := make(chan os.Signal, 1)
+	signal.Notify(pipe, syscall.SIGPIPE)
+	defer signal.Stop(pipe)
 	signals := make(chan os.Signal, 2) // main's own handler takes the first one too, and makes ctx end
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(signals)
@@ -189,7 +195,7 @@ func runDev(ctx context.Context, app *cli.App, o dev.Options, wait time.Duration
 		}
 		return err
 	}
-	if err := writeDevNodes(app, c.Nodes()); err != nil {
+	if err := writeDevNodes(app, c.Nodes()); err != nil && !errors.Is(err, syscall.EPIPE) {
 		return err
 	}
 	if text := devWarning(len(c.Nodes())); text != "" {

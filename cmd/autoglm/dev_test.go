@@ -76,6 +76,33 @@ func TestDev(t *testing.T) {
 	require.Equal(t, 3, strings.Count(string(log), "was stopped"), "%s", log)
 }
 
+// A cluster outlives whoever read what it said, as in `autoglm dev | head`.
+func TestDevOutlivesItsReader(t *testing.T) {
+	bin, dir := built(t, "autoglm"), filepath.Join(t.TempDir(), "cluster")
+	cmd := exec.Command(bin, "dev", "--nodes", "1", "--data-dir", dir, "--engine", "echo", "--http-port", "0", "--cluster-port", "0", "--shards", "2")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	cmd.Stdout, cmd.Stderr = w, w // also what the nodes say
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	require.NoError(t, w.Close())
+	require.NoError(t, r.Close())
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	for ready := false; !ready; {
+		select {
+		case err := <-ended:
+			t.Fatalf("it ended with its reader: %v", err)
+		default:
+		}
+		f, err := dev.ReadFile(dir)
+		ready = err == nil && len(f.Nodes) == 1 && f.Nodes[0].State == dev.Ready
+	}
+	require.NoError(t, cmd.Process.Signal(os.Interrupt))
+	require.NoError(t, <-ended, "Ctrl-C is how it ends in order")
+}
+
 // Who loses one of two nodes loses the cluster: nobody is told to try that.
 func TestDevHints(t *testing.T) {
 	var nodes []dev.Node
