@@ -16,26 +16,33 @@ import (
 // than its share of that time, extra, for what the node may wait by itself.
 func (c *Client) repeat(ctx context.Context, extra time.Duration, f func(ctx context.Context, base string) error) error {
 	b := c.newBackoff()
-	var telling error // the newest that says more than that the time is up
+	var telling error // the newest that says more than the last one may
 	for {
 		d := b.share() + extra
 		tctx, cancel := context.WithTimeoutCause(ctx, d, fmt.Errorf("no answer within %v", d.Round(time.Millisecond)))
 		err := f(tctx, b.base)
 		cut := tctx.Err() != nil && ctx.Err() == nil
 		cancel()
-		switch {
-		case err == nil:
+		if err == nil {
 			return nil
-		case !cut:
+		}
+		if !cut && (telling == nil || !c.hides(err, telling)) {
 			telling = err
 		}
 		if !b.wait(ctx, err) {
-			if cut && telling != nil {
+			if telling != nil && (cut || c.hides(err, telling)) {
 				return telling
 			}
 			return err
 		}
 	}
+}
+
+// hides tells whether err, of a node that is not there, says less than what another one answered. Of a single node the newest
+// counts.
+func (c *Client) hides(err, earlier error) bool {
+	var now, then *wire.Problem
+	return len(c.servers.bases) > 1 && !errors.As(err, &now) && errors.As(earlier, &then)
 }
 
 // backoff spaces the tries of one call. It goes round all servers at once, then waits: doubling, with jitter, and as long

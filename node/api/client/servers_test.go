@@ -85,6 +85,7 @@ func TestFailover(t *testing.T) {
 		{"also with one try", []func(*http.Request) (*http.Response, error){refused, says(200, fine)}, 0, nil, "a b", "", 0},
 		{"a hung one has its share of the time", []func(*http.Request) (*http.Response, error){silent, says(200, fine)}, 30 * time.Second, nil, "a b", "", 15 * time.Second},
 		{"nobody there", []func(*http.Request) (*http.Response, error){refused, refused}, time.Minute, nil, "a b", "no node listens there", 0},
+		{"who answers tells more than who is down", []func(*http.Request) (*http.Response, error){says(503, busy), refused}, 5 * time.Second, nil, "a b…", "most nodes of shard 3 are down", 5 * time.Second},
 		{"what is wrong stays wrong", []func(*http.Request) (*http.Response, error){says(404, `{"kind":"not_found","detail":"no such task"}`), refused}, time.Minute, nil, "a", "no such task", 0},
 		{"patience ends", []func(*http.Request) (*http.Response, error){refused}, 5 * time.Second, []Option{WithPatience()}, "a…", "no node listens there", 5 * time.Second},
 		{"a slow refusal is not waited for longer", []func(*http.Request) (*http.Response, error){silent}, 5 * time.Second, nil, "a", "no answer within 5s", 5 * time.Second},
