@@ -54,6 +54,9 @@ func emptied(ctx context.Context, c *dev.Client, name string) error {
 	}
 	var up []string
 	for _, n := range nodes {
+		if n.Name == name && n.State != dev.Down {
+			return nil // that comes first: it is refused for that
+		}
 		if n.State == dev.Ready {
 			up = append(up, n.URL)
 		}
