@@ -53,7 +53,7 @@ func (n *Node) dispatcher(asker callback.Asker) task.Callbacks {
 		if err != nil {
 			return err
 		}
-		return n.poster.Post(ctx, callback.Delivery{URL: r.Spec.CallbackURL, ID: callback.MessageID(id), Timestamp: time.Now(), Body: body})
+		return n.poster.Post(ctx, callback.Delivery{URL: r.Spec.CallbackURL, ID: callback.MessageID(id), Timestamp: n.now(), Body: body, Trace: r.Trace})
 	}
 	next := func(try int, err error) (time.Duration, bool) {
 		if callback.Final(err) || try >= n.cfg.Callback.Attempts {
@@ -61,6 +61,6 @@ func (n *Node) dispatcher(asker callback.Asker) task.Callbacks {
 		}
 		return callback.Next(try, backoff.AskedBy(err), rand.Float64())
 	}
-	n.calls = callback.NewDispatcher(asker, n.cfg.Callback.InFlight, max(1, n.cfg.Callback.InFlight/4), post, next, n.meter, time.Now, n.log)
+	n.calls = callback.NewDispatcher(asker, n.cfg.Callback.InFlight, max(1, n.cfg.Callback.InFlight/4), post, next, n.meter, n.now, n.log)
 	return n.calls
 }
