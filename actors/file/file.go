@@ -52,6 +52,7 @@ type Info struct {
 	MD5       string     `json:"md5,omitempty"`     // hexadecimal
 	Content   []blob.Ref `json:"content,omitempty"` // one behind the other
 	Of        *Output    `json:"of,omitempty"`      // rendered when it is read; Content is empty
+	Growing   bool       `json:"-"`                 // the batch was asked for Bytes, and may go on
 }
 
 // Output says which part of which batch a file is.

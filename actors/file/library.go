@@ -110,6 +110,7 @@ func (l *Library) load(ctx context.Context, id string) (Record, error) {
 // sized asks a batch how long its part is, until it was registered with that.
 func (l *Library) sized(ctx context.Context, in Info) (_ Info, err error) {
 	if in.Of != nil && in.Bytes == 0 && l.outputs != nil {
+		in.Growing = true
 		in.Bytes, err = l.outputs.OutputBytes(ctx, in.Of.Batch, in.Of.Part)
 	}
 	return in, err
