@@ -47,7 +47,7 @@ func newWorld(t testing.TB) *world {
 
 // kept returns how many bytes the chunks of a blob still have, looking at far more than it may have had.
 func (w *world) kept(id string) (n int) {
-	for i := range 200 {
+	for i := range 100 {
 		l, err := w.router.Read(w.t.Context(), persistence.Key{Kind: blob.Kind, ID: fmt.Sprintf("%s.%d", id, i)}, 0)
 		require.NoError(w.t, err)
 		for _, r := range l.Rows {
@@ -124,7 +124,7 @@ func TestBrokenOff(t *testing.T) {
 // TestEveryWriteFails: whichever append fails, or is applied and not answered, a blob is whole or there is an error; what Sweep leaves
 // is nothing.
 func TestEveryWriteFails(t *testing.T) {
-	const chunks = 10
+	const chunks = 6
 	want := random(chunks*blob.ChunkBytes - 9)
 	for _, how := range []string{"refused", "lost", "moved"} {
 		for n := int64(1); n <= chunks; n++ {
@@ -198,7 +198,7 @@ func TestCloseEndsReading(t *testing.T) {
 
 // TestFlatHeap: what a writer holds does not grow with the blob. The journals in memory are emptied behind it.
 func TestFlatHeap(t *testing.T) {
-	const bytesIn, bound = 128 << 20, 48 << 20
+	const bytesIn, bound = 64 << 20, 40 << 20
 	w := newWorld(t)
 	var peak uint64
 	src := &counted{left: bytesIn, every: 16 << 20, then: func(done int64) {
