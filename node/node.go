@@ -211,7 +211,7 @@ func (n *Node) listen() (err error) {
 		return err
 	}
 	n.api, err = api.New(n.svc, api.WithLimits(n.cfg.HTTP.Limits), api.WithLogger(n.log), api.WithHosts(n.cfg.HTTP.AllowedHosts...), api.WithActors(outside),
-		api.WithOpenAI(openai.Deps{Files: n.files}),
+		api.WithOpenAI(openai.Deps{Completions: n.svc, Files: n.files, Started: n.svc.started}),
 		api.WithVersion(n.version), api.WithMetrics(n.reg, promhttp.HandlerFor(n.reg, promhttp.HandlerOpts{Registry: n.reg})))
 	if err != nil {
 		return err
