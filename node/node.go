@@ -21,6 +21,7 @@ import (
 	"github.com/open-autoglm/autoglm/actors"
 	"github.com/open-autoglm/autoglm/actors/batch"
 	"github.com/open-autoglm/autoglm/actors/callback"
+	"github.com/open-autoglm/autoglm/actors/file"
 	"github.com/open-autoglm/autoglm/actors/gate"
 	"github.com/open-autoglm/autoglm/actors/infer"
 	"github.com/open-autoglm/autoglm/actors/meter"
@@ -51,6 +52,8 @@ type Node struct {
 	fetcher *source.Fetcher
 	poster  *callback.Poster
 	calls   *callback.Dispatcher
+	janitor *file.Janitor
+	files   *file.Library
 	sys     *actors.System
 	svc     *service
 	front   *api.Front // the port; nil before Start
@@ -167,8 +170,9 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	if n.poster, err = n.newPoster(); err != nil {
 		return err
 	}
+	n.janitor = file.NewJanitor(n.cfg.Files.StaleAfter, n.log)
 	opt := actors.Options{
-		Node: id, Self: id, Store: n.store, Engines: engines, Policy: n.policy(), Kinds: n.kinds,
+		Node: id, Self: id, Store: n.store, Engines: engines, Policy: n.policy(), Kinds: append(n.janitor.Kinds(), n.kinds...),
 		Window:    batch.Window(n.cfg.Batch),
 		Callbacks: n.dispatcher, IdleAfter: n.cfg.Task.AsleepAfter, Fatal: n.fatal, Meter: n.meter, Now: n.now, Log: n.log,
 		Runner: &infer.Runner{Fetch: n.fetcher.Fetch, Meter: n.meter, Now: n.now},
@@ -187,6 +191,7 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	n.openFiles()
 	n.svc = &service{id: id, version: n.version, started: n.now(), sys: n.sys, store: n.store, defaultModel: n.defaultModel(), timeoutMax: n.cfg.Task.TimeoutMax, engines: n.engineStatus, now: n.now}
 	if n.joint != nil {
 		n.joint.shows(n.svc)
@@ -258,7 +263,7 @@ func (n *Node) open() error {
 		return err
 	}
 	a, err := api.New(n.svc, api.WithFront(n.front), api.WithLimits(n.cfg.HTTP.Limits), api.WithLogger(n.log), api.WithHosts(n.cfg.HTTP.AllowedHosts...), api.WithActors(outside),
-		api.WithOpenAI(openai.Deps{Completions: n.svc, Started: n.svc.started}),
+		api.WithOpenAI(openai.Deps{Completions: n.svc, Files: n.files, Started: n.svc.started}),
 		api.WithVersion(n.version), api.WithMetrics(n.reg, promhttp.HandlerFor(n.reg, promhttp.HandlerOpts{Registry: n.reg})))
 	if err != nil {
 		return err
@@ -346,6 +351,9 @@ func (n *Node) stop(ctx context.Context) error {
 	}
 	if n.calls != nil {
 		n.calls.Stop()
+	}
+	if n.janitor != nil {
+		n.janitor.Stop()
 	}
 	if n.sys != nil {
 		n.sys.Stop()

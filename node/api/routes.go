@@ -89,6 +89,7 @@ func (s *Server) routes(mux *http.ServeMux) error {
 func (s *Server) openaiDeps() openai.Deps {
 	d := s.openai
 	d.Log, d.BodyMax, d.ReadTimeout, d.WriteTimeout, d.Closing = s.log, s.lim.BodyMax, s.lim.ReadTimeout, s.lim.WriteTimeout, s.closing
+	d.StreamIdle = s.lim.StreamIdle
 	d.Hold = func() (func(), error) {
 		release, p := s.takeStream()
 		if p != nil {

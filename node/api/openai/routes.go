@@ -16,11 +16,13 @@ import (
 // Deps is what the routes stand on. A nil part has no routes.
 type Deps struct {
 	Completions Completions
+	Files       Files // and uploads
 
 	Log          *slog.Logger
 	BodyMax      int64         // bytes of a JSON body
 	ReadTimeout  time.Duration // of a JSON body
 	WriteTimeout time.Duration // for a client to take an answer
+	StreamIdle   time.Duration // a file that is sent is given up when nothing comes for so long
 	Started      time.Time     // of the node
 
 	Hold    func() (release func(), err error) // takes a token for a request that waits; nil: there is no limit
@@ -35,6 +37,10 @@ func Routes(mux *http.ServeMux, d Deps) {
 	s := &server{d}
 	if d.Completions != nil {
 		s.completionRoutes(mux)
+	}
+	if d.Files != nil {
+		s.fileRoutes(mux)
+		s.uploadRoutes(mux)
 	}
 }
 
