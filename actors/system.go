@@ -26,6 +26,7 @@ import (
 // Engine is one engine and how much it may be asked at once.
 type Engine struct {
 	infer.Engine
+	Endpoints   []string // of OpenAI's API, that it serves; none: chat
 	Concurrency int
 	Prefetch    int
 }
@@ -134,7 +135,7 @@ func Start(o Options) (*System, error) {
 	}
 	o.Runner.Learn = s.learn
 	for _, e := range o.Engines {
-		st := infer.NewStatus(e.Name())
+		st := infer.NewStatus(e.Name(), e.Endpoints)
 		w, err := infer.NewWorker(infer.WorkerOptions{
 			Engine: e.Engine, Concurrency: e.Concurrency, Prefetch: e.Prefetch,
 			Batcher: s.batcher, Router: s.Router, Run: o.Runner, Status: st, Meter: o.Meter, Log: o.Log, Now: o.Now,
@@ -285,6 +286,9 @@ func (s *System) resync() {
 
 func (s *System) estimate(w *task.Work) int {
 	ms := w.Record.Conversation()
+	if raw := w.Record.Spec.Request; len(raw) > 0 {
+		ms = []infer.Message{{Content: string(raw)}} // its quotes and braces count too: near enough to fill a batch
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.tokens.Estimate(w.Record.Model, ms)

@@ -82,7 +82,7 @@ func unmarshal(k *koanf.Koanf, c *Config) error {
 		if known[key] {
 			continue
 		}
-		return fault.New(fault.Invalid, "config", key, "is no setting").WithRemedy("%s; autoglm serve --print-config lists them all", didYouMean(key))
+		return fault.New(fault.Invalid, "config", key, "is no setting").WithRemedy("%sautoglm serve --print-config lists them all", didYouMean(key))
 	}
 	if k.Exists("engines") {
 		c.Engines = nil // a list replaces the default, it does not merge into it
@@ -137,15 +137,23 @@ func splitList(from, to reflect.Type, v any) (any, error) {
 	return list, nil
 }
 
-// didYouMean names the setting whose last part or spelling is nearest.
+// didYouMean names the setting that has the same last part, or else the one whose spelling is nearest, and nothing when
+// none is near: then it was no slip.
 func didYouMean(key string) string {
-	best, bestDistance := "", 1<<30
+	best, bestDistance := "", max(1, len(key)/3)+1
 	for _, s := range Settings() {
-		if d := distance(s.Key, key); d < bestDistance {
+		d := distance(s.Key, key)
+		if s.Key[strings.LastIndex(s.Key, ".")+1:] == key[strings.LastIndex(key, ".")+1:] {
+			d = 0
+		}
+		if d < bestDistance {
 			best, bestDistance = s.Key, d
 		}
 	}
-	return "did you mean " + best
+	if best == "" {
+		return ""
+	}
+	return "did you mean " + best + "; "
 }
 
 // distance is Levenshtein's, in bytes.

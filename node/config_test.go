@@ -86,7 +86,9 @@ func TestPrintedConfigLoads(t *testing.T) {
 func TestLoadRefuses(t *testing.T) {
 	for _, tc := range []struct{ yaml, want string }{
 		{"batch: {size_mx: 3}", "batch.size_mx: is no setting (did you mean batch.size_max"},
-		{"colour: red", "colour: is no setting"},
+		{"colour: red", "colour: is no setting (autoglm serve --print-config lists them all"},
+		{"foo: {bar: 1}", "foo.bar: is no setting (autoglm serve --print-config lists them all"},
+		{"size_max: 3", "size_max: is no setting (did you mean batch.size_max"},
 		{"batch: [", "cannot be read: yaml"},
 		{"batch: {size_max: many}", "size_max"},
 		{"drain: soon", "soon"},

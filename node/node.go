@@ -28,6 +28,7 @@ import (
 	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/cluster"
 	"github.com/open-autoglm/autoglm/node/api"
+	"github.com/open-autoglm/autoglm/node/api/openai"
 	"github.com/open-autoglm/autoglm/persistence"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
@@ -257,6 +258,7 @@ func (n *Node) open() error {
 		return err
 	}
 	a, err := api.New(n.svc, api.WithFront(n.front), api.WithLimits(n.cfg.HTTP.Limits), api.WithLogger(n.log), api.WithHosts(n.cfg.HTTP.AllowedHosts...), api.WithActors(outside),
+		api.WithOpenAI(openai.Deps{Completions: n.svc, Started: n.svc.started}),
 		api.WithVersion(n.version), api.WithMetrics(n.reg, promhttp.HandlerFor(n.reg, promhttp.HandlerOpts{Registry: n.reg})))
 	if err != nil {
 		return err

@@ -182,7 +182,7 @@ func (t *transport) serve(conn net.Conn, node string) error {
 		}
 		if err != nil {
 			if kind != framePing {
-				t.log.Warn("raft peer refused", "peer", node, "err", err)
+				t.log.Log(context.Background(), levelOf(err), "raft peer refused", "peer", node, "err", err)
 			}
 			return err
 		}
@@ -201,7 +201,17 @@ func (t *transport) messages(node string, b []byte) error {
 	return nil
 }
 
-var errChunk = errors.New("snapshot chunk refused")
+// errChunk: a snapshot that is sent again from its beginning overtakes what is left of the last try. The sender starts it
+// anew, so this is no trouble by itself; a copy that stays behind is.
+var errChunk = errors.New("snapshot chunk refused: the sender begins that snapshot again")
+
+// levelOf says how loudly the end of a peer's connection is told.
+func levelOf(err error) slog.Level {
+	if errors.Is(err, errChunk) {
+		return slog.LevelInfo
+	}
+	return slog.LevelWarn
+}
 
 func (t *transport) snapshot(node string, b []byte) error {
 	var c raftpb.Chunk

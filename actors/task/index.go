@@ -18,6 +18,8 @@ import (
 //	all      ^created id                      newest first, for lists
 //	ended    ended id           → state       final tasks as they ended, for results
 //	trouble  state ended id                   failed and cancelled ones: few among many
+//
+// and the lines of batches, see IndexLine
 const (
 	IndexReady   = "ready"
 	IndexRunning = "running"
@@ -28,7 +30,7 @@ const (
 
 // ReadyKey is a parsed key of IndexReady.
 type ReadyKey struct {
-	Model    string
+	Model    string // the queue: see QueueOf
 	Priority int
 	Visible  time.Time // not to be claimed before, unless AtOnce
 	ID       string
@@ -130,6 +132,9 @@ func index(id string, before, after Record) (rows []persistence.Index) {
 		if is != Completed {
 			put(IndexTrouble, append(TroublePrefix(is), timeKey(after.EndedAt, id)...), nil)
 		}
+		if after.Line != nil {
+			rows = append(rows, after.lineRows(id)...)
+		}
 	}
 	return rows
 }
@@ -181,7 +186,7 @@ func parseRunning(id, value []byte) UnderWay {
 }
 
 func (r *Record) readyKey(id string) ReadyKey {
-	return ReadyKey{Model: r.Model, Priority: r.Spec.PriorityOr(), Visible: r.NotBefore, ID: id, AtOnce: r.AtOnce}
+	return ReadyKey{Model: r.queue(), Priority: r.Spec.PriorityOr(), Visible: r.NotBefore, ID: id, AtOnce: r.AtOnce}
 }
 
 // Counter names: "tasks/<state>", and "ready/<priority>/<model>" for the queues.
@@ -209,7 +214,7 @@ func count(before, after Record) (cs []persistence.Count) {
 }
 
 func (r *Record) queueName() string {
-	return countReady + strconv.Itoa(r.Spec.PriorityOr()) + "/" + r.Model
+	return countReady + strconv.Itoa(r.Spec.PriorityOr()) + "/" + r.queue()
 }
 
 // Tally is what the counters of shards say about tasks.
@@ -220,8 +225,18 @@ type Tally struct {
 
 // QueueName names one queue.
 type QueueName struct {
-	Model    string
+	Model    string // see QueueOf
 	Priority int
+}
+
+// Queues is Waiting by model and priority, all endpoints together.
+func (t *Tally) Queues() map[QueueName]int64 {
+	all := map[QueueName]int64{}
+	for q, n := range t.Waiting {
+		model, _ := SplitQueue(q.Model)
+		all[QueueName{model, q.Priority}] += n
+	}
+	return all
 }
 
 // Add adds the counters of one shard.

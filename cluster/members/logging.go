@@ -42,7 +42,7 @@ func (g *gossipLog) Write(line []byte) (int, error) {
 	if strings.HasPrefix(text, "[") {
 		if tag, rest, ok := strings.Cut(text, "] "); ok {
 			text = strings.TrimPrefix(rest, "memberlist: ")
-			if tag == "[WARN" || tag == "[ERR" {
+			if (tag == "[WARN" || tag == "[ERR") && !ordinary(text) {
 				level = slog.LevelWarn
 			}
 		}
@@ -63,6 +63,12 @@ func (g *gossipLog) Write(line []byte) (int, error) {
 		g.log.Log(ctx, level, "gossip complains", attrs...)
 	}
 	return len(line), nil
+}
+
+// ordinary tells what memberlist warns of though it is how gossip works: a node that was slow to answer tells the others
+// that it lives. Should it be dead after all, Joined and Left say so.
+func ordinary(text string) bool {
+	return strings.HasPrefix(text, "Refuting a suspect message") || strings.HasPrefix(text, "Refuting a dead message")
 }
 
 // due tells whether a complaint may be logged now, and how many like it were not.

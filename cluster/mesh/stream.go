@@ -118,7 +118,8 @@ func (st *stream) ended(m any) error {
 	}
 	l.mu.Unlock()
 	if st.up && !errors.Is(err, errStopped) {
-		l.log.Warn("mesh: a connection ended", "node", st.node, "error", err)
+		// no warning: this is what every restart of a node looks like, and one that cannot be reached again is warned of
+		l.log.Info("mesh: a connection ended", "node", st.node, "error", err)
 		l.lost(st.node, fault.New(fault.Unavailable, "mesh.link", st.node, "the connection ended: %w", err))
 	}
 	return err

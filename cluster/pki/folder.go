@@ -244,10 +244,10 @@ func open(dir string) (a authority, crtPEM []byte, desc aboutFile, gossip ring, 
 	if desc, err = readAbout(dir); err != nil {
 		return
 	}
-	if crtPEM, err = read(dir, caCrt); err != nil {
+	if crtPEM, err = readOwn(dir, caCrt); err != nil {
 		return
 	}
-	keyPEM, err := read(dir, caKey)
+	keyPEM, err := readOwn(dir, caKey)
 	if err != nil {
 		return
 	}
@@ -262,10 +262,23 @@ func open(dir string) (a authority, crtPEM []byte, desc aboutFile, gossip ring, 
 		return
 	}
 	a = authority{leaf, signer}
-	b, err := read(dir, gossipFile)
+	b, err := readOwn(dir, gossipFile)
 	if err != nil {
 		return
 	}
 	gossip, err = decodeRing(b)
 	return
+}
+
+// readOwn reads a file of a cluster's folder. What is lost there comes back from the operator's copy only.
+func readOwn(dir, name string) ([]byte, error) {
+	b, err := read(dir, name)
+	var f *fault.Error
+	if !errors.As(err, &f) || f.Kind != fault.NotFound {
+		return b, err
+	}
+	if _, err := os.Stat(filepath.Join(dir, nodeCrt)); err == nil {
+		return nil, f.WithRemedy("%s is a node's folder: name the cluster's own, which `autoglm init` made and which holds ca.key", dir)
+	}
+	return nil, f.WithRemedy("put %s back from your copy of the cluster's folder: it cannot be made again, and without it no node can be added; the nodes that there are go on", name)
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -18,6 +17,7 @@ func newCluster(app *cli.App) *cobra.Command {
 		Long: "Any node answers for the whole cluster.",
 	}
 	cmd.AddCommand(newClusterStatus(app), newClusterShards(app), newClusterEvents(app), newClusterDrain(app), newRollingRestart(app))
+	cli.Group(cmd)
 	return cmd
 }
 
@@ -47,47 +47,6 @@ func clusterView(app *cli.App, use, short string, write func(io.Writer, *wire.Cl
 		},
 	}
 	app.ClientFlags(cmd)
-	return cmd
-}
-
-const eventsMax = 1000 // of one answer of the API
-
-func newClusterEvents(app *cli.App) *cobra.Command {
-	var limit int
-	var all bool
-	cmd := &cobra.Command{Use: "events", Short: "Show what the coordinator saw and did, oldest first", Args: cobra.NoArgs,
-		Long: "Shows what the coordinator saw, and what came of what it did. --all also shows each decision, as it was journaled before\n" +
-			"it was carried out; -o json always has them.",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := app.Client()
-			if err != nil {
-				return err
-			}
-			ask := limit
-			if !all && !app.JSON() {
-				ask = eventsMax // half of them are decisions
-			}
-			v, err := c.ClusterEvents(cmd.Context(), ask)
-			if err != nil {
-				return err
-			}
-			if app.JSON() {
-				return app.PrintJSON(v)
-			}
-			tab := cli.NewTable("AT", "EPOCH>", "WHAT", "", "OUTCOME")
-			if !all {
-				v.Events = slices.DeleteFunc(v.Events, func(e wire.ClusterEvent) bool { return e.What == "decision" })
-				v.Events = v.Events[max(0, len(v.Events)-limit):]
-			}
-			for _, e := range v.Events {
-				tab.Row(e.At.Local().Format("2006-01-02 15:04:05.000"), e.Epoch, e.What, e.Text, cli.Cut(e.Outcome, 60))
-			}
-			return tab.Write(app.Out)
-		},
-	}
-	app.ClientFlags(cmd)
-	cmd.Flags().BoolVar(&all, "all", false, "also what it decided, before it was carried out")
-	cmd.Flags().IntVar(&limit, "limit", 100, "`number` of the newest events, 1 to 1000")
 	return cmd
 }
 

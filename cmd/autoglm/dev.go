@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -42,6 +43,9 @@ func newDev(app *cli.App) *cobra.Command {
 		Example: "  autoglm dev\n  autoglm dev --nodes 3 --engine echo --data-dir /tmp/cluster --http-port 9080\n" +
 			"  autoglm dev stop node-2 --data-dir /tmp/cluster",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cmd.Flags().Changed("nodes") && o.Nodes < 1 {
+				return cli.Usage("--nodes is %d: use 1 to %d", o.Nodes, dev.NodesMax)
+			}
 			if err := devSettings(cmd.Flags(), &o); err != nil {
 				return err
 			}
@@ -68,7 +72,7 @@ func newDev(app *cli.App) *cobra.Command {
 	f.String("log-level", def.Log.Level, "debug, info, warn or error")
 	f.String("log-format", def.Log.Format, "text or json")
 	cli.Complete(cmd, "engine", node.EngineEmbedded, node.EngineEcho, "http://")
-	cmd.AddCommand(newDevStatus(app, &o.Dir))
+	cmd.AddCommand(newDevStatus(app, &o.Dir), newDevRemove(app, &o.Dir, &wait))
 	verb := func(use, short string, args cobra.PositionalArgs, do func(context.Context, *dev.Client, []string) (dev.Node, error)) *cobra.Command {
 		c := &cobra.Command{Use: use, Short: short, Args: args, RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := dev.Dial(o.Dir)
@@ -160,6 +164,11 @@ func devSettings(f *pflag.FlagSet, o *dev.Options) error {
 
 // runDev runs a cluster until ctx ends. A second signal kills all nodes.
 func runDev(ctx context.Context, app *cli.App, o dev.Options, wait time.Duration) error {
+	// Who read the output may go before the cluster does, as in `autoglm dev | head`. Caught, a write just fails; ignored,
+	// the nodes would inherit it.
+	pipe := make(chan os.Signal, 1)
+	signal.Notify(pipe, syscall.SIGPIPE)
+	defer signal.Stop(pipe)
 	signals := make(chan os.Signal, 2) // main's own handler takes the first one too, and makes ctx end
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(signals)
@@ -189,11 +198,14 @@ func runDev(ctx context.Context, app *cli.App, o dev.Options, wait time.Duration
 		}
 		return err
 	}
-	if err := writeDevNodes(app, c.Nodes()); err != nil {
+	if err := writeDevNodes(app, c.Nodes()); err != nil && !errors.Is(err, syscall.EPIPE) {
 		return err
 	}
+	if text := devWarning(len(c.Nodes())); text != "" {
+		fmt.Fprintln(app.Err, text)
+	}
 	if !app.JSON() {
-		writeDevHints(app, c)
+		fmt.Fprintln(app.Out, devHints(c.Nodes(), c.Dir()))
 	}
 	<-ctx.Done()
 	return nil
@@ -217,13 +229,30 @@ func writeDevNodes(app *cli.App, nodes []dev.Node) error {
 	return tab.Write(app.Out)
 }
 
-func writeDevHints(app *cli.App, c *dev.Cluster) {
-	nodes := c.Nodes()
-	last := nodes[len(nodes)-1]
-	fmt.Fprintf(app.Out, "\nTry:  autoglm submit --server %s --prompt 'Normalise the date to ISO 8601: March 5, 2024' --wait\n", nodes[0].URL)
-	fmt.Fprintf(app.Out, "      autoglm status --server %s\n", last.URL)
-	if len(nodes) > 1 {
-		fmt.Fprintf(app.Out, "      kill -9 %d, then: autoglm dev start %s --data-dir %s\n", last.PID, last.Name, c.Dir())
+// survivable is the smallest cluster that goes on when it loses a node: most of its nodes are still there.
+const survivable = 3
+
+// devWarning says what a cluster of so many nodes is no good for.
+func devWarning(nodes int) string {
+	if nodes != 2 {
+		return ""
 	}
-	fmt.Fprintln(app.Out, "Ctrl-C stops all nodes.")
+	return "warning: a cluster of 2 nodes stops when either is down, for most nodes must be up: --nodes 3 goes on without one"
+}
+
+// devHints says what to try with a cluster that is up.
+func devHints(nodes []dev.Node, dir string) string {
+	last := nodes[len(nodes)-1]
+	lines := []string{"",
+		"Try:  autoglm submit --server " + nodes[0].URL + " --prompt 'Normalise the date to ISO 8601: March 5, 2024' --wait",
+		"      autoglm status --server " + last.URL}
+	if len(nodes) >= survivable {
+		var urls []string
+		for _, n := range nodes {
+			urls = append(urls, n.URL)
+		}
+		lines = append(lines, "      export "+cli.ServerEnv+"="+strings.Join(urls, ",")+"   # any node that is up",
+			fmt.Sprintf("      kill -9 %d, then: autoglm dev start %s --data-dir %s", last.PID, last.Name, dir))
+	}
+	return strings.Join(append(lines, "Ctrl-C stops all nodes."), "\n")
 }

@@ -14,6 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/open-autoglm/autoglm/cmd/autoglm/internal/dev"
+	"github.com/open-autoglm/autoglm/node/api/wire"
+	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
 // TestDev runs the command as a user does: three nodes, one killed and started again, Ctrl-C.
@@ -72,4 +74,52 @@ func TestDev(t *testing.T) {
 	log, err := os.ReadFile(said.Name())
 	require.NoError(t, err)
 	require.Equal(t, 3, strings.Count(string(log), "was stopped"), "%s", log)
+}
+
+// A cluster outlives whoever read what it said, as in `autoglm dev | head`.
+func TestDevOutlivesItsReader(t *testing.T) {
+	bin, dir := built(t, "autoglm"), filepath.Join(t.TempDir(), "cluster")
+	cmd := exec.Command(bin, "dev", "--nodes", "1", "--data-dir", dir, "--engine", "echo", "--http-port", "0", "--cluster-port", "0", "--shards", "2")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	cmd.Stdout, cmd.Stderr = w, w // also what the nodes say
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	require.NoError(t, w.Close())
+	require.NoError(t, r.Close())
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	for ready := false; !ready; {
+		select {
+		case err := <-ended:
+			t.Fatalf("it ended with its reader: %v", err)
+		default:
+		}
+		f, err := dev.ReadFile(dir)
+		ready = err == nil && len(f.Nodes) == 1 && f.Nodes[0].State == dev.Ready
+	}
+	require.NoError(t, cmd.Process.Signal(os.Interrupt))
+	require.NoError(t, <-ended, "Ctrl-C is how it ends in order")
+}
+
+// Who loses one of two nodes loses the cluster: nobody is told to try that.
+func TestDevHints(t *testing.T) {
+	var nodes []dev.Node
+	for i, v := range []struct{ kill, warns bool }{{false, false}, {false, true}, {true, false}, {true, false}} {
+		nodes = append(nodes, dev.Node{Name: "n", URL: "http://n" + string(rune('1'+i)), PID: 7})
+		require.Equal(t, v.kill, strings.Contains(devHints(nodes, "d"), "kill -9 7"), "%d nodes", len(nodes))
+		require.Equal(t, v.warns, devWarning(len(nodes)) != "", "%d nodes", len(nodes))
+	}
+	require.Contains(t, devHints(nodes, "d"), "AUTOGLM_SERVER=http://n1,http://n2,http://n3,http://n4 ")
+}
+
+func TestOnlyAnEmptyNodeIsForgotten(t *testing.T) {
+	v := &wire.Cluster{Shards: []wire.Shard{
+		{Replicas: []wire.Replica{{Node: "node-1"}, {Node: "node-2"}}}, {Replicas: []wire.Replica{{Node: "node-2"}}}}}
+	require.NoError(t, holdsNone(v, "node-3"))
+	err := holdsNone(v, "node-2")
+	require.Equal(t, fault.Refused, fault.KindOf(err))
+	require.ErrorContains(t, err, "replicas of 2 shards")
+	require.ErrorContains(t, err, "cluster drain node-2")
 }

@@ -34,8 +34,8 @@ func newStatus(app *cli.App) *cobra.Command {
 			} else {
 				err = writeStatus(app.Out, st)
 			}
-			if err == nil && ready && !st.Ready {
-				return fault.New(fault.Unavailable, "status", st.Node, "the node is not ready: %s", st.Reason)
+			if err == nil {
+				err = statusTrouble(st, ready)
 			}
 			return err
 		},
@@ -57,6 +57,19 @@ func writeStarting(app *cli.App, h wire.Health, ready bool) error {
 	return err
 }
 
+// statusTrouble says what a script has to know of a status: with --ready whether the node takes work, else whether the
+// numbers are whole.
+func statusTrouble(st *wire.Status, ready bool) error {
+	switch {
+	case ready && !st.Ready:
+		return fault.New(fault.Unavailable, "status", st.Node, "the node is not ready: %s", st.Reason)
+	case !ready && st.Partial:
+		return fault.New(fault.Unavailable, "status", st.Node, "some shards did not answer: the numbers lack their tasks").
+			WithRemedy("autoglm cluster status says which nodes are away")
+	}
+	return nil
+}
+
 // queuesShown bounds the queues in a table; -o json has all.
 const queuesShown = 20
 
@@ -69,13 +82,15 @@ func writeStatus(w io.Writer, st *wire.Status) error {
 	if st.Disk.Full {
 		disk += ": FULL, new tasks are refused"
 	}
-	fmt.Fprintf(w, "node %s, version %s, up %s, %s\nshards %d of %d open; disk %s\n\n", st.Node, st.Version, cli.Ago(st.StartedAt), ready,
+	fmt.Fprintf(w, "node %s, version %s, up %s, %s\nleads %d of %d shards; disk %s\n\n", st.Node, st.Version, cli.Ago(st.StartedAt), ready,
 		st.ShardsOwned, st.Shards, disk)
+	count := func(n int64) string { return fmt.Sprint(n) }
 	if st.Partial {
 		fmt.Fprintln(w, "some shards did not answer: their tasks are not in these numbers")
+		count = func(n int64) string { return fmt.Sprintf("≥ %d", n) }
 	}
 	tab := cli.NewTable("PENDING>", "RUNNING>", "COMPLETED>", "FAILED>", "CANCELLED>")
-	tab.Row(st.Tasks["pending"], st.Tasks["running"], st.Tasks["completed"], st.Tasks["failed"], st.Tasks["cancelled"])
+	tab.Row(count(st.Tasks["pending"]), count(st.Tasks["running"]), count(st.Tasks["completed"]), count(st.Tasks["failed"]), count(st.Tasks["cancelled"]))
 	if err := tab.Write(w); err != nil {
 		return err
 	}
@@ -87,7 +102,7 @@ func writeStatus(w io.Writer, st *wire.Status) error {
 				tab.Row(fmt.Sprintf("and %d more", len(st.Queues)-queuesShown))
 				break
 			}
-			tab.Row(q.Model, q.Priority, q.Waiting)
+			tab.Row(q.Model, q.Priority, count(q.Waiting))
 		}
 		if err := tab.Write(w); err != nil {
 			return err

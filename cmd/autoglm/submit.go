@@ -14,6 +14,7 @@ import (
 	"github.com/open-autoglm/autoglm/cmd/autoglm/internal/cli"
 	"github.com/open-autoglm/autoglm/node/api/client"
 	"github.com/open-autoglm/autoglm/node/api/wire"
+	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
 // rejectedShown bounds the refused lines that are told one by one; the summary counts all.
@@ -78,6 +79,7 @@ func newSubmit(app *cli.App) *cobra.Command {
 	f.StringVar(&o.dataURL, "data-url", "", "http(s) or file `URL` of data put after the prompt")
 	f.StringVar(&o.callbackURL, "callback-url", "", "`URL` that gets a signed POST at the end")
 	f.IntVar(&o.priority, "priority", -1, "0 runs first, 9 last (default 5)")
+	f.Lookup("priority").DefValue = "0" // told in the text
 	f.IntVar(&o.retry, "retry", 0, "tries in all (default: the node's)")
 	f.IntVar(&o.tokens, "max-tokens", 0, "most tokens of one answer")
 	f.DurationVar(&o.timeout, "timeout", 0, "of one attempt (default: the node's)")
@@ -163,22 +165,31 @@ func (o *submitOptions) one(ctx context.Context, app *cli.App, c *client.Client)
 	if o.retry != 0 {
 		spec.Retry = &task.Retry{Attempts: o.retry}
 	}
-	sub, err := c.Submit(ctx, spec)
+	sub, err := c.Submit(ctx, spec) // gives it an id here, before the first try
 	if err != nil {
-		return err
+		return &cli.TaskError{ID: spec.ID, Err: err, Next: afterSubmit(spec.ID, err)}
 	}
 	if !o.wait {
 		if app.JSON() {
 			return app.PrintJSON(sub)
 		}
-		_, err = fmt.Fprintln(app.Out, sub.ID)
+		_, err = fmt.Fprintln(app.Out, spec.ID)
 		return err
 	}
-	t, err := c.Wait(ctx, sub.ID, 0)
+	t, err := c.Wait(ctx, spec.ID, 0)
 	if err != nil {
-		return err
+		return &cli.TaskError{ID: spec.ID, Err: err, Next: "it is accepted and goes on; wait for it with: autoglm get " + spec.ID + " --wait 1m"}
 	}
 	return showTask(app, t, true)
+}
+
+// afterSubmit says what is known of a task whose submit failed. A submit without an answer may have worked all the same.
+func afterSubmit(id string, err error) string {
+	switch fault.KindOf(err) {
+	case fault.Invalid, fault.TooLarge, fault.Refused, fault.Conflict:
+		return "it was not accepted"
+	}
+	return "it may have been accepted or not; the same command with --id " + id + " makes no second one, and autoglm get " + id + " shows it"
 }
 
 // many submits a file or standard input.
@@ -207,7 +218,7 @@ func (o *submitOptions) many(ctx context.Context, app *cli.App, c *client.Client
 		switch {
 		case s.Error != nil:
 			if shown++; shown <= rejectedShown {
-				fmt.Fprintf(app.Err, "line %d: %v\n", s.Line, s.Error)
+				fmt.Fprintf(app.Err, "%s: %v\n", lineName(s), s.Error)
 			}
 		case o.wait:
 			waiting.add(s.ID)
@@ -238,7 +249,18 @@ func (o *submitOptions) many(ctx context.Context, app *cli.App, c *client.Client
 			return err
 		}
 	}
+	if !o.wait {
+		return rejectedOnly(sum)
+	}
 	return ended.check(sum.Rejected)
+}
+
+// lineName says which line an answer belongs to. The id may have been made here: nobody else could name it.
+func lineName(s wire.Submitted) string {
+	if s.ID == "" {
+		return fmt.Sprintf("line %d", s.Line)
+	}
+	return fmt.Sprintf("line %d, task %s", s.Line, s.ID)
 }
 
 // tally counts how tasks ended.
@@ -249,6 +271,14 @@ func (t tally) check(rejected int64) error {
 		return nil
 	}
 	return &cli.TasksError{Text: fmt.Sprintf("%d completed, %d failed, %d cancelled, %d rejected", t.completed, t.failed, t.cancelled, rejected)}
+}
+
+// rejectedOnly judges a submit that waits for nothing: how tasks end is not known.
+func rejectedOnly(sum wire.Summary) error {
+	if sum.Rejected == 0 {
+		return nil
+	}
+	return &cli.TasksError{Text: fmt.Sprintf("%d of %d tasks were rejected", sum.Rejected, sum.Accepted+sum.Existed+sum.Rejected)}
 }
 
 // collect writes the results of the tasks in waiting, which ended after the cursor

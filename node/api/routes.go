@@ -10,6 +10,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/node/api/openai"
 	"github.com/open-autoglm/autoglm/node/api/wire"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
@@ -25,7 +26,7 @@ func (s *Server) routes(mux *http.ServeMux) error {
 	cfg.Info.Description = about
 	cfg.OpenAPIPath, cfg.DocsPath, cfg.SchemasPath = "", "", "" // served below, without a CDN
 	cfg.CreateHooks = nil                                       // no $schema in bodies
-	cfg.Tags = []*huma.Tag{{Name: "tasks"}, {Name: "results"}, {Name: "node"}}
+	cfg.Tags = []*huma.Tag{{Name: "tasks"}, {Name: "results"}, {Name: "openai"}, {Name: "node"}}
 	api := humago.New(mux, cfg)
 	api.OpenAPI().Servers = nil
 
@@ -64,7 +65,11 @@ func (s *Server) routes(mux *http.ServeMux) error {
 	if s.actors != nil {
 		s.actorRoutes(mux)
 	}
+	openai.Routes(mux, s.openaiDeps())
 	describeStreams(api.OpenAPI(), s.metrics != nil)
+	if s.openai.Completions != nil {
+		describeCompletions(api.OpenAPI())
+	}
 	openAnswers(api.OpenAPI())
 
 	var err error
@@ -78,6 +83,20 @@ func (s *Server) routes(mux *http.ServeMux) error {
 	mux.HandleFunc("GET /docs", serve("text/html; charset=utf-8", s.docs))
 	mux.HandleFunc("/", s.elsewhere(mux))
 	return nil
+}
+
+// openaiDeps gives the parts of OpenAI's API this server's log and limits.
+func (s *Server) openaiDeps() openai.Deps {
+	d := s.openai
+	d.Log, d.BodyMax, d.ReadTimeout, d.WriteTimeout, d.Closing = s.log, s.lim.BodyMax, s.lim.ReadTimeout, s.lim.WriteTimeout, s.closing
+	d.Hold = func() (func(), error) {
+		release, p := s.takeStream()
+		if p != nil {
+			return nil, p
+		}
+		return release, nil
+	}
+	return d
 }
 
 func serve(contentType string, body []byte) http.HandlerFunc {
@@ -153,7 +172,7 @@ func describeStreams(doc *huma.OpenAPI, metrics bool) {
 			"201": {Description: "One task, now durable", Content: of("application/json", schema(wire.Submitted{}))},
 			"200": {Description: "One task that existed, an array's or a stream's answers", Content: map[string]*huma.MediaType{
 				"application/json":     {Schema: &huma.Schema{OneOf: []*huma.Schema{schema(wire.Submitted{}), many}}},
-				"application/x-ndjson": {Schema: schema(wire.Line{})},
+				"application/x-ndjson": {Schema: schema(wire.SubmitLine{})},
 			}},
 			"default": problem,
 		}})

@@ -16,6 +16,7 @@ import (
 
 	"github.com/open-autoglm/autoglm/actors/gate"
 	"github.com/open-autoglm/autoglm/cluster/trace"
+	"github.com/open-autoglm/autoglm/node/api/openai"
 	"github.com/open-autoglm/autoglm/node/api/wire"
 )
 
@@ -29,6 +30,7 @@ type Server struct {
 	hosts   []string              // names that a Host header may have besides local ones
 	version string
 	actors  *gate.Gate // may be nil
+	openai  openai.Deps
 	refusal *connect.ErrorWriter
 
 	handler http.Handler
@@ -62,6 +64,9 @@ func WithVersion(v string) Option { return func(s *Server) { s.version = v } }
 // WithActors serves ActorService: the persistent actors behind g.
 func WithActors(g *gate.Gate) Option { return func(s *Server) { s.actors = g } }
 
+// WithOpenAI serves OpenAI's API with the parts of d; limits and log are the server's.
+func WithOpenAI(d openai.Deps) Option { return func(s *Server) { s.openai = d } }
+
 // WithFront serves on a port that is open already: its Open takes this server's Handler, and its Serve and Shutdown are those of this
 // server. Without it the server has one of its own.
 func WithFront(f *Front) Option { return func(s *Server) { s.front = f } }
@@ -80,6 +85,11 @@ func New(svc Service, opts ...Option) (*Server, error) {
 		return nil, fmt.Errorf("api.new: http.%w", err)
 	}
 	s.streams = make(chan struct{}, s.lim.StreamsMax)
+	own := s.front == nil
+	if own {
+		s.front = NewFront(s.lim, s.log, func() string { return "" })
+	}
+	s.closing = s.front.closing // before the routes: some wait for it
 	mux := http.NewServeMux()
 	if err := s.routes(mux); err != nil {
 		return nil, fmt.Errorf("api.new: %w", err)
@@ -89,11 +99,9 @@ func New(svc Service, opts ...Option) (*Server, error) {
 		return nil, fmt.Errorf("api.new: %w", err)
 	}
 	s.handler = observed
-	if s.front == nil {
-		s.front = NewFront(s.lim, s.log, func() string { return "" })
+	if own {
 		s.front.Open(s.handler)
 	}
-	s.closing = s.front.closing
 	return s, nil
 }
 
@@ -143,6 +151,10 @@ func (s *Server) problem(ctx context.Context, err error) error {
 // refuse writes err as a problem.
 func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	p := s.problem(r.Context(), err).(*wire.Problem)
+	if openai.Owns(r.URL.Path) {
+		openai.WriteError(w, r, p)
+		return
+	}
 	if strings.HasPrefix(r.URL.Path, actorPath) && p.Status != http.StatusNotFound && s.refusal.IsSupported(r) {
 		_ = s.refusal.Write(w, r, connectError(p)) // a client that went away is nobody to tell
 		return

@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -26,11 +26,12 @@ const (
 	retryFirst = 100 * time.Millisecond
 	retryMax   = 5 * time.Second
 	callMax    = time.Minute // one try of a short call
+	dialMax    = 5 * time.Second
 )
 
 // Client is safe for any number of goroutines.
 type Client struct {
-	base    string
+	servers servers
 	http    *http.Client
 	retry   time.Duration // how long calls are repeated without any success
 	patient bool          // also before the node was reached for the first time
@@ -40,8 +41,9 @@ type Client struct {
 // Option changes a Client.
 type Option func(*Client)
 
-// WithRetry sets how long a call is repeated while the node is busy or away: 30 s by
-// default, 0 for one try.
+// WithRetry sets how long a call is repeated while the nodes are busy or away: 30 s by
+// default, 0 for one try of each. A short call has ended by then, a stream goes on as long
+// as it makes progress.
 func WithRetry(d time.Duration) Option { return func(c *Client) { c.retry = d } }
 
 // WithPatience also waits for a node that was never reached. Without it a connection that
@@ -51,27 +53,26 @@ func WithPatience() Option { return func(c *Client) { c.patient = true } }
 // WithHTTPClient replaces the HTTP client. It must have no overall time-out: streams last.
 func WithHTTPClient(h *http.Client) Option { return func(c *Client) { c.http = h } }
 
-// New makes a client of the node at server, like "http://127.0.0.1:8080"; nothing is
-// called yet.
+// New makes a client of the node at server, like "http://127.0.0.1:8080", or of a cluster:
+// several of its nodes, separated by commas, are asked one after the other when they fail.
+// Nothing is called yet.
 func New(server string, opts ...Option) (*Client, error) {
-	if !strings.Contains(server, "://") {
-		server = "http://" + server
-	}
-	u, err := url.Parse(server)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return nil, fault.New(fault.Invalid, "client.new", server, "is no server address").WithRemedy("write it like http://127.0.0.1:8080")
+	bases, err := parseServers(server)
+	if err != nil {
+		return nil, err
 	}
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.MaxIdleConnsPerHost = 64
-	c := &Client{base: strings.TrimRight(server, "/"), http: &http.Client{Transport: t}, retry: 30 * time.Second}
+	t.DialContext = (&net.Dialer{Timeout: dialMax, KeepAlive: 30 * time.Second}).DialContext
+	c := &Client{servers: servers{bases: bases}, http: &http.Client{Transport: t}, retry: 30 * time.Second}
 	for _, opt := range opts {
 		opt(c)
 	}
 	return c, nil
 }
 
-// Server returns the address.
-func (c *Client) Server() string { return c.base }
+// Server returns the address of the node that is asked now.
+func (c *Client) Server() string { return c.servers.current() }
 
 // call makes a short request, repeated while that may help; body is sent as JSON unless
 // nil, and a good answer is decoded into out unless nil.
@@ -83,14 +84,12 @@ func (c *Client) call(ctx context.Context, op, method, path string, body, out an
 			return fault.New(fault.Invalid, op, "", "%w", err)
 		}
 	}
-	return c.repeat(ctx, func() error {
-		ctx, cancel := context.WithTimeout(ctx, callMax+waitOf(path))
-		defer cancel()
+	return c.repeat(ctx, waitOf(path), func(ctx context.Context, base string) error {
 		var rd io.Reader
 		if raw != nil {
 			rd = bytes.NewReader(raw)
 		}
-		resp, err := c.send(ctx, op, method, path, "application/json", rd)
+		resp, err := c.send(ctx, base, op, method, path, "application/json", rd)
 		if err != nil {
 			return err
 		}
@@ -116,8 +115,8 @@ func waitOf(path string) time.Duration {
 }
 
 // send makes one request. A status of 400 and more is an error, with the body closed.
-func (c *Client) send(ctx context.Context, op, method, path, contentType string, body io.Reader, headers ...string) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
+func (c *Client) send(ctx context.Context, base, op, method, path, contentType string, body io.Reader, headers ...string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, base+path, body)
 	if err != nil {
 		return nil, fault.New(fault.Invalid, op, path, "%w", err)
 	}
@@ -130,7 +129,7 @@ func (c *Client) send(ctx context.Context, op, method, path, contentType string,
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return nil, c.away(ctx, op, err)
+		return nil, away(ctx, base, op, err)
 	}
 	c.reached.Store(true)
 	if resp.StatusCode < 400 {
@@ -140,16 +139,19 @@ func (c *Client) send(ctx context.Context, op, method, path, contentType string,
 	return nil, refusal(op, resp)
 }
 
-// away classes an error of the connection.
-func (c *Client) away(ctx context.Context, op string, err error) error {
+// away classes an error of the connection to base.
+func away(ctx context.Context, base, op string, err error) error {
 	var ue *url.Error
 	if errors.As(err, &ue) {
 		err = ue.Err // without the URL, which is in Key
 	}
 	if ctx.Err() != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return &fault.Error{Op: op, Key: c.base, Kind: fault.Timeout, Err: err}
+		if cause := context.Cause(ctx); !errors.Is(cause, context.DeadlineExceeded) {
+			err = cause // says how long it was
+		}
+		return &fault.Error{Op: op, Key: base, Kind: fault.Timeout, Err: err}
 	}
-	f := &fault.Error{Op: op, Key: c.base, Kind: fault.Unavailable, Err: err}
+	f := &fault.Error{Op: op, Key: base, Kind: fault.Unavailable, Err: err}
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		f.Remedy = "no node listens there: start one with: autoglm serve"
 	}
@@ -168,61 +170,4 @@ func refusal(op string, resp *http.Response) error {
 		p.RetryAfter = time.Duration(sec) * time.Second
 	}
 	return &fault.Error{Op: op, Kind: wire.KindNamed(p.Kind), Err: p}
-}
-
-// repeat calls f until it succeeds, fails for good, or has been failing for c.retry.
-func (c *Client) repeat(ctx context.Context, f func() error) error {
-	b := c.newBackoff()
-	for {
-		err := f()
-		if err == nil || !b.wait(ctx, err) {
-			return err
-		}
-	}
-}
-
-// backoff spaces tries: doubling, with jitter, and as long as the server asks for.
-type backoff struct {
-	c     *Client
-	next  time.Duration
-	until time.Time
-}
-
-func (c *Client) newBackoff() *backoff {
-	return &backoff{c: c, next: retryFirst, until: time.Now().Add(c.retry)}
-}
-
-// progress starts over: the node answers.
-func (b *backoff) progress() { *b = *b.c.newBackoff() }
-
-// wait sleeps before another try; false when there should be none.
-func (b *backoff) wait(ctx context.Context, err error) bool {
-	if !b.worth(err) || ctx.Err() != nil {
-		return false
-	}
-	d := b.next/2 + rand.N(b.next/2+1)
-	b.next = min(2*b.next, retryMax)
-	var p *wire.Problem
-	if errors.As(err, &p) {
-		d = max(d, p.RetryAfter)
-	}
-	if time.Now().Add(d).After(b.until) {
-		return false
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
-func (b *backoff) worth(err error) bool {
-	if errors.Is(err, syscall.ECONNREFUSED) && !b.c.patient && !b.c.reached.Load() {
-		return false
-	}
-	kind := fault.KindOf(err)
-	return kind.Retryable() && kind != fault.NoSpace // a full disk needs a person
 }

@@ -34,7 +34,7 @@ func (s stopped) Unwrap() error { return s.error }
 func (c *Client) Follow(ctx context.Context, id string, after uint64, f func(wire.Event) error) error {
 	b := c.newBackoff()
 	for {
-		last, ended, err := c.follow(ctx, id, after, f)
+		last, ended, err := c.follow(ctx, b.base, id, after, f)
 		var s stopped
 		switch {
 		case ended:
@@ -55,9 +55,9 @@ func (c *Client) Follow(ctx context.Context, id string, after uint64, f func(wir
 }
 
 // follow reads one connection's events.
-func (c *Client) follow(ctx context.Context, id string, after uint64, f func(wire.Event) error) (last uint64, ended bool, err error) {
+func (c *Client) follow(ctx context.Context, base, id string, after uint64, f func(wire.Event) error) (last uint64, ended bool, err error) {
 	const op = "client.follow"
-	resp, err := c.send(ctx, op, http.MethodGet, taskPath(id, "/events"), "", nil,
+	resp, err := c.send(ctx, base, op, http.MethodGet, taskPath(id, "/events"), "", nil,
 		"Accept", "text/event-stream", "Last-Event-ID", strconv.FormatUint(after, 10))
 	if err != nil {
 		return after, false, err
@@ -83,7 +83,7 @@ func (c *Client) follow(ctx context.Context, id string, after uint64, f func(wir
 		after = e.Version
 	}
 	if err := scan.Err(); err != nil {
-		return after, false, c.away(ctx, op, err)
+		return after, false, away(ctx, base, op, err)
 	}
 	return after, false, nil // the next try is answered 204 when the task has ended
 }
@@ -98,7 +98,7 @@ func (c *Client) Results(ctx context.Context, q Query, follow bool, f func(wire.
 	for {
 		q.Cursor = r.cursor
 		got := r.got
-		ended, err := r.read(ctx, q, follow)
+		ended, err := r.read(ctx, b.base, q, follow)
 		var s stopped
 		switch {
 		case ended && !follow:
@@ -112,7 +112,7 @@ func (c *Client) Results(ctx context.Context, q Query, follow bool, f func(wire.
 			b.progress()
 		}
 		if err == nil { // a followed stream that the server ended
-			err = fault.New(fault.Unavailable, "client.results", c.base, "the stream ended")
+			err = fault.New(fault.Unavailable, "client.results", b.base, "the stream ended")
 		}
 		if !b.wait(ctx, err) {
 			return r.cursor, err
@@ -130,14 +130,14 @@ type resultsReader struct {
 	f      func(wire.Result) error
 }
 
-func (r *resultsReader) read(ctx context.Context, q Query, follow bool) (ended bool, err error) {
+func (r *resultsReader) read(ctx context.Context, base string, q Query, follow bool) (ended bool, err error) {
 	const op = "client.results"
 	v := q.values()
 	v.Del("limit")
 	if follow {
 		v.Set("follow", "true")
 	}
-	resp, err := r.c.send(ctx, op, http.MethodGet, "/v1/results?"+v.Encode(), "", nil)
+	resp, err := r.c.send(ctx, base, op, http.MethodGet, "/v1/results?"+v.Encode(), "", nil)
 	if err != nil {
 		return false, err
 	}
@@ -152,7 +152,7 @@ func (r *resultsReader) read(ctx context.Context, q Query, follow bool) (ended b
 			return true, nil
 		}
 		if err != nil {
-			return false, r.c.away(ctx, op, err)
+			return false, away(ctx, base, op, err)
 		}
 		if err := r.take(l); err != nil {
 			return false, err

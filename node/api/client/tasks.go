@@ -140,17 +140,18 @@ func (c *Client) Status(ctx context.Context) (*wire.Status, error) {
 func (c *Client) Health(ctx context.Context) (h wire.Health, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callMax)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+"/readyz", nil)
+	base := c.servers.current()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/readyz", nil)
 	if err != nil {
-		return h, fault.New(fault.Invalid, "client.health", c.base, "%w", err)
+		return h, fault.New(fault.Invalid, "client.health", base, "%w", err)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return h, c.away(ctx, "client.health", err)
+		return h, away(ctx, base, "client.health", err)
 	}
 	defer resp.Body.Close()
 	if err := json.NewDecoder(io.LimitReader(resp.Body, answerMax)).Decode(&h); err != nil || h.Status == "" {
-		return h, fault.New(wire.KindOfStatus(resp.StatusCode), "client.health", c.base, "the answer is not a node's: %s", resp.Status)
+		return h, fault.New(wire.KindOfStatus(resp.StatusCode), "client.health", base, "the answer is not a node's: %s", resp.Status)
 	}
 	return h, nil
 }
@@ -179,14 +180,14 @@ func (c *Client) Drain(ctx context.Context, d wire.Drain) error {
 }
 
 // Backup makes the node write a consistent copy of its data into dir, a new folder on the
-// node's machine. It is tried once, for a repeat would find the folder, and has no time-out
+// node's machine: the first of the client's. It is tried once, for a repeat would find the folder, and has no time-out
 // but ctx: copying may take long.
 func (c *Client) Backup(ctx context.Context, dir string) error {
 	b, err := json.Marshal(wire.Backup{Dir: dir})
 	if err != nil {
 		return fmt.Errorf("client.backup: %w", err)
 	}
-	resp, err := c.send(ctx, "client.backup", http.MethodPost, "/v1/admin/backup", "application/json", bytes.NewReader(b))
+	resp, err := c.send(ctx, c.servers.bases[0], "client.backup", http.MethodPost, "/v1/admin/backup", "application/json", bytes.NewReader(b))
 	if err != nil {
 		return err
 	}

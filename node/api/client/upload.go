@@ -106,7 +106,7 @@ func (c *Client) submitStream(ctx context.Context, each func(wire.Submitted) err
 		return nil
 	}
 	for {
-		err := c.uploadOnce(ctx, w, take)
+		err := c.uploadOnce(ctx, b.base, w, take)
 		var s stopped
 		switch {
 		case errors.As(err, &s):
@@ -117,7 +117,7 @@ func (c *Client) submitStream(ctx context.Context, each func(wire.Submitted) err
 		case ctx.Err() != nil:
 			return sum, ctx.Err()
 		case err == nil:
-			err = fault.New(fault.Unavailable, "client.submit", c.base, "the stream ended before its last line was answered")
+			err = fault.New(fault.Unavailable, "client.submit", b.base, "the stream ended before its last line was answered")
 		}
 		if !b.wait(ctx, err) {
 			return sum, err
@@ -126,7 +126,7 @@ func (c *Client) submitStream(ctx context.Context, each func(wire.Submitted) err
 }
 
 // uploadOnce sends the lines that have no answer over one connection and takes the answers.
-func (c *Client) uploadOnce(ctx context.Context, w *window, take func(wire.Submitted) error) error {
+func (c *Client) uploadOnce(ctx context.Context, base string, w *window, take func(wire.Submitted) error) error {
 	const op = "client.submit"
 	if err := w.takeRefused(take); err != nil { // no need of a connection for those
 		return err
@@ -136,7 +136,7 @@ func (c *Client) uploadOnce(ctx context.Context, w *window, take func(wire.Submi
 	}
 	body := w.body()
 	defer body.Close()
-	resp, err := c.send(ctx, op, http.MethodPost, "/v1/tasks", "application/x-ndjson", body)
+	resp, err := c.send(ctx, base, op, http.MethodPost, "/v1/tasks", "application/x-ndjson", body)
 	if err != nil {
 		return err
 	}
@@ -148,9 +148,9 @@ func (c *Client) uploadOnce(ctx context.Context, w *window, take func(wire.Submi
 			return w.takeRefused(take)
 		}
 		if err != nil {
-			return c.away(ctx, op, err)
+			return away(ctx, base, op, err)
 		}
-		var a wire.Line
+		var a wire.SubmitLine
 		if err := json.Unmarshal(l.Text, &a); err != nil {
 			return fault.New(fault.Unknown, op, "", "an answer could not be read: %w", err)
 		}

@@ -6,17 +6,19 @@ import (
 	"encoding/json"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
 	"github.com/open-autoglm/autoglm/node/api/client"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
-// ServerEnv names the environment variable with the node's address.
+// ServerEnv names the environment variable with the node's address, or those of several nodes of a cluster.
 const ServerEnv = "AUTOGLM_SERVER"
 
 // ServerDefault is where `autoglm serve` listens unless told otherwise.
@@ -31,6 +33,8 @@ type App struct {
 	Server  string        // --server
 	Output  string        // -o: table or json
 	Retry   time.Duration // --retry-for
+
+	retry []*pflag.Flag // --retry-for of each command
 }
 
 // New makes an App on the process's own streams.
@@ -44,8 +48,9 @@ func (a *App) ClientFlags(cmd *cobra.Command) {
 	if server == "" {
 		server = ServerDefault
 	}
-	cmd.Flags().StringVar(&a.Server, "server", server, "`URL` of the node (or "+ServerEnv+")")
-	cmd.Flags().DurationVar(&a.Retry, "retry-for", 30*time.Second, "how long to try again while the node is busy or away")
+	cmd.Flags().StringVar(&a.Server, "server", server, "`URL` of the node, or of several of its cluster, with commas between them: the next is asked when\none fails (or "+ServerEnv+")")
+	cmd.Flags().DurationVar(&a.Retry, "retry-for", 30*time.Second, "how long to try again while the nodes are busy or away, and no longer; without this flag, a node\nthat refuses the first connection is not waited for")
+	a.retry = append(a.retry, cmd.Flags().Lookup("retry-for"))
 	a.OutputFlag(cmd)
 }
 
@@ -55,18 +60,39 @@ func (a *App) OutputFlag(cmd *cobra.Command) {
 	Complete(cmd, "output", "table", "json")
 }
 
+// Group makes cmd a command that only has others below it: alone it explains itself, another word is an error.
+func Group(cmd *cobra.Command) {
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return nil
+		}
+		var names []string
+		for _, c := range cmd.Commands() {
+			if c.IsAvailableCommand() {
+				names = append(names, c.Name())
+			}
+		}
+		return Usage("unknown command %q for %q: use one of %s", args[0], cmd.CommandPath(), strings.Join(names, ", "))
+	}
+}
+
 // Complete offers values for a flag in the shell.
 func Complete(cmd *cobra.Command, flag string, values ...string) {
 	// fails only for a flag that does not exist, which a test of each command would show
 	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 }
 
-// Client makes the client of the node that the flags name.
+// Client makes the client of the nodes that the flags name.
 func (a *App) Client() (*client.Client, error) {
 	if a.Output != "table" && a.Output != "json" {
 		return nil, Usage("-o is %q: use table or json", a.Output)
 	}
-	return client.New(a.Server, client.WithRetry(a.Retry))
+	opts := []client.Option{client.WithRetry(a.Retry)}
+	if slices.ContainsFunc(a.retry, func(f *pflag.Flag) bool { return f.Changed }) {
+		opts = append(opts, client.WithPatience())
+	}
+	return client.New(a.Server, opts...)
 }
 
 // JSON tells whether -o json was given.
@@ -83,6 +109,18 @@ func (a *App) PrintJSON(v any) error {
 func IsTTY(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// Width returns the columns of the terminal that w is; 0: it is none, and lines may be of any length.
+func Width(w io.Writer) int {
+	if !IsTTY(w) {
+		return 0
+	}
+	n, _, err := term.GetSize(int(w.(*os.File).Fd()))
+	if err != nil {
+		return 0
+	}
+	return n
 }
 
 // Metadata parses the values of --metadata, each KEY=VALUE.

@@ -43,6 +43,19 @@ type TasksError struct{ Text string }
 // Error returns Text.
 func (e *TasksError) Error() string { return e.Text }
 
+// TaskError is an error of a call about one task whose id the user has not seen yet.
+type TaskError struct {
+	ID   string
+	Next string // what became of the task, as far as is known, and how to go on
+	Err  error
+}
+
+// Error returns the cause's text with the id.
+func (e *TaskError) Error() string { return fmt.Sprintf("task %s: %v", e.ID, e.Err) }
+
+// Unwrap returns the cause.
+func (e *TaskError) Unwrap() error { return e.Err }
+
 // Code returns the exit code of a command that ended with err.
 func Code(err error) int {
 	var tasks *TasksError
@@ -86,6 +99,8 @@ func isUsage(err error) bool {
 // Report tells the user why a command failed, on the App's Err, and returns the exit code.
 func (a *App) Report(err error) int {
 	code := Code(err)
+	var about *TaskError
+	errors.As(err, &about)
 	switch {
 	case err == nil:
 	case a.JSON():
@@ -93,7 +108,11 @@ func (a *App) Report(err error) int {
 		if p.Detail == "" || code == ExitTasks {
 			p.Detail = err.Error()
 		}
-		b, _ := json.Marshal(map[string]any{"error": p, "exit_code": code}) // a Problem always can
+		out := map[string]any{"error": p, "exit_code": code}
+		if about != nil {
+			out["task_id"], out["next"] = about.ID, about.Next
+		}
+		b, _ := json.Marshal(out) // a Problem always can
 		fmt.Fprintln(a.Err, string(b))
 	case code == ExitInterrupted:
 		fmt.Fprintln(a.Err, "autoglm: interrupted")
@@ -103,6 +122,9 @@ func (a *App) Report(err error) int {
 			fmt.Fprintln(a.Err, "Run with --help for what there is.")
 		}
 	}
+	if about != nil && !a.JSON() {
+		fmt.Fprintf(a.Err, "autoglm: task %s: %s\n", about.ID, about.Next)
+	}
 	return code
 }
 
@@ -111,6 +133,10 @@ func text(err error) string {
 	var p *wire.Problem
 	if errors.As(err, &p) {
 		return p.Error()
+	}
+	var about *TaskError
+	if errors.As(err, &about) {
+		err = about.Err // the id follows, with what to do
 	}
 	return strings.TrimPrefix(strings.TrimSpace(err.Error()), ": ")
 }

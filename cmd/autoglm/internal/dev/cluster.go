@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -132,7 +133,7 @@ func (c *Cluster) plan(old File, want, httpBase, clusterBase int) (File, error) 
 	f, err := grow(old, c.dir, want, httpBase, clusterBase, c.o.Host)
 	for i := range f.Nodes {
 		if c.o.Data != nil {
-			f.Nodes[i].DataDir = c.o.Data(i)
+			f.Nodes[i].DataDir = c.o.Data(f.Nodes[i].index())
 		}
 	}
 	return f, err
@@ -176,8 +177,8 @@ func (c *Cluster) unknown(name string) error {
 		WithRemedy("use node-1 to %s", c.file.Nodes[len(c.file.Nodes)-1].Name)
 }
 
-// Status is Nodes with a fresh look: a node that is up but does not say that it is ready now is Starting, with the
-// reason it gives.
+// Status is Nodes with a fresh look: a node that is up but does not say that it is ready now is Starting if it never did,
+// else Unready or Silent, with the reason.
 func (c *Cluster) Status(ctx context.Context) []Node {
 	nodes := c.Nodes()
 	var wg sync.WaitGroup
@@ -187,15 +188,34 @@ func (c *Cluster) Status(ctx context.Context) []Node {
 			continue
 		}
 		wg.Go(func() {
-			if err := c.ask.ready(ctx, n.URL); err != nil {
-				n.State, n.Reason = Starting, err.Error()
-			} else {
-				n.State = Ready
-			}
+			n.State, n.Reason = seen(n.State, c.ask.ready(ctx, n.URL))
 		})
 	}
 	wg.Wait()
 	return nodes
+}
+
+// seen judges one look at a node that is up.
+func seen(was State, err error) (now State, reason string) {
+	var unanswered *url.Error
+	silent := errors.As(err, &unanswered)
+	switch {
+	case err == nil:
+		return Ready, ""
+	case silent && unanswered.Timeout():
+		reason = fmt.Sprintf("nothing in %v", probeMax)
+	case silent:
+		reason = unanswered.Err.Error()
+	default:
+		reason = err.Error()
+	}
+	switch {
+	case was == Starting:
+		return Starting, reason
+	case silent:
+		return Silent, reason
+	}
+	return Unready, reason
 }
 
 // save writes dev.json as things are now.
@@ -212,7 +232,9 @@ func (c *Cluster) save() error {
 // change alters a node's entry and saves. A dev.json that cannot be written is told, and ends nothing.
 func (c *Cluster) change(name string, alter func(*Node)) {
 	c.mu.Lock()
-	alter(c.file.node(name))
+	if n := c.file.node(name); n != nil { // nil: it was removed meanwhile
+		alter(n)
+	}
 	c.mu.Unlock()
 	if err := c.save(); err != nil {
 		c.say("%s is out of date: %v", fileName, err)
@@ -245,7 +267,7 @@ func (c *Cluster) AddNode(ctx context.Context) (Node, error) {
 		return Node{}, err
 	}
 	c.mu.Lock()
-	c.file.Nodes = append(c.file.Nodes, one[0])
+	c.file.Nodes, c.file.Made = append(c.file.Nodes, one[0]), f.Made
 	c.procs[n.Name] = newProc()
 	c.mu.Unlock()
 	if err := c.StartNode(ctx, n.Name); err != nil {

@@ -27,7 +27,8 @@ const (
 
 // control is HTTP on a unix socket that only this user can open:
 //
-//	GET /nodes     POST /nodes (add)     POST /nodes/NAME/start|stop|restart?wait=30s     stop: &force=1
+//	GET /nodes     POST /nodes (add)     DELETE /nodes/NAME
+//	POST /nodes/NAME/start|stop|restart?wait=30s     stop: &force=1
 type control struct {
 	path   string
 	tmp    string // folder made for the socket because DIR is too deep; "" without
@@ -100,6 +101,9 @@ func (c *Cluster) handler() http.Handler {
 	})
 	mux.HandleFunc("POST /nodes", func(w http.ResponseWriter, r *http.Request) {
 		c.command(w, r, func(ctx context.Context) (Node, error) { return c.AddNode(ctx) })
+	})
+	mux.HandleFunc("DELETE /nodes/{name}", func(w http.ResponseWriter, r *http.Request) {
+		c.command(w, r, func(ctx context.Context) (Node, error) { return c.RemoveNode(ctx, r.PathValue("name")) })
 	})
 	for verb, do := range map[string]func(context.Context, string) error{"start": c.StartNode, "stop": c.StopNode, "restart": c.RestartNode} {
 		mux.HandleFunc("POST /nodes/{name}/"+verb, func(w http.ResponseWriter, r *http.Request) {
@@ -207,6 +211,14 @@ func (c *Client) Stop(ctx context.Context, name string, wait time.Duration, forc
 // Restart stops a node in order, starts it and waits until it is ready, all in wait.
 func (c *Client) Restart(ctx context.Context, name string, wait time.Duration) (Node, error) {
 	return c.verb(ctx, name, "restart", wait)
+}
+
+// Remove makes dev forget a node that is down. Its data stay.
+func (c *Client) Remove(ctx context.Context, name string, wait time.Duration) (n Node, err error) {
+	if err := checkName(name); err != nil {
+		return n, err
+	}
+	return n, c.call(ctx, http.MethodDelete, fmt.Sprintf("/nodes/%s?wait=%s", name, wait), &n)
 }
 
 func (c *Client) verb(ctx context.Context, name, verb string, wait time.Duration, more ...string) (n Node, err error) {

@@ -33,6 +33,10 @@ const (
 	Starting State = "starting" // a process that is not ready yet
 	Ready    State = "ready"    // it said so once
 	Stopping State = "stopping" // told to end
+
+	// Only Status tells these, of a node that was ready once.
+	Unready State = "not ready" // it says so
+	Silent  State = "no answer" // its process is there: stopped by a signal, or hung
 )
 
 // Node is one node of a local cluster, as dev.json has it.
@@ -56,6 +60,7 @@ type File struct {
 	PID    int    `json:"pid"`    // of the dev that runs; 0: none
 	Socket string `json:"socket"` // where that one listens
 	Expect int    `json:"expect"` // nodes that the cluster began with
+	Made   int    `json:"made"`   // nodes that there ever were: a name is not used twice; 0 in files of before
 
 	HTTPBase    int    `json:"http_base"`    // port of node-1's API as it was asked for; 0: free ones
 	ClusterBase int    `json:"cluster_base"` // port of node-1's gossip, likewise
@@ -74,6 +79,15 @@ func (f *File) node(name string) *Node {
 
 func nodeName(i int) string { return fmt.Sprintf("node-%d", i+1) }
 
+// index is the i of nodeName: nodes before it may have been removed.
+func (n *Node) index() int {
+	i, err := strconv.Atoi(strings.TrimPrefix(n.Name, "node-"))
+	if err != nil {
+		return NodesMax // a name that somebody wrote into dev.json: none of the first
+	}
+	return i - 1
+}
+
 // grow returns old with as many nodes as were asked for; want 0 keeps what there is. Nodes that exist keep their
 // addresses unless other ports are asked for than before. Ports are 0 where a free one is to be found.
 func grow(old File, dir string, want, httpBase, clusterBase int, host func(i int) string) (File, error) {
@@ -89,33 +103,37 @@ func grow(old File, dir string, want, httpBase, clusterBase int, host func(i int
 		return f, fault.New(fault.Invalid, "dev.plan", "nodes", "is %d: use 1 to %d", want, NodesMax)
 	case want < len(old.Nodes):
 		return f, fault.New(fault.Refused, "dev.plan", dir, "the cluster there has %d nodes, not %d", len(old.Nodes), want).
-			WithRemedy("leave --nodes out, stop single nodes with `autoglm dev stop NAME`, or begin anew with another --data-dir")
+			WithRemedy("leave --nodes out, stop single nodes with `autoglm dev stop NAME`, forget them with `autoglm dev remove NAME`, or begin anew with another --data-dir")
 	}
 	if f.Format == 0 { // a new one
 		f.Format, f.Expect, f.HTTPBase, f.ClusterBase = formatNow, want, HTTPDefault, ClusterDefault
 	}
 	keepHTTP, keepCluster := rebase(&f.HTTPBase, httpBase), rebase(&f.ClusterBase, clusterBase)
-	f.Nodes = nil
-	for i := range want {
-		n := Node{Name: nodeName(i)}
-		if i < len(old.Nodes) {
-			n = old.Nodes[i]
+	f.Nodes, f.Made = nil, max(old.Made, len(old.Nodes))
+	for at := range want {
+		var n Node
+		if at < len(old.Nodes) {
+			n = old.Nodes[at]
+		} else {
+			n.Name = nodeName(f.Made)
+			f.Made++
 		}
+		i := n.index()
 		n.State, n.PID, n.Reason, n.StartedAt = Down, 0, "", time.Time{}
 		n.DataDir, n.Log = filepath.Join(dir, n.Name), filepath.Join(dir, n.Name+".log")
 		n.Identity = filepath.Join(dir, pkiDir, "nodes", n.Name)
-		at, httpStep, clusterStep := "127.0.0.1", 1, clusterStride
+		ip, httpStep, clusterStep := "127.0.0.1", 1, clusterStride
 		if host != nil { // an address of its own: the same ports
-			at, httpStep, clusterStep = host(i), 0, 0
+			ip, httpStep, clusterStep = host(i), 0, 0
 		}
 		var err error
 		if n.HTTP == "" || !keepHTTP {
-			if n.HTTP, err = place(n.Name, at, f.HTTPBase, i*httpStep, 1); err != nil {
+			if n.HTTP, err = place(n.Name, ip, f.HTTPBase, i*httpStep, 1); err != nil {
 				return f, err
 			}
 		}
 		if n.Cluster == "" || !keepCluster {
-			if n.Cluster, err = place(n.Name, at, f.ClusterBase, i*clusterStep, clusterPorts); err != nil {
+			if n.Cluster, err = place(n.Name, ip, f.ClusterBase, i*clusterStep, clusterPorts); err != nil {
 				return f, err
 			}
 		}
@@ -151,10 +169,8 @@ func place(name, host string, base, offset, width int) (string, error) {
 func serveArgs(f *File, n *Node, passed []string) []string {
 	args := []string{"serve", "--data-dir", n.DataDir, "--identity", n.Identity, "--http", n.HTTP, "--cluster-listen", n.Cluster}
 	var join []string
-	at := 0
-	for i, other := range f.Nodes {
+	for _, other := range f.Nodes {
 		if other.Name == n.Name {
-			at = i
 			continue
 		}
 		join = append(join, other.Cluster)
@@ -162,7 +178,7 @@ func serveArgs(f *File, n *Node, passed []string) []string {
 	if len(join) > 0 {
 		args = append(args, "--join", strings.Join(join, ","))
 	}
-	if at < f.Expect { // later ones only enter a cluster that exists
+	if n.index() < f.Expect { // later ones only enter a cluster that exists
 		args = append(args, "--bootstrap-expect", strconv.Itoa(f.Expect))
 	}
 	return append(args, passed...)
