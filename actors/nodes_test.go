@@ -136,6 +136,29 @@ func TestANodeWithoutRoomAsksNobody(t *testing.T) {
 	}
 }
 
+// TestAClockThatIsAheadHoldsNothingUp: what a node accepts by its own clock runs at once where the clock is right, and the
+// reverse. What is to wait waits by the clock of its shard's owner.
+func TestAClockThatIsAheadHoldsNothingUp(t *testing.T) {
+	w := newWorld(t, 4, "a", "b", "c")
+	ahead := func() time.Time { return time.Now().Add(10 * time.Minute) }
+	a := w.start("a", func(o *actors.Options) { o.Now = ahead })
+	b := w.start("b", nil, echo(4))
+	c := w.start("c", nil)
+	w.spread("b", "c")
+	later := time.Now().Add(5 * time.Minute)
+	submitAt(t, a.System, &task.Spec{ID: "later", Prompt: "p", NotBefore: &later}, ahead)
+	for i := range 40 {
+		submitAt(t, a.System, &task.Spec{ID: fmt.Sprint("t", i), Prompt: "p", Steps: []string{"and"}}, ahead)
+	}
+	for i := range 40 {
+		r := await(t, []*node{a, b, c}[i%3].System, fmt.Sprint("t", i))
+		require.Equal(t, task.Completed, r.State)
+		require.Equal(t, "b", r.Attempts[0].Node)
+		w.once(a, fmt.Sprint("t", i))
+	}
+	require.Equal(t, task.Pending, w.record(a, "later").State)
+}
+
 // TestTidingsAreEnough, and questions are: each alone brings tasks to an engine elsewhere.
 func TestTidingsAreEnough(t *testing.T) {
 	for _, op := range []string{"task.ready", "task.waiting"} {

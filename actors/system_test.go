@@ -55,7 +55,13 @@ func options(store persistence.Store, engines ...actors.Engine) actors.Options {
 
 func submit(t testing.TB, sys *actors.System, spec *task.Spec) {
 	t.Helper()
-	_, w, err := sys.Tasks.First(spec.ID, &task.Submit{Spec: spec, Model: "m"}, time.Now)
+	submitAt(t, sys, spec, time.Now)
+}
+
+// submitAt accepts a task by the clock of the node that does.
+func submitAt(t testing.TB, sys *actors.System, spec *task.Spec, now func() time.Time) {
+	t.Helper()
+	_, w, err := sys.Tasks.First(spec.ID, &task.Submit{Spec: spec, Model: "m"}, now)
 	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()

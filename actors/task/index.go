@@ -13,7 +13,7 @@ import (
 
 // The ordered indexes of tasks, one set a shard. Times are big-endian microseconds.
 //
-//	ready    model 0 priority visible id      pending tasks, as they will run
+//	ready    model 0 priority visible id → flags   pending tasks, as they will run
 //	running  id               → node, boot …  what a new owner must look at; see UnderWay
 //	all      ^created id                      newest first, for lists
 //	ended    ended id           → state       final tasks as they ended, for results
@@ -32,9 +32,13 @@ const (
 type ReadyKey struct {
 	Model    string // the queue: see QueueOf
 	Priority int
-	Visible  time.Time // not to be claimed before
+	Visible  time.Time // not to be claimed before, unless AtOnce
 	ID       string
+	AtOnce   bool // in the row's value, not in Bytes: Visible is only its place in the order; see Record. Older programs set it in no row
 }
+
+// readyAtOnce is a flag in the value of a row, which is empty without one.
+const readyAtOnce = 1
 
 // Bytes returns the key as stored; the order of keys is the order of claims.
 func (k ReadyKey) Bytes() []byte {
@@ -52,6 +56,21 @@ func ParseReadyKey(b []byte) (k ReadyKey, ok bool) {
 		return k, false
 	}
 	return ReadyKey{Model: string(b[:i]), Priority: int(b[i+1]), Visible: time.UnixMicro(int64(binary.BigEndian.Uint64(b[i+2:]))), ID: string(b[i+10:])}, true
+}
+
+// parseReady is ParseReadyKey for who has the row's value as well.
+func parseReady(key, value []byte) (k ReadyKey, ok bool) {
+	k, ok = ParseReadyKey(key)
+	k.AtOnce = len(value) > 0 && value[0]&readyAtOnce != 0
+	return k, ok
+}
+
+// value is what the row of the key holds.
+func (k ReadyKey) value() []byte {
+	if !k.AtOnce {
+		return nil
+	}
+	return []byte{readyAtOnce}
 }
 
 // readyPrefix starts all keys of a model and priority.
@@ -99,7 +118,8 @@ func index(id string, before, after Record) (rows []persistence.Index) {
 		del(IndexReady, before.readyKey(id).Bytes())
 	}
 	if is == Pending {
-		put(IndexReady, after.readyKey(id).Bytes(), nil)
+		k := after.readyKey(id)
+		put(IndexReady, k.Bytes(), k.value())
 	}
 	if was == Running {
 		del(IndexRunning, []byte(id))
@@ -166,7 +186,7 @@ func parseRunning(id, value []byte) UnderWay {
 }
 
 func (r *Record) readyKey(id string) ReadyKey {
-	return ReadyKey{Model: r.queue(), Priority: r.Spec.PriorityOr(), Visible: r.NotBefore, ID: id}
+	return ReadyKey{Model: r.queue(), Priority: r.Spec.PriorityOr(), Visible: r.NotBefore, ID: id, AtOnce: r.AtOnce}
 }
 
 // Counter names: "tasks/<state>", and "ready/<priority>/<model>" for the queues.

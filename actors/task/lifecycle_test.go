@@ -1,15 +1,18 @@
 package task
 
 import (
+	"encoding/binary"
 	"fmt"
 	"go/parser"
 	"go/token"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/open-autoglm/autoglm/persistence"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
@@ -228,4 +231,49 @@ func FuzzFacts(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestWhatIsDueAtOnce: what asked for no wait is, whatever its row's time; the key of its row is as it was in older programs.
+func TestWhatIsDueAtOnce(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	second := now.Add(time.Second)
+	submitted := func(notBefore *time.Time) []Fact {
+		return []Fact{{Event: Submitted, At: now, Spec: &Spec{Prompt: "p", NotBefore: notBefore}, Model: "m"}}
+	}
+	then := func(e Event) []Fact { return append(submitted(nil), at(Claimed, now), at(e, now)) }
+	past := now.Add(-time.Second)
+	for _, c := range []struct {
+		name  string
+		facts []Fact
+		due   bool
+		place time.Time
+	}{
+		{"submitted", submitted(nil), true, now},
+		{"submitted for later", submitted(&second), false, second},
+		{"submitted for what its node took for past", submitted(&past), false, now},
+		{"a step is done", then(StepDone), true, now},
+		{"its owner moved", then(OwnerMoved), true, now},
+		{"it came back", then(Returned), true, now},
+		{"it failed", then(AttemptFailed), false, second},
+		{"its lease ended", then(LeaseLost), false, second},
+		{"a step is done after a failure", append(append(then(AttemptFailed), at(Claimed, now)), at(StepDone, now)), true, now},
+		{"it failed after a step", append(append(then(StepDone), at(Claimed, now)), at(AttemptFailed, now)), false, second},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var before, r Record
+			for _, f := range c.facts {
+				var err error
+				before = r
+				r, err = r.Apply(f)
+				require.NoError(t, err)
+			}
+			require.Equal(t, c.due, r.AtOnce)
+			rows := index("id", before, r)
+			i := slices.IndexFunc(rows, func(x persistence.Index) bool { return x.Name == IndexReady })
+			k, ok := parseReady(rows[i].Key, rows[i].Value)
+			require.True(t, ok)
+			require.Equal(t, c.due, k.AtOnce)
+			require.Equal(t, append(binary.BigEndian.AppendUint64([]byte("m\x00\x05"), uint64(c.place.UnixMicro())), "id"...), rows[i].Key)
+		})
+	}
 }

@@ -57,7 +57,7 @@ func (q *Queue) Observe(rows []persistence.Index) {
 	var tell map[string]time.Time
 	q.mu.Lock()
 	for _, r := range rows {
-		k, ok := ParseReadyKey(r.Key)
+		k, ok := parseReady(r.Key, r.Value)
 		if !ok {
 			continue
 		}
@@ -66,12 +66,16 @@ func (q *Queue) Observe(rows []persistence.Index) {
 			f.delete(k)
 			continue
 		}
-		f.put(k)
+		f.put(k, now)
+		at := k.Visible
+		if k.AtOnce && at.After(now) {
+			at = now
+		}
 		if tell == nil {
 			tell = map[string]time.Time{}
 		}
-		if t, ok := tell[k.Model]; !ok || k.Visible.Before(t) {
-			tell[k.Model] = k.Visible
+		if t, ok := tell[k.Model]; !ok || at.Before(t) {
+			tell[k.Model] = at
 		}
 	}
 	q.mu.Unlock()
@@ -128,18 +132,18 @@ func (q *Queue) Open() error {
 func Key(id string) persistence.Key { return persistence.Key{Kind: KindName, ID: id} }
 
 // Next returns by this node's clock when there is something of a model to claim: now, when there may be
-// rows on disk that are not in memory, else when the first in memory is visible. ok
+// rows on disk that are not in memory, else when the first in memory may be claimed. ok
 // is false when nothing waits.
 func (q *Queue) Next(model string) (at time.Time, ok bool) {
+	now := q.o.Now()
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for name, f := range q.feeds {
-		switch {
-		case name.Model != model:
-		case len(f.rows) == 0 && f.more:
-			return q.o.Local(q.o.Now()), true
-		case len(f.rows) > 0 && (!ok || f.rows[0].Visible.Before(at)):
-			at, ok = f.rows[0].Visible, true
+		if name.Model != model {
+			continue
+		}
+		if first, waits := f.first(now); waits && (!ok || first.Before(at)) {
+			at, ok = first, true
 		}
 	}
 	return q.o.Local(at), ok
@@ -164,7 +168,7 @@ func (q *Queue) Claim(model string, n int, c *Claim, done func([]*Work, error)) 
 			default:
 				if err != nil {
 					q.mu.Lock()
-					q.feedLocked(k).putBack(k)
+					q.feedLocked(k).putBack(k, q.o.Now())
 					q.mu.Unlock()
 				}
 			}
@@ -194,7 +198,7 @@ func (q *Queue) take(model string, n int) (keys []ReadyKey, err error) {
 		if f == nil {
 			continue
 		}
-		if err = f.load(model, p, n-len(keys), q.o.Scan); err != nil {
+		if err = f.load(model, p, n-len(keys), now, q.o.Scan); err != nil {
 			return keys, err
 		}
 		keys = append(keys, f.take(n-len(keys), now)...)
@@ -253,10 +257,11 @@ func (g *claimed) over(q *Queue, keys []ReadyKey) {
 	}
 	err := fault.New(fault.Timeout, "task.claim", "", "%d of %d tasks did not answer in %v", g.left, len(keys), claimWithin)
 	g.mu.Unlock()
+	now := q.o.Now()
 	q.mu.Lock()
 	for _, k := range keys {
 		if !got[k.ID] {
-			q.feedLocked(k).putBack(k) // a no-op for those that did answer
+			q.feedLocked(k).putBack(k, now) // a no-op for those that did answer
 		}
 	}
 	q.mu.Unlock()
@@ -278,7 +283,7 @@ func (q *Queue) Reconcile() error {
 	for name := range t.Waiting {
 		f := q.feedLocked(ReadyKey{Model: name.Model, Priority: name.Priority})
 		if len(f.rows) == 0 && len(f.taken) == 0 && !f.more {
-			f.next, f.more = readyPrefix(name.Model, name.Priority), true
+			f.restart(name.Model, name.Priority)
 		}
 		if f.more {
 			tell = append(tell, name.Model)
@@ -320,16 +325,8 @@ func (q *Queue) Waiting(serves func(model string) bool, limit int) map[string]ti
 	defer q.mu.Unlock()
 	out := map[string]time.Time{}
 	for name, f := range q.feeds {
-		var at time.Time
-		switch {
-		case len(f.rows) == 0 && f.more:
-			at = now
-		case len(f.rows) > 0:
-			at = f.rows[0].Visible
-		default:
-			continue
-		}
-		if !serves(name.Model) {
+		at, ok := f.first(now)
+		if !ok || !serves(name.Model) {
 			continue
 		}
 		if t, ok := out[name.Model]; ok && !at.Before(t) || !ok && len(out) >= limit {

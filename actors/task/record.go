@@ -143,7 +143,8 @@ type Record struct {
 	Epoch     uint64    `json:"epoch,omitempty"`     // of the owner that claimed the newest attempt
 	Boot      string    `json:"boot,omitempty"`      // of the process that the newest attempt runs in; "" in old journals
 	Lease     time.Time `json:"lease,omitzero"`      // while Running
-	NotBefore time.Time `json:"not_before,omitzero"` // while Pending
+	NotBefore time.Time `json:"not_before,omitzero"` // while Pending; with AtOnce no more than its place in the queue
+	AtOnce    bool      `json:"at_once,omitempty"`   // nobody asked for a wait: a clock that is ahead wrote NotBefore if it is not past
 	Answers   []Answer  `json:"answers,omitempty"`   // one a finished step; a completed task has len(Spec.Steps)+1
 	Error     *Failure  `json:"error,omitempty"`     // why it failed, or why the newest attempt did
 	EndedAt   time.Time `json:"ended_at,omitzero"`   // became final
@@ -175,6 +176,7 @@ func (r Record) Apply(f Fact) (Record, error) {
 			return r, fault.New(fault.Corrupt, "task.apply", "", "submitted without a spec")
 		}
 		r.Spec, r.Model, r.Trace, r.Line, r.CreatedAt, r.NotBefore = f.Spec, f.Model, f.Trace, f.Line, f.At, f.At
+		r.AtOnce = f.Spec.NotBefore == nil // whether one that is given is past, the owner's clock says
 		if f.Spec.NotBefore != nil && f.Spec.NotBefore.After(f.At) {
 			r.NotBefore = f.Spec.NotBefore.UTC().Truncate(time.Microsecond) // as in its index key
 		}
@@ -189,15 +191,15 @@ func (r Record) Apply(f Fact) (Record, error) {
 			return r, fault.New(fault.Corrupt, "task.apply", "", "%v without an answer", f.Event)
 		}
 		r.Answers = append(r.Answers[:len(r.Answers):len(r.Answers)], *f.Answer)
-		r.Tries, r.Error, r.NotBefore = 0, nil, f.At
+		r.Tries, r.Error, r.NotBefore, r.AtOnce = 0, nil, f.At, true
 		r.endAttempt(f)
 	case AttemptFailed, LeaseLost:
-		r.Error, r.NotBefore = f.Error, f.Until
+		r.Error, r.NotBefore, r.AtOnce = f.Error, f.Until, false
 		r.endAttempt(f)
 	case OwnerMoved, Returned:
 		r.Tries--
 		r.Moves++
-		r.NotBefore = f.At
+		r.NotBefore, r.AtOnce = f.At, true
 		r.endAttempt(f)
 	case Refused, Expired, CancelAsked:
 		if f.Event != CancelAsked {

@@ -219,7 +219,7 @@ func (st *stage) stand() string {
 	r, _, err := st.kind.Load(st.store.Journal(0), "t")
 	require.NoError(st.t, err)
 	s := fmt.Sprintf("  = %v v%d", r.State, r.Version)
-	if r.State == task.Pending && r.NotBefore.After(st.clock()) {
+	if r.State == task.Pending && !r.AtOnce && r.NotBefore.After(st.clock()) {
 		s += " until " + r.NotBefore.Format("15:04:05")
 	}
 	if r.Attempt > 0 {

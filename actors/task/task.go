@@ -158,7 +158,7 @@ func (t *Task) pending(c *context) {
 		if t.expired(c, now) {
 			return
 		}
-		if r.NotBefore.After(now) {
+		if !r.AtOnce && r.NotBefore.After(now) {
 			c.Refuse(fault.New(fault.Unavailable, "task.claim", c.ID(), "not before %v", r.NotBefore))
 			return
 		}

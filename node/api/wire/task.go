@@ -61,7 +61,7 @@ func TaskOf(id string, r *task.Record) *Task {
 		t.Priority = &p
 	}
 	t.ID, t.TraceID = id, trace.Parent(r.Trace).ID()
-	if r.State == task.Pending && r.NotBefore.After(r.UpdatedAt) {
+	if r.State == task.Pending && !r.AtOnce && r.NotBefore.After(r.UpdatedAt) {
 		t.Waits = moment(r.NotBefore)
 	}
 	return t
