@@ -329,6 +329,9 @@ func (j *joint) shows(s *service) {
 	j.n.sys.Router.HandleNode(opFacts, s.serveFacts)
 	j.n.sys.Router.HandleNode(opDrain, j.serveDrain)
 	j.mesh.Complete()
+	ctx, cancel := context.WithCancel(context.Background())
+	j.wg.Go(func() { s.catchUp(ctx, j.n.log) })
+	j.wg.Go(func() { <-j.done; cancel() })
 }
 
 // serving tells the others where the API is.

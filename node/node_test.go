@@ -193,6 +193,7 @@ func TestMetricsFollowTheConventions(t *testing.T) {
 		`autoglm_tasks{state="completed"} 1`, `autoglm_tasks_finished_total{outcome="completed"} 1`, `autoglm_attempts_total{engine="echo",outcome="answered"} 1`,
 		"autoglm_batch_size_tasks_count 1", `autoglm_inflight_requests{engine="echo"} 0`, `autoglm_phase_duration_seconds_count{phase="total"} 1`,
 		"autoglm_commit_duration_seconds_count", `autoglm_actors{kind="task"}`, `autoglm_engine_up{engine="echo"} 1`,
+		"autoglm_members_alive 1", "autoglm_replicas 4", "autoglm_replica_behind_entries 0", "autoglm_shards_under_replicated 0", "autoglm_coordinator 1", "autoglm_coordinator_epoch 1",
 	} {
 		require.Contains(t, string(b), want)
 	}

@@ -36,6 +36,8 @@ type service struct {
 	known        func() []knownMember                              // nil when alone
 	events       func(context.Context) ([]api.ClusterEvent, error) // nil when alone
 	elsewhere    elsewhere
+	overview     overview
+	caught       caught
 	now          func() time.Time
 }
 
@@ -220,7 +222,7 @@ func (s *service) Status(ctx context.Context) api.Status {
 	return st
 }
 
-// Ready tells whether every shard has an owner that this node can name, and what is missing.
+// Ready tells whether every shard has an owner that this node can name, and the replicas here have caught up once, and what is missing.
 func (s *service) Ready() (bool, string) {
 	if err := s.sys.Shards.Err(); err != nil {
 		return false, err.Error()
@@ -237,6 +239,11 @@ func (s *service) Ready() (bool, string) {
 	}
 	if open < s.store.Shards() {
 		return false, fmt.Sprintf("%d of %d shards have an owner", open, s.store.Shards())
+	}
+	if s.cluster != "" {
+		if ok, why := s.caught.ready(); !ok {
+			return false, why
+		}
 	}
 	if !s.formed.Load() {
 		if want, has := s.copies(); has < want {

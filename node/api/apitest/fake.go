@@ -384,8 +384,9 @@ func (f *Fake) Ready() (bool, string) {
 func (f *Fake) Cluster(context.Context) api.Cluster {
 	lead := &api.Lead{Node: "n1", Term: 2, Epoch: 3, Since: time.Unix(0, 0).UTC()}
 	return api.Cluster{Node: "n1", Coordinator: lead,
-		Members: []api.Member{{Member: members.Member{Name: "n1"}, Alive: true, Owned: 1, Replicas: 1}},
-		Shards:  []api.Shard{{Lead: lead, Version: 1, Replicas: []api.Replica{{Node: "n1", ID: 1, Voter: true, Applied: 7, Alive: true}}}}}
+		Members:    []api.Member{{Member: members.Member{Name: "n1"}, Alive: true, Owned: 1, Replicas: 1}},
+		Shards:     []api.Shard{{Lead: lead, Version: 1, Replicas: []api.Replica{{Node: "n1", ID: 1, Voter: true, Applied: 7, Alive: true}}}},
+		Redundancy: api.Redundancy{Whole: true, Copies: 1, Fewest: 1, Fragile: 1, Text: "1 shards, 1 copy each: whoever has it may not be lost"}}
 }
 
 // ClusterEvents implements api.Service.
