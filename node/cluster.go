@@ -268,7 +268,8 @@ func (j *joint) setAside(dir string, why error) error {
 		return fmt.Errorf("%w, after: %w", err, why)
 	}
 	j.aside = true
-	j.n.log.Error("the data directory is damaged: it was set aside, and this node starts as a new one", "moved_to", to, "err", why)
+	j.n.log.Warn("the data directory is damaged: it was set aside, and this node starts as a new one, to be filled again by the others. There is nothing to do; "+
+		"remove the folder when autoglm cluster status --wait returns", "moved_to", to, "err", fault.Bare(why))
 	return j.listenRaft(j.raft.Addr()) // the failed Open closed it
 }
 
