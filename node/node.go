@@ -50,6 +50,7 @@ type Node struct {
 	calls   *callback.Dispatcher
 	sys     *actors.System
 	svc     *service
+	dir     *dirWatch
 	api     *api.Server
 	addr    string
 
@@ -126,6 +127,8 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	t := time.NewTicker(goneEvery)
+	n.dir = watchDir(n.cfg.DataDir, t.C, n.fatal)
 	id, err := n.identity()
 	if err != nil {
 		return err
@@ -278,6 +281,9 @@ func (n *Node) Stop(ctx context.Context) error {
 
 func (n *Node) stop(ctx context.Context) error {
 	var errs []error
+	if n.dir != nil {
+		n.dir.stop()
+	}
 	if n.joint != nil {
 		n.joint.stopping()
 	}
