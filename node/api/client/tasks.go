@@ -14,6 +14,7 @@ import (
 
 	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/node/api/wire"
+	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
 // pollMax is one long poll of Wait.
@@ -159,15 +160,20 @@ func (c *Client) Drain(ctx context.Context, d wire.Drain) error {
 
 // Backup makes the node write a consistent copy of its data into dir, a new folder on the
 // node's machine. It is tried once, for a repeat would find the folder, and has no time-out
-// but ctx: copying may take long.
-func (c *Client) Backup(ctx context.Context, dir string) error {
+// but ctx: copying may take long. The warning says what the copy may lack, "" where nothing is known to be missing.
+func (c *Client) Backup(ctx context.Context, dir string) (warning string, err error) {
 	b, err := json.Marshal(wire.Backup{Dir: dir})
 	if err != nil {
-		return fmt.Errorf("client.backup: %w", err)
+		return "", fmt.Errorf("client.backup: %w", err)
 	}
 	resp, err := c.send(ctx, "client.backup", http.MethodPost, "/v1/admin/backup", "application/json", bytes.NewReader(b))
 	if err != nil {
-		return err
+		return "", err
 	}
-	return resp.Body.Close()
+	defer resp.Body.Close()
+	var made wire.Backup
+	if err := json.NewDecoder(resp.Body).Decode(&made); err != nil {
+		return "", fault.New(fault.Unavailable, "client.backup", dir, "the answer cannot be read: %w", err)
+	}
+	return made.Warning, nil
 }
