@@ -163,7 +163,7 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	n.svc = &service{id: id, version: n.version, started: time.Now(), sys: n.sys, store: n.store, defaultModel: n.defaultModel(), timeoutMax: n.cfg.Task.TimeoutMax, engines: n.engineStatus, now: time.Now}
+	n.svc = &service{id: id, version: n.version, started: time.Now(), sys: n.sys, store: n.store, defaultModel: n.defaultModel(), timeoutMax: n.cfg.Task.TimeoutMax, engines: n.engineStatus, now: time.Now, admit: n.fetcher.Admit}
 	if n.joint != nil {
 		n.joint.shows(n.svc)
 	}

@@ -293,3 +293,19 @@ func TestATimeoutOverTheNodesLimitIsRefused(t *testing.T) {
 	require.Equal(t, http.StatusUnprocessableEntity, res.StatusCode)
 	require.Contains(t, problem.Remedy, "1h")
 }
+
+// TestAPastDeadlineIsRefused: unless the task exists, for then it is a repeat.
+func TestAPastDeadlineIsRefused(t *testing.T) {
+	n := boot(t, testConfig(t))
+	var problem struct{ Detail string }
+	late := map[string]any{"task_id": "late", "prompt": "x", "deadline": time.Now().Add(-time.Minute).UTC().Format(time.RFC3339)}
+	res := call(t, n, "POST", "/v1/tasks", late, &problem)
+	require.Equal(t, http.StatusUnprocessableEntity, res.StatusCode)
+	require.Contains(t, problem.Detail, "has passed")
+
+	soon := time.Now().Add(time.Hour)
+	spec := map[string]any{"task_id": "soon", "prompt": "x", "deadline": soon.UTC().Format(time.RFC3339)}
+	require.Equal(t, http.StatusCreated, call(t, n, "POST", "/v1/tasks", spec, nil).StatusCode)
+	n.svc.now = func() time.Time { return soon.Add(time.Minute) }
+	require.Equal(t, http.StatusOK, call(t, n, "POST", "/v1/tasks", spec, nil).StatusCode, "the repeat of one that was accepted")
+}

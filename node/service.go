@@ -36,6 +36,7 @@ type service struct {
 	known        func() []knownMember                              // nil when alone
 	events       func(context.Context) ([]api.ClusterEvent, error) // nil when alone
 	elsewhere    elsewhere
+	admit        func(dataURL string) error // nil: all
 	overview     overview
 	caught       caught
 	now          func() time.Time
@@ -61,6 +62,9 @@ func (s *service) Submit(ctx context.Context, specs []*task.Spec) []api.Submitte
 		}
 		out[i].ID = spec.ID
 		if out[i].Err = spec.Validate(); out[i].Err != nil {
+			continue
+		}
+		if out[i].Err = s.admits(ctx, spec); out[i].Err != nil {
 			continue
 		}
 		if d := time.Duration(spec.Timeout); d > s.timeoutMax {
@@ -99,6 +103,26 @@ func (s *service) Submit(ctx context.Context, specs []*task.Spec) []api.Submitte
 		}
 	}
 	return out
+}
+
+// admits refuses a new task that could only fail: its file may not be read, or its deadline has passed. One that exists is a repeat,
+// whose answer does not depend on when it comes.
+func (s *service) admits(ctx context.Context, spec *task.Spec) error {
+	var err error
+	if spec.Deadline != nil && !spec.Deadline.After(s.now()) {
+		err = fault.New(fault.Invalid, "task.validate", "deadline", "is %v, which has passed", spec.Deadline.UTC().Format(time.RFC3339)).
+			WithRemedy("give a time to come, or leave it out")
+	}
+	if err == nil && spec.DataURL != "" && s.admit != nil {
+		err = s.admit(spec.DataURL)
+	}
+	if err == nil {
+		return nil
+	}
+	if _, there := s.Get(ctx, spec.ID); there == nil {
+		return nil
+	}
+	return err
 }
 
 func (s *service) resubmit(ctx context.Context, id string, m *task.Submit) api.Submitted {

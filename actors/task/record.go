@@ -50,7 +50,7 @@ type Failure struct {
 
 // FailureOf keeps what a client may see of err. The message is cut at 2,000 bytes.
 func FailureOf(err error) *Failure {
-	msg := err.Error()
+	msg := fault.Bare(err)
 	if len(msg) > 2000 {
 		msg = msg[:2000] + "…"
 	}
