@@ -137,6 +137,7 @@ func (n *Node) startJoint(ctx context.Context) (err error) {
 			j.mesh.Gone(name)
 		}
 		j.compareLineages()
+		j.endTwin()
 		if j.late.Load() {
 			j.changed()
 		}
@@ -220,6 +221,10 @@ func (j *joint) openStore(ctx context.Context, o persistence.Options) (persisten
 		}
 	}
 	if err != nil {
+		return nil, err
+	}
+	if err := j.renamed(); err != nil {
+		store.Close()
 		return nil, err
 	}
 	founded := len(store.Groups()) > 0
