@@ -94,7 +94,7 @@ func verdict(r api.Redundancy, shards int) string {
 	case r.Under > 0:
 		return fmt.Sprintf("%d of %d shards have fewer than %d copies, the worst %d: wait before another node is stopped", r.Under, shards, r.Copies, r.Fewest)
 	case r.Copies == 1:
-		return fmt.Sprintf("%d shards, 1 copy each: whoever has it may not be lost", shards)
+		return fmt.Sprintf("%d shards, 1 copy each: no node may be lost", shards)
 	case r.Fragile > 0:
 		return fmt.Sprintf("%d shards, %d copies each: a node that stops takes its shards along until it is back", shards, r.Copies)
 	}

@@ -396,7 +396,7 @@ func (f *Fake) Cluster(context.Context) api.Cluster {
 	return api.Cluster{Node: "n1", Coordinator: lead,
 		Members:    []api.Member{{Member: members.Member{Name: "n1"}, Alive: true, Owned: 1, Replicas: 1}},
 		Shards:     []api.Shard{{Lead: lead, Version: 1, Replicas: []api.Replica{{Node: "n1", ID: 1, Voter: true, Applied: 7, Alive: true}}}},
-		Redundancy: api.Redundancy{Whole: f.unowned == 0, Copies: 1, Fewest: 1, Fragile: 1, Unowned: f.unowned, Text: "1 shards, 1 copy each: whoever has it may not be lost"}}
+		Redundancy: api.Redundancy{Whole: f.unowned == 0, Copies: 1, Fewest: 1, Fragile: 1, Unowned: f.unowned, Text: "1 shards, 1 copy each: no node may be lost"}}
 }
 
 // ClusterEvents implements api.Service.
