@@ -58,7 +58,11 @@ func (r *Router) HandleOwner(op string, h OwnerHandler) {
 func (r *Router) CallOwner(ctx context.Context, shard int, op string, body []byte, local func(context.Context, *Owner) error) ([]byte, error) {
 	var out []byte
 	id := newRequestID()
-	err := r.retry(ctx, shard, func(ctx context.Context, o *Owner, node string) error {
+	remedy := unreadable
+	if op == opCommand {
+		remedy = unknownOutcome
+	}
+	err := r.retry(ctx, shard, remedy, func(ctx context.Context, o *Owner, node string) error {
 		if o != nil {
 			return local(ctx, o)
 		}

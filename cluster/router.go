@@ -102,7 +102,7 @@ func (r *Router) Ask(ctx context.Context, key persistence.Key, msg any) (any, er
 	var req *mesh.Request // encoded once, under one id
 	shard := r.ShardOf(key)
 	var answer any
-	err := r.retry(ctx, shard, func(ctx context.Context, o *Owner, node string) (err error) {
+	err := r.retry(ctx, shard, unknownOutcome, func(ctx context.Context, o *Owner, node string) (err error) {
 		if o != nil {
 			answer, err = o.ask(ctx, key, msg)
 			return err
@@ -137,10 +137,16 @@ func (r *Router) types(kind string) *Types {
 	return nil
 }
 
+// What a client can do about a request that nobody answered.
+const (
+	unknownOutcome = "it may have happened or not: send the same again later; autoglm cluster status tells which nodes are missing"
+	unreadable     = "try again later; autoglm cluster status tells which nodes are missing"
+)
+
 // retry calls f with the owner of a shard, or with the name of the node where it is, until f
 // succeeds, fails for a reason that is not the way to the owner, or ctx ends: then the error is
 // Unavailable with the newest trouble. A try is given up as soon as the shard is known to have moved.
-func (r *Router) retry(ctx context.Context, shard int, f func(ctx context.Context, o *Owner, node string) error) error {
+func (r *Router) retry(ctx context.Context, shard int, remedy string, f func(ctx context.Context, o *Owner, node string) error) error {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, retryFor)
@@ -153,7 +159,7 @@ func (r *Router) retry(ctx context.Context, shard int, f func(ctx context.Contex
 		}
 		if !r.pause(ctx, shard, wait) {
 			return (&fault.Error{Op: "cluster.router", Key: fmt.Sprint("shard ", shard), Kind: fault.Unavailable, Err: err}).
-				WithRemedy("it may have happened or not: send the same again later; autoglm cluster status tells which nodes are missing")
+				WithRemedy("%s", remedy)
 		}
 	}
 }
@@ -263,7 +269,7 @@ func (r *Router) create(ctx context.Context, shard int, writes []persistence.Wri
 	for i := range left {
 		left[i] = i
 	}
-	gaveUp := r.retry(ctx, shard, func(ctx context.Context, o *Owner, node string) (err error) {
+	gaveUp := r.retry(ctx, shard, unknownOutcome, func(ctx context.Context, o *Owner, node string) (err error) {
 		part := make([]persistence.Write, len(left))
 		for i, x := range left {
 			part[i] = writes[x]

@@ -107,7 +107,7 @@ func TestDataURL(t *testing.T) {
 	type view struct {
 		State    string `json:"state"`
 		Answer   string `json:"answer"`
-		Error    *struct{ Kind, Message string }
+		Error    *struct{ Kind, Message, Remedy string }
 		Attempts []struct {
 			Answer struct {
 				SHA string `json:"data_sha256"`
@@ -123,12 +123,18 @@ func TestDataURL(t *testing.T) {
 
 	inside := httptest.NewServer(http.NotFoundHandler())
 	defer inside.Close()
-	for id, url := range map[string]string{"passwd": "file:///etc/passwd", "loopback": inside.URL, "metadata": "http://169.254.169.254/latest"} {
+	var refused struct{ Kind, Detail, Remedy string }
+	res := call(t, n, "POST", "/v1/tasks", map[string]any{"task_id": "passwd", "prompt": "p", "data_url": "file:///etc/passwd"}, &refused)
+	require.Equal(t, http.StatusForbidden, res.StatusCode, "it could only fail")
+	require.Contains(t, refused.Remedy, "source.allowed_dirs")
+	require.NotContains(t, refused.Detail, refused.Remedy, "said once")
+	for id, url := range map[string]string{"loopback": inside.URL, "metadata": "http://169.254.169.254/latest"} {
 		got = view{}
 		call(t, n, "POST", "/v1/tasks", map[string]any{"task_id": id, "prompt": "p", "data_url": url}, nil)
 		call(t, n, "GET", "/v1/tasks/"+id+"?wait=20s", nil, &got)
 		require.Equal(t, "failed", got.State, id)
 		require.Equal(t, "refused", got.Error.Kind, id)
+		require.NotContains(t, got.Error.Message, got.Error.Remedy, "said once")
 		require.Len(t, got.Attempts, 1, "no second try helps")
 	}
 }

@@ -138,6 +138,7 @@ func (n *Node) startJoint(ctx context.Context) (err error) {
 			j.mesh.Gone(name)
 		}
 		j.compareLineages()
+		j.endTwin()
 		if j.late.Load() {
 			j.changed()
 		}
@@ -223,6 +224,10 @@ func (j *joint) openStore(ctx context.Context, o persistence.Options) (persisten
 	if err != nil {
 		return nil, err
 	}
+	if err := j.renamed(); err != nil {
+		store.Close()
+		return nil, err
+	}
 	founded := len(store.Groups()) > 0
 	if founded && j.lineage == "" { // it was alone, or older than lineages: it is the first of its cluster
 		if err := j.keepLineage(newLineage(store.Node(), j.n.now())); err != nil {
@@ -272,7 +277,8 @@ func (j *joint) setAside(dir string, why error) error {
 		return fmt.Errorf("%w, after: %w", err, why)
 	}
 	j.aside = true
-	j.n.log.Error("the data directory is damaged: it was set aside, and this node starts as a new one", "moved_to", to, "err", why)
+	j.n.log.Warn("the data directory is damaged: it was set aside, and this node starts as a new one, to be filled again by the others. There is nothing to do; "+
+		"remove the folder when autoglm cluster status --wait returns", "moved_to", to, "err", fault.Bare(why))
 	return j.listenRaft(j.raft.Addr()) // the failed Open closed it
 }
 
@@ -333,6 +339,9 @@ func (j *joint) shows(s *service) {
 	j.n.sys.Router.HandleNode(opFacts, s.serveFacts)
 	j.n.sys.Router.HandleNode(opDrain, j.serveDrain)
 	j.mesh.Complete()
+	ctx, cancel := context.WithCancel(context.Background())
+	j.wg.Go(func() { s.catchUp(ctx, j.n.log) })
+	j.wg.Go(func() { <-j.done; cancel() })
 }
 
 // serving tells the others where the API is.

@@ -96,6 +96,8 @@ func TestLoadRefuses(t *testing.T) {
 		{"engines: [{urll: x}]", "urll"},
 		{"disk_reserve: 1MiB", "disk_reserve: is 1MiB (keep at least 64MiB"},
 		{"http: {listen: '0.0.0.0:80'}", "http.listen: is 0.0.0.0:80 (anybody"},
+		{"http: {listen: '127.0.0.1:99999'}", "http.listen: is \"127.0.0.1:99999\" (use a port"},
+		{"http: {listen: '127.0.0.1:no'}", "http.listen: is \"127.0.0.1:no\" (use a port"},
 		{"http: {listen: ':80'}", "http.listen: is :80 (anybody"},
 		{"http: {listen: 'localhost'}", "write host:port"},
 		{"http: {chunk_lines: 0}", "chunk_lines is 0"},

@@ -55,9 +55,12 @@ func (c *Config) checkNode() error {
 
 // checkHTTP also keeps a node that authenticates nobody off the network.
 func (c *Config) checkHTTP() error {
-	host, _, err := net.SplitHostPort(c.HTTP.Listen)
+	host, port, err := net.SplitHostPort(c.HTTP.Listen)
 	if err != nil {
 		return invalidConfig("http.listen", fmt.Sprintf("%q", c.HTTP.Listen), "write host:port, like 127.0.0.1:8080")
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return invalidConfig("http.listen", fmt.Sprintf("%q", c.HTTP.Listen), "use a port from 0 to 65535")
 	}
 	if !c.HTTP.AllowRemote && !loopbackHost(host) {
 		return invalidConfig("http.listen", c.HTTP.Listen,

@@ -84,8 +84,13 @@ func (s *service) ask(ctx context.Context, alive []cluster.Peer) map[string]told
 	return all
 }
 
-// Cluster shows who is there and who holds what.
+// Cluster shows who is there, who holds what, and what can be lost.
 func (s *service) Cluster(ctx context.Context) api.Cluster {
+	c, _ := s.overview.look(ctx, s, 0)
+	return c
+}
+
+func (s *service) view(ctx context.Context) api.Cluster {
 	alive := s.sys.Router.Alive()
 	all := s.ask(ctx, alive)
 	c := api.Cluster{Cluster: s.cluster, Node: s.id, Copies: max(1, s.replicas), Shards: make([]api.Shard, s.store.Shards())}

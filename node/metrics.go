@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -10,6 +11,7 @@ import (
 // of a scrape.
 type collector struct {
 	s                                                          *service
+	alive, replicas, behind, under, coordinates, term, epoch   *prometheus.Desc
 	tasks, waiting, owned, shards, free, reserve, refusing, up *prometheus.Desc
 }
 
@@ -18,15 +20,22 @@ func newCollector(s *service) *collector {
 		return prometheus.NewDesc("autoglm_"+name, help, labels, nil)
 	}
 	return &collector{
-		s:        s,
-		tasks:    d("tasks", "Tasks by state, over all shards owned here.", "state"),
-		waiting:  d("queue_depth_tasks", "Pending tasks by model and priority (0 runs first).", "model", "priority"),
-		owned:    d("shards_owned", "Shards owned by this node."),
-		shards:   d("shards", "Shards of the data directory."),
-		free:     d("disk_free_bytes", "Free space below the data directory."),
-		reserve:  d("disk_reserve_bytes", "Free space below which new tasks are refused."),
-		refusing: d("disk_refusing", "1 while new tasks are refused for want of space."),
-		up:       d("engine_up", "1 while the engine answers.", "engine"),
+		s:           s,
+		tasks:       d("tasks", "Tasks by state, over all shards owned here.", "state"),
+		waiting:     d("queue_depth_tasks", "Pending tasks by model and priority (0 runs first).", "model", "priority"),
+		owned:       d("shards_owned", "Shards owned by this node."),
+		shards:      d("shards", "Shards of the data directory."),
+		free:        d("disk_free_bytes", "Free space below the data directory."),
+		reserve:     d("disk_reserve_bytes", "Free space below which new tasks are refused."),
+		refusing:    d("disk_refusing", "1 while new tasks are refused for want of space."),
+		alive:       d("members_alive", "Nodes of the cluster that this one hears, itself included."),
+		replicas:    d("replicas", "Replicas of shards on this node."),
+		behind:      d("replica_behind_entries", "Entries that the replica here which is furthest behind lacks."),
+		under:       d("shards_under_replicated", "Shards with fewer copies than they should have, as this node sees it: above 0, stop no other node."),
+		coordinates: d("coordinator", "1 while this node coordinates the cluster; the sum over all nodes is 1."),
+		term:        d("coordinator_term", "Raft's term of the coordinator's lead, as this node sees it."),
+		epoch:       d("coordinator_epoch", "Epoch of the coordinator, as this node sees it."),
+		up:          d("engine_up", "1 while the engine answers.", "engine"),
 	}
 }
 
@@ -55,6 +64,18 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(c.owned, float64(owned))
 	gauge(c.shards, float64(c.s.store.Shards()))
+	view, _ := c.s.overview.look(context.Background(), c.s, viewFresh) // it has its own limit, factsWithin
+	_, behind := lagging(&view, c.s.id, marks{})
+	gauge(c.alive, float64(len(c.s.sys.Router.Alive())))
+	gauge(c.replicas, float64(len(c.s.store.Groups())))
+	gauge(c.behind, float64(behind))
+	gauge(c.under, float64(view.Redundancy.Under))
+	lead := view.Coordinator
+	gauge(c.coordinates, flag(lead != nil && lead.Node == c.s.id))
+	if lead != nil {
+		gauge(c.term, float64(lead.Term))
+		gauge(c.epoch, float64(lead.Epoch))
+	}
 	sp := c.s.store.Space()
 	gauge(c.free, float64(sp.Free))
 	gauge(c.reserve, float64(sp.Reserve))

@@ -56,6 +56,7 @@ type Node struct {
 	files   *file.Library
 	sys     *actors.System
 	svc     *service
+	dir     *dirWatch
 	front   *api.Front // the port; nil before Start
 	addr    atomic.Pointer[string]
 	waits   atomic.Pointer[func() string] // what Start is at
@@ -152,6 +153,8 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	t := time.NewTicker(goneEvery)
+	n.dir = watchDir(n.cfg.DataDir, t.C, n.fatal)
 	if err := n.Err(); err != nil {
 		return err // another node has this one's name, say: nothing more of it should start
 	}
@@ -192,7 +195,7 @@ func (n *Node) Start(ctx context.Context) (err error) {
 		return err
 	}
 	n.openFiles()
-	n.svc = &service{id: id, version: n.version, started: n.now(), sys: n.sys, store: n.store, defaultModel: n.defaultModel(), timeoutMax: n.cfg.Task.TimeoutMax, engines: n.engineStatus, now: n.now}
+	n.svc = &service{id: id, version: n.version, started: n.now(), sys: n.sys, store: n.store, defaultModel: n.defaultModel(), timeoutMax: n.cfg.Task.TimeoutMax, engines: n.engineStatus, now: n.now, admit: n.fetcher.Admit}
 	if n.joint != nil {
 		n.joint.shows(n.svc)
 	}
@@ -333,6 +336,9 @@ func (n *Node) Stop(ctx context.Context) error {
 
 func (n *Node) stop(ctx context.Context) error {
 	var errs []error
+	if n.dir != nil {
+		n.dir.stop()
+	}
 	if n.joint != nil {
 		n.joint.stopping()
 	}

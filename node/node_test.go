@@ -193,6 +193,7 @@ func TestMetricsFollowTheConventions(t *testing.T) {
 		`autoglm_tasks{state="completed"} 1`, `autoglm_tasks_finished_total{outcome="completed"} 1`, `autoglm_attempts_total{engine="echo",outcome="answered"} 1`,
 		"autoglm_batch_size_tasks_count 1", `autoglm_inflight_requests{engine="echo"} 0`, `autoglm_phase_duration_seconds_count{phase="total"} 1`,
 		"autoglm_commit_duration_seconds_count", `autoglm_actors{kind="task"}`, `autoglm_engine_up{engine="echo"} 1`,
+		"autoglm_members_alive 1", "autoglm_replicas 4", "autoglm_replica_behind_entries 0", "autoglm_shards_under_replicated 0", "autoglm_coordinator 1", "autoglm_coordinator_epoch 1",
 	} {
 		require.Contains(t, string(b), want)
 	}
@@ -291,4 +292,20 @@ func TestATimeoutOverTheNodesLimitIsRefused(t *testing.T) {
 	res := call(t, n, "POST", "/v1/tasks", map[string]any{"prompt": "x", "timeout": "5h"}, &problem)
 	require.Equal(t, http.StatusUnprocessableEntity, res.StatusCode)
 	require.Contains(t, problem.Remedy, "1h")
+}
+
+// TestAPastDeadlineIsRefused: unless the task exists, for then it is a repeat.
+func TestAPastDeadlineIsRefused(t *testing.T) {
+	n := boot(t, testConfig(t))
+	var problem struct{ Detail string }
+	late := map[string]any{"task_id": "late", "prompt": "x", "deadline": time.Now().Add(-time.Minute).UTC().Format(time.RFC3339)}
+	res := call(t, n, "POST", "/v1/tasks", late, &problem)
+	require.Equal(t, http.StatusUnprocessableEntity, res.StatusCode)
+	require.Contains(t, problem.Detail, "has passed")
+
+	soon := time.Now().Add(time.Hour)
+	spec := map[string]any{"task_id": "soon", "prompt": "x", "deadline": soon.UTC().Format(time.RFC3339)}
+	require.Equal(t, http.StatusCreated, call(t, n, "POST", "/v1/tasks", spec, nil).StatusCode)
+	n.svc.now = func() time.Time { return soon.Add(time.Minute) }
+	require.Equal(t, http.StatusOK, call(t, n, "POST", "/v1/tasks", spec, nil).StatusCode, "the repeat of one that was accepted")
 }

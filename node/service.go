@@ -37,6 +37,9 @@ type service struct {
 	known        func() []knownMember                              // nil when alone
 	events       func(context.Context) ([]api.ClusterEvent, error) // nil when alone
 	elsewhere    elsewhere
+	admit        func(dataURL string) error // nil: all
+	overview     overview
+	caught       caught
 	now          func() time.Time
 }
 
@@ -70,6 +73,9 @@ func (s *service) SubmitLines(ctx context.Context, msgs []*task.Submit) []api.Su
 		if out[i].Err = m.Validate(); out[i].Err != nil {
 			continue
 		}
+		if out[i].Err = s.admits(ctx, spec); out[i].Err != nil {
+			continue
+		}
 		if d := time.Duration(spec.Timeout); d > s.timeoutMax {
 			out[i].Err = fault.New(fault.Invalid, "task.validate", "timeout", "is %v, more than this node's task.timeout_max", d).WithRemedy("use at most %v", s.timeoutMax)
 			continue
@@ -100,6 +106,26 @@ func (s *service) SubmitLines(ctx context.Context, msgs []*task.Submit) []api.Su
 		}
 	}
 	return out
+}
+
+// admits refuses a new task that could only fail: its file may not be read, or its deadline has passed. One that exists is a repeat,
+// whose answer does not depend on when it comes.
+func (s *service) admits(ctx context.Context, spec *task.Spec) error {
+	var err error
+	if spec.Deadline != nil && !spec.Deadline.After(s.now()) {
+		err = fault.New(fault.Invalid, "task.validate", "deadline", "is %v, which has passed", spec.Deadline.UTC().Format(time.RFC3339)).
+			WithRemedy("give a time to come, or leave it out")
+	}
+	if err == nil && spec.DataURL != "" && s.admit != nil {
+		err = s.admit(spec.DataURL)
+	}
+	if err == nil {
+		return nil
+	}
+	if _, there := s.Get(ctx, spec.ID); there == nil {
+		return nil
+	}
+	return err
 }
 
 func (s *service) resubmit(ctx context.Context, id string, m *task.Submit) api.Submitted {
@@ -185,7 +211,7 @@ func (s *service) Status(ctx context.Context) api.Status {
 	return st
 }
 
-// Ready tells whether every shard has an owner that this node can name, and what is missing.
+// Ready tells whether every shard has an owner that this node can name, and the replicas here have caught up once, and what is missing.
 func (s *service) Ready() (bool, string) {
 	if err := s.sys.Shards.Err(); err != nil {
 		return false, err.Error()
@@ -202,6 +228,11 @@ func (s *service) Ready() (bool, string) {
 	}
 	if open < s.store.Shards() {
 		return false, fmt.Sprintf("%d of %d shards have an owner", open, s.store.Shards())
+	}
+	if s.cluster != "" {
+		if ok, why := s.caught.ready(); !ok {
+			return false, why
+		}
 	}
 	if !s.formed.Load() {
 		if want, has := s.copies(); has < want {

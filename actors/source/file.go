@@ -31,17 +31,9 @@ func insert(ds []dir, d dir) []dir {
 // symlink, however placed and whenever swapped, leads out.
 func (f *Fetcher) readFile(ctx context.Context, u *url.URL) (body, error) {
 	key := u.Redacted()
-	if u.Host != "" && u.Host != "localhost" {
-		return body{}, fault.New(fault.Refused, "source.fetch", key, "file URLs of another host are not allowed").WithRemedy("write file:///path")
-	}
-	path := filepath.Clean(u.Path)
-	if !filepath.IsAbs(path) || strings.ContainsRune(u.Path, 0) {
-		return body{}, fault.New(fault.Invalid, "source.fetch", key, "a file URL needs an absolute path").WithRemedy("write file:///path")
-	}
-	d, rel, ok := f.dirOf(path)
-	if !ok {
-		return body{}, fault.New(fault.Refused, "source.fetch", key, "the file is below no allowed directory").
-			WithRemedy("add its directory to the node's list of allowed ones")
+	d, rel, err := f.place(u)
+	if err != nil {
+		return body{}, err
 	}
 	file, err := openRegular(d.root, rel)
 	if err != nil {
@@ -53,6 +45,34 @@ func (f *Fetcher) readFile(ctx context.Context, u *url.URL) (body, error) {
 		return body{}, f.readFault(ctx, u, err)
 	}
 	return body{bytes: b}, nil
+}
+
+// Admit refuses a URL that Fetch would refuse whatever is there: a file below no allowed directory. It looks at nothing.
+func (f *Fetcher) Admit(raw string) error {
+	u, err := url.Parse(raw)
+	if err != nil || u.Scheme != "file" {
+		return nil // Fetch has its say
+	}
+	_, _, err = f.place(u)
+	return err
+}
+
+// place finds the allowed directory of a file URL, and the path in it.
+func (f *Fetcher) place(u *url.URL) (dir, string, error) {
+	key := u.Redacted()
+	if u.Host != "" && u.Host != "localhost" {
+		return dir{}, "", fault.New(fault.Refused, "source.fetch", key, "file URLs of another host are not allowed").WithRemedy("write file:///path")
+	}
+	path := filepath.Clean(u.Path)
+	if !filepath.IsAbs(path) || strings.ContainsRune(u.Path, 0) {
+		return dir{}, "", fault.New(fault.Invalid, "source.fetch", key, "a file URL needs an absolute path").WithRemedy("write file:///path")
+	}
+	d, rel, ok := f.dirOf(path)
+	if !ok {
+		return dir{}, "", fault.New(fault.Refused, "source.fetch", key, "the file is below no allowed directory").
+			WithRemedy("add its directory to source.allowed_dirs of the nodes")
+	}
+	return d, rel, nil
 }
 
 func (f *Fetcher) dirOf(path string) (dir, string, bool) {

@@ -64,7 +64,7 @@ type Failure struct {
 
 // FailureOf keeps what a client may see of err. The message is cut at 2,000 bytes.
 func FailureOf(err error) *Failure {
-	msg := err.Error()
+	msg := fault.Bare(err)
 	if len(msg) > 2000 {
 		msg = strings.ToValidUTF8(msg[:2000], "") + "…"
 	}

@@ -60,6 +60,9 @@ func (g *gossipLog) Write(line []byte) (int, error) {
 		if kept > 0 {
 			attrs = append(attrs, "not_logged", kept)
 		}
+		if m := meaning(text); m != "" {
+			attrs = append(attrs, "means", m)
+		}
 		g.log.Log(ctx, level, "gossip complains", attrs...)
 	}
 	return len(line), nil

@@ -17,6 +17,8 @@ const (
 	contestEvery  = 500 * time.Millisecond // between two tries while others still take an earlier boot for this node
 	contestPings  = 3                      // to a process that seems to have this node's name; each waits Detect.Timeout
 	contestAsked  = 16                     // members told directly of this boot at each try; gossip does the rest
+	seekPatience  = time.Second            // waits up to this are ordinary while nodes start together; then it is said why nobody is met
+	seekSaidEvery = 30 * time.Second       // that the same seed fails in the same way
 	lookupTimeout = 5 * time.Second
 	lookupMax     = 64 // addresses of one seed that are tried
 )
@@ -32,9 +34,32 @@ type seeker struct {
 	l     *List
 	wait  time.Duration // of the next try while alone
 	alone bool          // no other member was seen at the last try
+	said  map[string]failure
 }
 
-func newSeeker(l *List) *seeker { return &seeker{l: l, wait: seekFirst} }
+// failure is how a seed failed when it was last said.
+type failure struct {
+	text string
+	at   time.Time
+}
+
+func newSeeker(l *List) *seeker { return &seeker{l: l, wait: seekFirst, said: map[string]failure{}} }
+
+// failed says why a seed cannot be joined: to a person once this node has been alone for a while.
+func (s *seeker) failed(seed, address string, err error) {
+	text := err.Error()
+	s.l.log.Debug("seed not joined", "seed", seed, "address", address, "err", text)
+	if n, _, _ := s.l.table.others(); n > 0 || s.wait <= seekPatience {
+		return
+	}
+	means, now := meaning(text), time.Now()
+	last, again := s.said[seed]
+	if again && now.Sub(last.at) < seekSaidEvery && (last.text == text || means != "" && meaning(last.text) == means) {
+		return
+	}
+	s.said[seed] = failure{text, now}
+	s.l.log.Warn("no other node is met yet: a seed cannot be joined", "seed", seed, "address", address, "err", text, "means", means)
+}
 
 func (s *seeker) run() {
 	changed, end := s.l.table.watch()
@@ -76,7 +101,7 @@ func (s *seeker) seek() time.Duration {
 				continue
 			}
 			if _, err := s.l.gossip.Join([]string{addr}); err != nil {
-				s.l.log.Debug("seed not joined", "seed", seed, "address", addr, "err", err)
+				s.failed(seed, addr, err)
 				continue
 			}
 			_, here, _ = s.l.table.others()
@@ -105,8 +130,11 @@ func (s *seeker) resolve(seed string) (all []string) {
 		ctx, cancel := context.WithTimeout(s.l.ctx, lookupTimeout)
 		defer cancel()
 		if ips, err = s.l.opt.Lookup(ctx, host); err != nil {
-			s.l.log.Debug("seed not found", "seed", seed, "err", err)
+			s.failed(seed, "", err)
 			return nil
+		}
+		if len(ips) == 0 {
+			s.failed(seed, "", fault.New(fault.NotFound, "members.address", host, "the name has no address"))
 		}
 	}
 	for _, ip := range ips[:min(len(ips), lookupMax)] {

@@ -194,11 +194,16 @@ func addNode(dir, name string, desc aboutFile, a authority, ca, gossip []byte, n
 }
 
 // RotateGossipKey takes the next step of a rotation in the cluster's folder and in all its nodes' folders. Three calls
-// replace the key; Step.Next says what must be done between them.
-func RotateGossipKey(dir string) (Step, error) {
+// replace the key; Step.Next says what must be done between them, and deployed that it was: without it a second or third step is
+// refused (Conflict), for it would cut off every node that does not have the step before.
+func RotateGossipKey(dir string, deployed bool) (Step, error) {
 	_, _, _, r, err := open(dir)
 	if err != nil {
 		return "", err
+	}
+	if last := r.last(); last != "" && !deployed {
+		return "", fault.New(fault.Conflict, "pki.gossip", dir, "the last step, %s, must be on every node before the next one", last).
+			WithRemedy("%s", last.Next())
 	}
 	made, err := newGossipKey()
 	if err != nil {

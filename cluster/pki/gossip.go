@@ -30,9 +30,9 @@ const (
 func (s Step) Next() string {
 	switch s {
 	case Announced:
-		return "copy gossip.key to every node, restart them one by one, then rotate again to use the new key"
+		return "copy gossip.key to every node, restart them one by one, then rotate again, with --deployed, to use the new key"
 	case Switched:
-		return "copy gossip.key to every node, restart them one by one, then rotate again to drop the old key"
+		return "copy gossip.key to every node, restart them one by one, then rotate again, with --deployed, to drop the old key"
 	}
 	return "copy gossip.key to every node and restart them one by one; the old key is then worthless"
 }
@@ -53,6 +53,18 @@ func (r ring) rotate(made []byte) (ring, Step) {
 		return ring{r.keys[:1:1], -1}, Retired
 	}
 	return ring{[][]byte{r.keys[1], r.keys[0]}, 0}, Switched
+}
+
+// last is the step that a rotation under way took last, "" when none is. That the old key was dropped cannot be seen any more: what
+// follows announces another one, which cuts nobody off who has the key in use.
+func (r ring) last() Step {
+	switch {
+	case len(r.keys) == 1:
+		return ""
+	case r.fresh == 0:
+		return Switched
+	}
+	return Announced
 }
 
 // encode writes one key a line, base64; the fresh one is marked.

@@ -24,11 +24,15 @@ func newBackup(app *cli.App) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := c.Backup(cmd.Context(), dir); err != nil {
+			warning, err := c.Backup(cmd.Context(), dir)
+			if err != nil {
 				return err
 			}
 			if app.JSON() {
-				return app.PrintJSON(map[string]string{"dir": dir})
+				return app.PrintJSON(map[string]string{"dir": dir, "warning": warning})
+			}
+			if warning != "" {
+				fmt.Fprintln(app.Err, "autoglm: warning:", warning)
 			}
 			_, err = fmt.Fprintf(app.Out, "the backup is in %s\n", dir)
 			return err

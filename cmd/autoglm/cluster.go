@@ -21,10 +21,6 @@ func newCluster(app *cli.App) *cobra.Command {
 	return cmd
 }
 
-func newClusterStatus(app *cli.App) *cobra.Command {
-	return clusterView(app, "status", "Show the nodes: who is there, who leads what, with which engines", writeClusterStatus)
-}
-
 func newClusterShards(app *cli.App) *cobra.Command {
 	return clusterView(app, "shards", "Show each shard: its owner, since when, and its replicas", writeClusterShards)
 }
@@ -40,54 +36,18 @@ func clusterView(app *cli.App, use, short string, write func(io.Writer, *wire.Cl
 			if err != nil {
 				return err
 			}
-			if app.JSON() {
-				return app.PrintJSON(v)
-			}
-			return write(app.Out, v)
+			return showCluster(app, v, write)
 		},
 	}
 	app.ClientFlags(cmd)
 	return cmd
 }
 
-func writeClusterStatus(w io.Writer, c *wire.Cluster) error {
-	name := "cluster " + c.Cluster
-	if c.Cluster == "" {
-		name = "no cluster: a node that is alone"
+func showCluster(app *cli.App, v *wire.Cluster, write func(io.Writer, *wire.Cluster) error) error {
+	if app.JSON() {
+		return app.PrintJSON(v)
 	}
-	lead := "nobody: most nodes that hold shard 0 are down"
-	if l := c.Coordinator; l != nil {
-		lead = fmt.Sprintf("%s, term %d, epoch %d, since %s", l.Node, l.Term, l.Epoch, cli.Ago(l.Since))
-	}
-	replicas, missing := 0, 0
-	for _, s := range c.Shards {
-		replicas = max(replicas, len(s.Replicas))
-		if s.Lead == nil {
-			missing++
-		}
-	}
-	fmt.Fprintf(w, "%s\ncoordinator %s\n%d shards, up to %d replicas each", name, lead, len(c.Shards), replicas)
-	if missing > 0 {
-		fmt.Fprintf(w, "; %d have no owner", missing)
-	}
-	fmt.Fprint(w, "\n\n")
-	tab := cli.NewTable("NODE", "STATE", "UP", "LEADS>", "REPLICAS>", "ENGINES>", "BUSY>", "FREE>", "ZONE", "HTTP", "VERSION")
-	for _, n := range c.Members {
-		state := n.State
-		if n.Error != "" {
-			state = cli.Cut("no answer: "+n.Error, 60)
-		}
-		up, free := "", ""
-		if !n.StartedAt.IsZero() {
-			up, free = cli.Ago(n.StartedAt), cli.Bytes(n.Disk.FreeBytes)
-		}
-		busy := 0
-		for _, e := range n.Engines {
-			busy += e.InFlight
-		}
-		tab.Row(n.Name, state, up, n.Owned, n.Replicas, len(n.Engines), busy, free, n.Zone, n.HTTP, n.Version)
-	}
-	return tab.Write(w)
+	return write(app.Out, v)
 }
 
 func writeClusterShards(w io.Writer, c *wire.Cluster) error {

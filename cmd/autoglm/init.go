@@ -27,6 +27,7 @@ func newInit(app *cli.App) *cobra.Command {
 		nodes, add   []string
 		validFor     time.Duration
 		rotate       bool
+		deployed     bool
 	)
 	cmd := &cobra.Command{
 		Use: "init", Short: "Make the certificates and keys of a cluster", Args: cobra.NoArgs,
@@ -39,7 +40,7 @@ func newInit(app *cli.App) *cobra.Command {
 			names := nodes
 			switch {
 			case rotate:
-				step, err := pki.RotateGossipKey(dir)
+				step, err := pki.RotateGossipKey(dir, deployed)
 				if err != nil {
 					return err
 				}
@@ -82,6 +83,7 @@ func newInit(app *cli.App) *cobra.Command {
 	f.DurationVar(&validFor, "valid-for", 2*365*24*time.Hour, "how long the nodes' certificates are good, in a new cluster")
 	f.StringSliceVar(&add, "add-node", nil, "`name` of a node to add to the cluster in --dir")
 	f.BoolVar(&rotate, "rotate-gossip-key", false, "take the next of three steps to another gossip key in --dir")
+	f.BoolVar(&deployed, "deployed", false, "with --rotate-gossip-key: every node has the files of the last step, and was restarted with them")
 	cmd.MarkFlagsMutuallyExclusive("nodes", "add-node", "rotate-gossip-key")
 	return cmd
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -146,12 +147,19 @@ func serve(ctx context.Context, cfg node.Config, log *slog.Logger, version strin
 		return err
 	}
 	if err := n.Start(ctx); err != nil {
+		if ctx.Err() != nil && n.Err() == nil {
+			log.Info("stopped before it served") // as it was told to: for a supervisor that is no failure
+			return nil
+		}
 		return err
 	}
 	select {
 	case <-ctx.Done():
 		log.Info("stopping: what runs may end", "drain", cfg.Drain)
 	case <-n.Done():
+	}
+	if err := n.Err(); errors.Is(err, node.ErrDataGone) {
+		return err // at once, like a crash: there is nothing to close
 	}
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.Drain)
 	defer cancel()

@@ -22,6 +22,8 @@ const (
 
 	// actorReadMax is a request's size at most: its body may be base64, beside the other fields.
 	actorReadMax = 2 * cluster.CommandMax
+
+	watchRead = 10 * time.Second // for the state at one change, as the router gives to a read without an end of its own
 )
 
 // actorRoutes mounts ActorService, a route for each procedure so that metrics tell them apart.
@@ -37,9 +39,18 @@ func (s *Server) actorRoutes(mux *http.ServeMux) {
 // actorService turns what connect decoded into calls of the gate.
 type actorService struct{ s *Server }
 
+// bounded gives a call the time that its client asked for, WaitMax at most. Where the client asked for none the context has no end of
+// its own, and the router gives up as soon as it does for any other request.
+func (a actorService) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, asked := ctx.Deadline(); !asked {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, a.s.lim.WaitMax)
+}
+
 // Ask sends a message and returns the answer.
 func (a actorService) Ask(ctx context.Context, req *connect.Request[actorv1.AskRequest]) (*connect.Response[actorv1.AskResponse], error) {
-	ctx, cancel := context.WithTimeout(ctx, a.s.lim.WaitMax)
+	ctx, cancel := a.bounded(ctx)
 	defer cancel()
 	m := req.Msg
 	body, err := bodyOf(m.GetJson(), m.GetBody())
@@ -81,7 +92,7 @@ func (a actorService) Tell(ctx context.Context, req *connect.Request[actorv1.Tel
 
 // State returns what is shown of an actor.
 func (a actorService) State(ctx context.Context, req *connect.Request[actorv1.StateRequest]) (*connect.Response[actorv1.StateResponse], error) {
-	ctx, cancel := context.WithTimeout(ctx, a.s.lim.WaitMax)
+	ctx, cancel := a.bounded(ctx)
 	defer cancel()
 	st, err := a.s.actors.State(ctx, persistence.Key{Kind: req.Msg.Kind, ID: req.Msg.Id})
 	if err != nil {
@@ -120,7 +131,7 @@ func (a actorService) Watch(ctx context.Context, req *connect.Request[actorv1.Wa
 	defer beat.Stop()
 	sent, began := m.AfterVersion, false
 	for {
-		st, err := f.Next(ctx)
+		st, err := a.next(ctx, f)
 		if err != nil {
 			return a.s.actorError(ctx, err)
 		}
@@ -152,6 +163,13 @@ func (a actorService) Watch(ctx context.Context, req *connect.Request[actorv1.Wa
 			}
 		}
 	}
+}
+
+// next reads for a Watch. The Watch may last, each of its reads may not: without an owner it ends like any other read.
+func (a actorService) next(ctx context.Context, f *gate.Follower) (gate.State, error) {
+	ctx, cancel := context.WithTimeout(ctx, watchRead)
+	defer cancel()
+	return f.Next(ctx)
 }
 
 func watched(st gate.State, raw bool) (*actorv1.WatchResponse, error) {

@@ -478,3 +478,20 @@ func TestWithoutAnOwner(t *testing.T) {
 	_, err = ask(t, c, "account", "a", "", "Get", bank.Get{})
 	require.NoError(t, err)
 }
+
+// TestTheRemedyOfWhatNobodyAnswered: only what may have changed something is of unknown outcome.
+func TestTheRemedyOfWhatNobodyAnswered(t *testing.T) {
+	nodes := clustertest.New(t, 2, 1, bankKinds)
+	r, key := nodes.Router(1), persistence.Key{Kind: "account", ID: "a"}
+	_, err := r.Read(t.Context(), key, 0) // so that node 1 knows the owner
+	require.NoError(t, err)
+	nodes.Cut(0, true)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	_, err = r.Read(ctx, key, 0)
+	require.Equal(t, fault.Unavailable, fault.KindOf(err))
+	require.NotContains(t, fault.RemedyOf(err), "it may have happened")
+	require.Contains(t, fault.RemedyOf(err), "autoglm cluster status")
+	_, err = r.Command(ctx, key, cluster.Command{Type: "Get", Body: []byte("{}")})
+	require.Contains(t, fault.RemedyOf(err), "it may have happened")
+}

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"path/filepath"
 
@@ -66,7 +67,11 @@ func (s *Server) backup(ctx context.Context, in *backupInput) (*backupOutput, er
 	if err := s.svc.Backup(ctx, filepath.Clean(in.Body.Dir)); err != nil {
 		return nil, s.problem(ctx, err)
 	}
-	return &backupOutput{Body: in.Body}, nil
+	out := &backupOutput{Body: wire.Backup{Dir: in.Body.Dir}}
+	if r := s.svc.Cluster(ctx).Redundancy; r.Unowned > 0 {
+		out.Body.Warning = fmt.Sprintf("%d shards have no owner: what other nodes acknowledged last may be missing in this copy", r.Unowned)
+	}
+	return out, nil
 }
 
 // localOnly lets a route be used from this machine alone, until clients can prove who they are.

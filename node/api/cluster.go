@@ -12,7 +12,8 @@ type clusterOutput struct {
 
 func (s *Server) cluster(ctx context.Context, _ *struct{}) (*clusterOutput, error) {
 	c := s.svc.Cluster(ctx)
-	out := wire.Cluster{Cluster: c.Cluster, Node: c.Node, Copies: c.Copies, Coordinator: leadOf(c.Coordinator), Members: []wire.Node{}, Shards: []wire.Shard{}}
+	out := wire.Cluster{Cluster: c.Cluster, Node: c.Node, Copies: c.Copies, Coordinator: leadOf(c.Coordinator), Members: []wire.Node{}, Shards: []wire.Shard{},
+		Redundancy: wire.Redundancy(c.Redundancy)}
 	for _, m := range c.Members {
 		n := wire.Node{Name: m.Name, Node: m.Node, State: stateOf(&m), HTTP: m.HTTP, Zone: m.Zone, Version: m.Version, StartedAt: m.Started,
 			Owned: m.Owned, Replicas: m.Replicas, Engines: enginesOf(m.Engines),

@@ -15,6 +15,18 @@ type Cluster struct {
 	Coordinator *Lead
 	Members     []Member // by name
 	Shards      []Shard
+	Redundancy  Redundancy
+}
+
+// Redundancy is what a cluster can lose.
+type Redundancy struct {
+	Whole   bool   // every shard has an owner and all its copies
+	Copies  int    // that each shard is to have
+	Fewest  int    // that a shard has: voters that live, stay, and have caught up
+	Under   int    // shards with fewer than Copies
+	Fragile int    // shards that stop when one more copy does
+	Unowned int    // shards without an owner
+	Text    string // for people: what not to do
 }
 
 // Lead is who owns a shard.

@@ -321,11 +321,19 @@ func TestProbesDocsAndMetrics(t *testing.T) {
 }
 
 func TestBackup(t *testing.T) {
-	base := apitest.Serve(t, apitest.New())
+	f := apitest.New()
+	base := apitest.Serve(t, f)
 	dir := filepath.Join(t.TempDir(), "b")
 	body := fmt.Sprintf(`{"dir":%q}`, dir)
-	require.Equal(t, 200, send(t, "POST", base+"/v1/admin/backup", body, asJSON).status)
+	res := send(t, "POST", base+"/v1/admin/backup", body, asJSON)
+	require.Equal(t, 200, res.status)
+	require.NotContains(t, string(res.body), "warning")
 	send(t, "POST", base+"/v1/admin/backup", body, asJSON).problem(t, 409)
+
+	f.SetUnowned(3)
+	res = send(t, "POST", base+"/v1/admin/backup", fmt.Sprintf(`{"dir":%q}`, dir+"2"), asJSON)
+	require.Equal(t, 200, res.status)
+	require.Contains(t, string(res.body), "3 shards have no owner")
 }
 
 func TestAPanicIsAProblem(t *testing.T) {

@@ -14,6 +14,7 @@ package fault
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Kind classes an error by its cure.
@@ -95,6 +96,19 @@ func (e *Error) WithRemedy(format string, args ...any) *Error {
 	c := *e
 	c.Remedy = fmt.Sprintf(format, args...)
 	return &c
+}
+
+// Bare returns the text of err without its remedies, for who has a better one.
+func Bare(err error) string {
+	text := err.Error()
+	var e *Error
+	for errors.As(err, &e) {
+		if e.Remedy != "" {
+			text = strings.Replace(text, " ("+e.Remedy+")", "", 1)
+		}
+		err = e.Err
+	}
+	return text
 }
 
 // KindOf returns the Kind of the outermost *Error in err's chain that has one,

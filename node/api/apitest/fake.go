@@ -38,6 +38,7 @@ type Fake struct {
 	ended    []string // ids as they became final
 	watchers map[string]map[chan struct{}]bool
 	notReady string
+	unowned  int
 	submits  int
 }
 
@@ -380,12 +381,22 @@ func (f *Fake) Ready() (bool, string) {
 	return f.notReady == "", f.notReady
 }
 
+// SetUnowned makes so many shards have no owner, as Cluster tells.
+func (f *Fake) SetUnowned(n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.unowned = n
+}
+
 // Cluster implements api.Service.
 func (f *Fake) Cluster(context.Context) api.Cluster {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	lead := &api.Lead{Node: "n1", Term: 2, Epoch: 3, Since: time.Unix(0, 0).UTC()}
 	return api.Cluster{Node: "n1", Coordinator: lead,
-		Members: []api.Member{{Member: members.Member{Name: "n1"}, Alive: true, Owned: 1, Replicas: 1}},
-		Shards:  []api.Shard{{Lead: lead, Version: 1, Replicas: []api.Replica{{Node: "n1", ID: 1, Voter: true, Applied: 7, Alive: true}}}}}
+		Members:    []api.Member{{Member: members.Member{Name: "n1"}, Alive: true, Owned: 1, Replicas: 1}},
+		Shards:     []api.Shard{{Lead: lead, Version: 1, Replicas: []api.Replica{{Node: "n1", ID: 1, Voter: true, Applied: 7, Alive: true}}}},
+		Redundancy: api.Redundancy{Whole: f.unowned == 0, Copies: 1, Fewest: 1, Fragile: 1, Unowned: f.unowned, Text: "1 shards, 1 copy each: no node may be lost"}}
 }
 
 // ClusterEvents implements api.Service.

@@ -89,7 +89,9 @@ func TestCalls(t *testing.T) {
 	st, err := c.Status(ctx)
 	require.NoError(t, err)
 	require.Equal(t, int64(1), st.Tasks["completed"])
-	require.NoError(t, c.Backup(ctx, filepath.Join(t.TempDir(), "b")))
+	warning, err := c.Backup(ctx, filepath.Join(t.TempDir(), "b"))
+	require.NoError(t, err)
+	require.Empty(t, warning)
 
 	_, err = c.Cancel(ctx, sub.ID, "why")
 	require.Equal(t, fault.Conflict, fault.KindOf(err))

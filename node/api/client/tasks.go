@@ -181,15 +181,20 @@ func (c *Client) Drain(ctx context.Context, d wire.Drain) error {
 
 // Backup makes the node write a consistent copy of its data into dir, a new folder on the
 // node's machine: the first of the client's. It is tried once, for a repeat would find the folder, and has no time-out
-// but ctx: copying may take long.
-func (c *Client) Backup(ctx context.Context, dir string) error {
+// but ctx: copying may take long. The warning says what the copy may lack, "" where nothing is known to be missing.
+func (c *Client) Backup(ctx context.Context, dir string) (warning string, err error) {
 	b, err := json.Marshal(wire.Backup{Dir: dir})
 	if err != nil {
-		return fmt.Errorf("client.backup: %w", err)
+		return "", fmt.Errorf("client.backup: %w", err)
 	}
 	resp, err := c.send(ctx, c.servers.bases[0], "client.backup", http.MethodPost, "/v1/admin/backup", "application/json", bytes.NewReader(b))
 	if err != nil {
-		return err
+		return "", err
 	}
-	return resp.Body.Close()
+	defer resp.Body.Close()
+	var made wire.Backup
+	if err := json.NewDecoder(resp.Body).Decode(&made); err != nil {
+		return "", fault.New(fault.Unavailable, "client.backup", dir, "the answer cannot be read: %w", err)
+	}
+	return made.Warning, nil
 }

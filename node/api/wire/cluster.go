@@ -11,6 +11,19 @@ type Cluster struct {
 	Coordinator *Lead   `json:"coordinator" doc:"The node that places replicas: it owns shard 0. Null while nobody does."`
 	Members     []Node  `json:"members" nullable:"false"`
 	Shards      []Shard `json:"shards" nullable:"false"`
+
+	Redundancy Redundancy `json:"redundancy"`
+}
+
+// Redundancy is what a cluster can lose, as the node that answers sees it.
+type Redundancy struct {
+	Whole   bool   `json:"whole" doc:"Every shard has an owner and all its copies."`
+	Copies  int    `json:"copies" doc:"That each shard is to have."`
+	Fewest  int    `json:"fewest" doc:"That a shard has: voters that live, stay, and have caught up."`
+	Under   int    `json:"under_replicated" doc:"Shards with fewer copies than that."`
+	Fragile int    `json:"fragile" doc:"Shards that stop when one more of their copies does."`
+	Unowned int    `json:"unowned" doc:"Shards without an owner."`
+	Text    string `json:"text" doc:"For people: what not to do now."`
 }
 
 // Lead is who leads something, since when, and under which fences.

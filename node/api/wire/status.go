@@ -55,7 +55,8 @@ const HealthStarting = "starting"
 
 // Backup asks for and answers POST /v1/admin/backup.
 type Backup struct {
-	Dir string `json:"dir" minLength:"1" maxLength:"4096" doc:"A new folder on the node's machine, as an absolute path."`
+	Dir     string `json:"dir" minLength:"1" maxLength:"4096" doc:"A new folder on the node's machine, as an absolute path."`
+	Warning string `json:"warning,omitempty" readOnly:"true" doc:"What the copy may lack."`
 }
 
 // Cancel may go with POST /v1/tasks/{id}/cancel.
