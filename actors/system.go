@@ -26,6 +26,7 @@ import (
 // Engine is one engine and how much it may be asked at once.
 type Engine struct {
 	infer.Engine
+	Endpoints   []string // of OpenAI's API, that it serves; none: chat
 	Concurrency int
 	Prefetch    int
 }
@@ -129,7 +130,7 @@ func Start(o Options) (*System, error) {
 	}
 	o.Runner.Learn = s.learn
 	for _, e := range o.Engines {
-		st := infer.NewStatus(e.Name())
+		st := infer.NewStatus(e.Name(), e.Endpoints)
 		w, err := infer.NewWorker(infer.WorkerOptions{
 			Engine: e.Engine, Concurrency: e.Concurrency, Prefetch: e.Prefetch,
 			Batcher: s.batcher, Router: s.Router, Run: o.Runner, Status: st, Meter: o.Meter, Log: o.Log, Now: o.Now,

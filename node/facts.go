@@ -167,40 +167,6 @@ func (s *service) members() []knownMember {
 	return []knownMember{{Member: members.Member{Name: s.id, Node: s.store.Node(), Shards: s.store.Shards(), Founded: true, Version: s.version, HTTP: s.http}, Alive: true}}
 }
 
-// elsewhere remembers which models the engines of other nodes serve.
-type elsewhere struct {
-	mu    sync.Mutex
-	at    time.Time
-	names []string
-	any   bool // an engine takes every name, or a node did not say
-}
-
-// of returns what the others serve, asked for at most every factsFresh.
-func (e *elsewhere) of(ctx context.Context, s *service) (names []string, any bool) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	var others []cluster.Peer
-	for _, p := range s.sys.Router.Alive() {
-		if p.Name != s.id && p.Engines > 0 {
-			others = append(others, p)
-		}
-	}
-	if len(others) == 0 {
-		return nil, false
-	}
-	if now := s.now(); now.Sub(e.at) > factsFresh {
-		e.at, e.names, e.any = now, nil, false
-		for _, t := range s.ask(ctx, others) {
-			e.any = e.any || t.err != nil
-			for _, x := range t.Engines {
-				e.any = e.any || len(x.Models) == 0 || slices.Contains(x.Models, "*")
-				e.names = append(e.names, x.Models...)
-			}
-		}
-	}
-	return e.names, e.any
-}
-
 // Events shows what the coordinator decided and saw, oldest first.
 func (s *service) ClusterEvents(ctx context.Context) ([]api.ClusterEvent, error) {
 	if s.events == nil {

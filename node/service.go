@@ -42,13 +42,21 @@ type service struct {
 // Submit appends the first row of all new tasks in as few proposals as there are
 // shards. Only a task whose id exists wakes its actor, to tell a repeat from a conflict.
 func (s *service) Submit(ctx context.Context, specs []*task.Spec) []api.Submitted {
-	out := make([]api.Submitted, len(specs))
-	writes := make([]persistence.Write, 0, len(specs))
-	at := make([]int, 0, len(specs)) // of each write: its spec
 	msgs := make([]*task.Submit, len(specs))
-	asked := false
-	models := s.models()
 	for i, spec := range specs {
+		msgs[i] = &task.Submit{Spec: spec}
+	}
+	return s.SubmitLines(ctx, msgs)
+}
+
+// SubmitLines is Submit of tasks that may be lines of batches. Their Model is filled in here.
+func (s *service) SubmitLines(ctx context.Context, msgs []*task.Submit) []api.Submitted {
+	out := make([]api.Submitted, len(msgs))
+	writes := make([]persistence.Write, 0, len(msgs))
+	at := make([]int, 0, len(msgs)) // of each write: its message
+	check := s.checker(ctx)
+	for i, m := range msgs {
+		spec := m.Spec
 		if spec.ID == "" {
 			id, err := uuid.NewV7()
 			if err != nil {
@@ -58,27 +66,18 @@ func (s *service) Submit(ctx context.Context, specs []*task.Spec) []api.Submitte
 			spec.ID = id.String()
 		}
 		out[i].ID = spec.ID
-		if out[i].Err = spec.Validate(); out[i].Err != nil {
+		if out[i].Err = m.Validate(); out[i].Err != nil {
 			continue
 		}
 		if d := time.Duration(spec.Timeout); d > s.timeoutMax {
 			out[i].Err = fault.New(fault.Invalid, "task.validate", "timeout", "is %v, more than this node's task.timeout_max", d).WithRemedy("use at most %v", s.timeoutMax)
 			continue
 		}
-		model := spec.Model
-		if model == "" {
-			model = s.defaultModel
+		m.Model = spec.ModelOr(s.defaultModel)
+		if out[i].Err = check.serves(m.Model, spec.EndpointOr()); out[i].Err != nil {
+			continue
 		}
-		if !models.has(model) {
-			if !asked { // only now: it takes a round trip to every node
-				models, asked = s.modelsElsewhere(ctx, models), true
-			}
-			if out[i].Err = models.check(model); out[i].Err != nil {
-				continue
-			}
-		}
-		msgs[i] = &task.Submit{Spec: spec, Model: model}
-		_, w, err := s.sys.Tasks.First(spec.ID, msgs[i], s.now)
+		_, w, err := s.sys.Tasks.First(spec.ID, m, s.now)
 		if err != nil {
 			out[i].Err = err
 			continue
@@ -91,7 +90,7 @@ func (s *service) Submit(ctx context.Context, specs []*task.Spec) []api.Submitte
 		case err == nil:
 			out[i].Version, out[i].State = 1, task.Pending
 		case fault.KindOf(err) == fault.Conflict:
-			out[i] = s.resubmit(ctx, specs[i].ID, msgs[i])
+			out[i] = s.resubmit(ctx, msgs[i].Spec.ID, msgs[i])
 		default:
 			out[i].Err = err
 		}
@@ -106,44 +105,6 @@ func (s *service) resubmit(ctx context.Context, id string, m *task.Submit) api.S
 	}
 	a := v.(task.Accepted)
 	return api.Submitted{ID: id, Version: a.Version, State: a.State, Existed: a.Existed}
-}
-
-// served is what the engines say they serve.
-type served struct {
-	names []string
-	any   bool // an engine takes every name, or has not said yet what it serves
-}
-
-func (s *service) models() served {
-	v := served{names: []string{s.defaultModel, task.AnyModel}}
-	for _, e := range s.sys.Engines() {
-		if len(e.Models) == 0 {
-			v.any = true
-		}
-		for _, m := range e.Models {
-			v.any = v.any || m == "*"
-			v.names = append(v.names, m)
-		}
-	}
-	return v
-}
-
-// modelsElsewhere adds what the engines of other nodes say.
-func (s *service) modelsElsewhere(ctx context.Context, v served) served {
-	names, any := s.elsewhere.of(ctx, s)
-	v.names, v.any = append(v.names, names...), v.any || any
-	return v
-}
-
-func (v served) has(model string) bool { return v.any || slices.Contains(v.names, model) }
-
-func (v served) check(model string) error {
-	if v.has(model) {
-		return nil
-	}
-	slices.Sort(v.names)
-	return fault.New(fault.Invalid, "task.validate", "model", "is %q, which no engine here serves", model).
-		WithRemedy("use one of: %s; or leave it out for the default", strings.Join(slices.Compact(v.names), ", "))
 }
 
 // Get folds the task's journal; it wakes nothing.
@@ -312,5 +273,5 @@ func (s *service) Backup(ctx context.Context, dir string) error { return s.store
 
 // engineStatus shows an inference actor's state as the API does.
 func engineStatus(e infer.EngineState, restarts int) api.EngineStatus {
-	return api.EngineStatus{Name: e.Name, Models: e.Models, Healthy: e.Healthy, Reason: e.Reason, Limit: e.Limit, InFlight: e.InFlight, Restarts: restarts}
+	return api.EngineStatus{Name: e.Name, Models: e.Models, Endpoints: e.Endpoints, Healthy: e.Healthy, Reason: e.Reason, Limit: e.Limit, InFlight: e.InFlight, Restarts: restarts}
 }

@@ -40,6 +40,11 @@ type Request struct {
 	Stop        []string
 	Format      json.RawMessage // OpenAI response_format, or nil
 	Key         string          // "task/attempt", sent as X-Request-Id: for the engine's logs
+
+	// Of a whole OpenAI request, in place of the messages and all settings: where it goes, and what is sent, with Model in it
+	// already. Raw nil: chat.
+	Endpoint string
+	Raw      json.RawMessage
 }
 
 // Response is what an engine said.
@@ -50,4 +55,7 @@ type Response struct {
 	PromptTokens int
 	OutputTokens int
 	RetryAfter   time.Duration // with an Overloaded error only, as the engine asked
+
+	Status int             // of a Raw request; 200
+	Raw    json.RawMessage // the whole answer to it, on one line; Text is empty then
 }

@@ -1,15 +1,20 @@
 package infer
 
-import "sync"
+import (
+	"sync"
+
+	"github.com/open-autoglm/autoglm/actors/task"
+)
 
 // EngineState is what the node shows of one engine.
 type EngineState struct {
-	Name     string
-	Models   []string
-	Healthy  bool
-	Reason   string // of the newest trouble
-	Limit    int
-	InFlight int
+	Name      string
+	Models    []string
+	Endpoints []string // of OpenAI's API: "/v1/chat/completions", …
+	Healthy   bool
+	Reason    string // of the newest trouble
+	Limit     int
+	InFlight  int
 
 	Unrecorded int // answers on their way to their tasks
 }
@@ -20,9 +25,12 @@ type Status struct {
 	s  EngineState
 }
 
-// NewStatus names an engine that has not answered yet.
-func NewStatus(name string) *Status {
-	return &Status{s: EngineState{Name: name, Reason: "not asked yet"}}
+// NewStatus is of an engine that has not answered yet. Without endpoints it serves chat.
+func NewStatus(name string, endpoints []string) *Status {
+	if len(endpoints) == 0 {
+		endpoints = []string{task.EndpointChat}
+	}
+	return &Status{s: EngineState{Name: name, Endpoints: endpoints, Reason: "not asked yet"}}
 }
 
 // Get returns a copy.

@@ -18,6 +18,8 @@ import (
 //	all      ^created id                      newest first, for lists
 //	ended    ended id           → state       final tasks as they ended, for results
 //	trouble  state ended id                   failed and cancelled ones: few among many
+//
+// and the lines of batches, see IndexLine
 const (
 	IndexReady   = "ready"
 	IndexRunning = "running"
@@ -109,6 +111,9 @@ func index(id string, before, after Record) (rows []persistence.Index) {
 		put(IndexEnded, timeKey(after.EndedAt, id), []byte{byte(is)})
 		if is != Completed {
 			put(IndexTrouble, append(TroublePrefix(is), timeKey(after.EndedAt, id)...), nil)
+		}
+		if after.Line != nil {
+			rows = append(rows, after.lineRows(id)...)
 		}
 	}
 	return rows

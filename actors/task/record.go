@@ -1,11 +1,15 @@
 package task
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
@@ -17,6 +21,7 @@ type Fact struct {
 	At      time.Time `json:"at"`
 	Spec    *Spec     `json:"spec,omitempty"`    // Submitted
 	Model   string    `json:"model,omitempty"`   // Submitted: the queue, also when the spec names no model
+	Line    *Line     `json:"line,omitempty"`    // Submitted: of a batch
 	Attempt uint32    `json:"attempt,omitempty"` // all that concern an attempt; for a callback: the try
 	Epoch   uint64    `json:"epoch,omitempty"`   // Claimed: the owner's epoch
 	Node    string    `json:"node,omitempty"`    // Claimed
@@ -30,7 +35,11 @@ type Fact struct {
 
 // Answer is what an engine said, with what it took.
 type Answer struct {
-	Text         string    `json:"text,omitempty"`
+	Text string `json:"text,omitempty"` // empty for a request: see Content
+
+	Status int             `json:"status,omitempty"` // HTTP's, of a request
+	Body   json.RawMessage `json:"body,omitempty"`   // the engine's whole answer to a request
+
 	FinishReason string    `json:"finish_reason,omitempty"` // stop, length
 	Model        string    `json:"model,omitempty"`         // as the engine named it
 	PromptTokens int       `json:"prompt_tokens,omitempty"`
@@ -46,15 +55,50 @@ type Failure struct {
 	Kind    string `json:"kind"` // fault.Kind.String()
 	Message string `json:"message"`
 	Remedy  string `json:"remedy,omitempty"`
+
+	Status int             `json:"status,omitempty"` // with which the engine refused a request, else 0
+	Body   json.RawMessage `json:"body,omitempty"`   // what it said then: JSON of at most SaidBodyMax bytes
 }
 
 // FailureOf keeps what a client may see of err. The message is cut at 2,000 bytes.
 func FailureOf(err error) *Failure {
 	msg := err.Error()
 	if len(msg) > 2000 {
-		msg = msg[:2000] + "…"
+		msg = strings.ToValidUTF8(msg[:2000], "") + "…"
 	}
-	return &Failure{Kind: fault.KindOf(err).String(), Message: msg, Remedy: fault.RemedyOf(err)}
+	f := &Failure{Kind: fault.KindOf(err).String(), Message: msg, Remedy: fault.RemedyOf(err)}
+	if e, ok := errors.AsType[*EngineError](err); ok {
+		f.Status, f.Body = e.Status, e.Body
+	}
+	return f
+}
+
+// SaidBodyMax bounds what is kept of an engine's own words, in bytes.
+const SaidBodyMax = 8 << 10
+
+// EngineError is the HTTP error by which an engine refused a request: its caller gets it as it is.
+type EngineError struct {
+	Status int
+	Body   json.RawMessage // see SaidBody
+	Err    error           // the fault that policy reads
+}
+
+// Error is the fault's text.
+func (e *EngineError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the fault.
+func (e *EngineError) Unwrap() error { return e.Err }
+
+// SaidBody keeps an engine's error body when it is JSON and not too long, and else makes an error object as OpenAI
+// has it, of message.
+func SaidBody(body []byte, message string) json.RawMessage {
+	if len(body) <= SaidBodyMax && utf8.Valid(body) && json.Valid(body) {
+		var b bytes.Buffer
+		_ = json.Compact(&b, body) // it is valid
+		return b.Bytes()
+	}
+	b, _ := json.Marshal(map[string]any{"error": map[string]any{"message": message, "type": "engine_error", "param": nil, "code": nil}}) // strings encode
+	return b
 }
 
 // Attempt is one try to run the task, or one of its steps: the execution context.
@@ -85,7 +129,8 @@ type Record struct {
 	State     State     `json:"state"`
 	Version   uint64    `json:"version"` // grows by one with each fact
 	Spec      *Spec     `json:"spec,omitempty"`
-	Model     string    `json:"model"` // whose queue it waits in
+	Model     string    `json:"model"`          // whose queue it waits in
+	Line      *Line     `json:"line,omitempty"` // of the batch that it is a part of
 	CreatedAt time.Time `json:"created_at"`
 	UpdatedAt time.Time `json:"updated_at"`
 
@@ -122,7 +167,7 @@ func (r Record) Apply(f Fact) (Record, error) {
 		if f.Spec == nil {
 			return r, fault.New(fault.Corrupt, "task.apply", "", "submitted without a spec")
 		}
-		r.Spec, r.Model, r.CreatedAt, r.NotBefore = f.Spec, f.Model, f.At, f.At
+		r.Spec, r.Model, r.Line, r.CreatedAt, r.NotBefore = f.Spec, f.Model, f.Line, f.At, f.At
 		if f.Spec.NotBefore != nil && f.Spec.NotBefore.After(f.At) {
 			r.NotBefore = f.Spec.NotBefore.UTC().Truncate(time.Microsecond) // as in its index key
 		}
@@ -188,18 +233,26 @@ func (r *Record) endAttempt(f Fact) {
 	a := append([]Attempt(nil), r.Attempts...)
 	last := &a[len(a)-1]
 	last.EndedAt, last.Outcome, last.Error = f.At, f.Event.String(), f.Error
+	if f.Error != nil && f.Error.Body != nil {
+		short := *f.Error
+		short.Body = nil // the newest is kept once, in Error
+		last.Error = &short
+	}
 	if f.Answer != nil {
 		meta := *f.Answer
-		meta.Text = "" // the text is kept once, in Answers
+		meta.Text, meta.Body = "", nil // they are kept once, in Answers
 		last.Answer = &meta
 	}
 	r.Attempts = a
 }
 
 // Conversation returns the messages to send for the step that is next: the
-// prompt, then each answer so far with the step that follows it.
+// prompt, then each answer so far with the step that follows it. A request has none: it is sent as it is.
 func (r *Record) Conversation() []Message {
 	s := r.Spec
+	if len(s.Request) > 0 {
+		return nil
+	}
 	ms := append([]Message(nil), s.Messages...)
 	if len(ms) == 0 {
 		if s.System != "" {
@@ -219,12 +272,12 @@ func (r *Record) Conversation() []Message {
 // LastStep tells whether the next answer ends the task.
 func (r *Record) LastStep() bool { return len(r.Answers) >= len(r.Spec.Steps) }
 
-// Text returns the last answer, or "".
+// Text returns the text of the last answer, or "".
 func (r *Record) Text() string {
 	if len(r.Answers) == 0 {
 		return ""
 	}
-	return r.Answers[len(r.Answers)-1].Text
+	return r.Answers[len(r.Answers)-1].Content()
 }
 
 // Hash identifies the body of a task, its id aside: equal specs, equal hash.

@@ -58,13 +58,17 @@ func (r *Record) size() int {
 		n += failureSize(a.Error) + textSize(a.Node) + textSize(a.Engine)
 	}
 	for _, a := range r.Answers {
-		n += textSize(a.Text) + textSize(a.Model) + 8*sizePart
+		n += textSize(a.Text) + len(a.Body) + textSize(a.Model) + 8*sizePart
 	}
 	n += failureSize(r.Error) + failureSize(r.CallbackReason)
+	if l := r.Line; l != nil {
+		n += textSize(l.Batch) + textSize(l.CustomID) + textSize(l.Model) + 2*sizePart
+	}
 	s := r.Spec
 	if s == nil {
 		return n
 	}
+	n += len(s.Request) + textSize(s.Endpoint)
 	n += textSize(s.ID) + textSize(s.Prompt) + textSize(s.System) + textSize(s.Model) + len(s.Format) + textSize(s.DataURL) + textSize(s.CallbackURL)
 	for _, m := range s.Messages {
 		n += textSize(m.Role) + textSize(m.Content) + sizePart
@@ -85,7 +89,7 @@ func failureSize(f *Failure) int {
 	if f == nil {
 		return 0
 	}
-	return textSize(f.Message) + textSize(f.Remedy) + sizePart
+	return textSize(f.Message) + textSize(f.Remedy) + len(f.Body) + 2*sizePart
 }
 
 // textSize bounds a JSON string, written without HTML escapes.

@@ -30,8 +30,10 @@ const (
 // Spec is a task as its client describes it. It is journaled once and never changes.
 type Spec struct {
 	ID          string            `json:"task_id,omitempty" doc:"Your id, unique for ever; a UUIDv7 is made when it is empty. Submitting the same id and body again is harmless." maxLength:"256"`
-	Prompt      string            `json:"prompt,omitempty" doc:"One user message. Give either prompt or messages."`
+	Prompt      string            `json:"prompt,omitempty" doc:"One user message. Give prompt, messages or request."`
 	Messages    []Message         `json:"messages,omitempty" doc:"A conversation, in the OpenAI chat format."`
+	Endpoint    string            `json:"endpoint,omitempty" doc:"Where request goes, like \"/v1/embeddings\"; \"/v1/chat/completions\" when empty." enum:"/v1/chat/completions,/v1/completions,/v1/embeddings,/v1/responses"`
+	Request     json.RawMessage   `json:"request,omitempty" doc:"A request's whole body as in the OpenAI API, in place of prompt and messages: sent to the engine as it is, but for its model's name."`
 	System      string            `json:"system,omitempty" doc:"A system message put before prompt."`
 	Steps       []string          `json:"steps,omitempty" doc:"Follow-up user messages: each is asked after the answer to the one before. A crash resumes at the last finished step."`
 	Model       string            `json:"model,omitempty" doc:"Which model; the node's default when empty."`
@@ -90,12 +92,14 @@ func (s *Spec) Validate() error {
 	if !utf8.ValidString(s.ID) || strings.ContainsFunc(s.ID, func(r rune) bool { return r < ' ' || r == '/' || r == 0x7f }) {
 		return bad("task_id", "must be UTF-8 text without control characters and without a slash")
 	}
-	if len(s.Model) > IDMax || !utf8.ValidString(s.Model) || strings.ContainsFunc(s.Model, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-		return bad("model", "must be at most %d bytes of UTF-8 text without control characters", IDMax)
+	if err := checkModelName(s.Model, "model"); err != nil {
+		return err
 	}
 	switch {
-	case s.Prompt == "" && len(s.Messages) == 0:
-		return bad("prompt", "is missing: give prompt or messages")
+	case s.Prompt == "" && len(s.Messages) == 0 && len(s.Request) == 0:
+		return bad("prompt", "is missing: give prompt, messages or request")
+	case len(s.Request) > 0 && (s.Prompt != "" || len(s.Messages) > 0):
+		return bad("request", "excludes prompt and messages: give one of them")
 	case s.Prompt != "" && len(s.Messages) > 0:
 		return bad("prompt", "and messages exclude each other: give one of them")
 	case s.System != "" && len(s.Messages) > 0:
@@ -160,7 +164,10 @@ func (s *Spec) Validate() error {
 	if err := checkURL(s.DataURL, "data_url", "http", "https", "file"); err != nil {
 		return err
 	}
-	return validateFormat(s.Format)
+	if err := validateFormat(s.Format); err != nil {
+		return err
+	}
+	return s.validateRequest()
 }
 
 func checkURL(raw, field string, schemes ...string) error {

@@ -19,6 +19,7 @@ type (
 	Submit struct {
 		Spec  *Spec  `json:"spec"`
 		Model string `json:"model"` // the queue; Spec.Model, or the node's default
+		Line  *Line  `json:"line,omitempty"`
 	}
 	// Claim takes a pending task for an engine. The answer is *Work, or nothing where the deadline passed.
 	Claim struct {
@@ -128,7 +129,7 @@ func (t *Task) behavior(r Record) entity.Behavior[Record, Fact] {
 func (t *Task) none(c *context) {
 	switch m := c.Message().(type) {
 	case *Submit:
-		c.Commit(Fact{Event: Submitted, At: clock(c), Spec: m.Spec, Model: m.Model})
+		c.Commit(Fact{Event: Submitted, At: clock(c), Spec: m.Spec, Model: m.Model, Line: m.Line})
 		c.Reply(Accepted{Version: 1, State: Pending})
 	case entity.Wake:
 	default:
@@ -247,7 +248,7 @@ func (t *Task) final(c *context) {
 // again answers a Submit of a task that exists: the same body is harmless.
 func (t *Task) again(c *context, m *Submit) {
 	r := c.State()
-	if r.Spec.Hash() != m.Spec.Hash() {
+	if r.Spec.Hash() != m.Spec.Hash() || !m.Line.same(r.Line) {
 		c.Refuse(fault.New(fault.Conflict, "task.submit", c.ID(), "another body was submitted under this id").
 			WithRemedy("use a new task_id, or send the same body to get the same task"))
 		return

@@ -31,6 +31,9 @@ type Said struct {
 	Kind   string `json:"kind"` // fault.Kind.String()
 	Text   string `json:"text"`
 	Remedy string `json:"remedy,omitempty"`
+
+	Status int             `json:"status,omitempty"` // of an EngineError
+	Body   json.RawMessage `json:"body,omitempty"`
 }
 
 // SaidOf is what is kept of err; nil for nil.
@@ -42,6 +45,9 @@ func SaidOf(err error) *Said {
 	if len(s.Text) > saidMax {
 		s.Text = s.Text[:saidMax]
 	}
+	if e, ok := errors.AsType[*EngineError](err); ok {
+		s.Status, s.Body = e.Status, e.Body
+	}
 	return s
 }
 
@@ -50,7 +56,11 @@ func (s *Said) Err() error {
 	if s == nil {
 		return nil
 	}
-	return &heard{s.Text, &fault.Error{Op: "remote", Kind: kindNamed(s.Kind), Remedy: s.Remedy, Err: errors.New(s.Text)}}
+	h := &heard{s.Text, &fault.Error{Op: "remote", Kind: kindNamed(s.Kind), Remedy: s.Remedy, Err: errors.New(s.Text)}}
+	if s.Status != 0 {
+		return &EngineError{Status: s.Status, Body: s.Body, Err: h}
+	}
+	return h
 }
 
 // heard says what the error on the other node said, and has its Kind.

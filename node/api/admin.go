@@ -44,6 +44,9 @@ func enginesOf(es []EngineStatus) []wire.Engine {
 		if all[i] = wire.Engine(e); e.Models == nil {
 			all[i].Models = []string{}
 		}
+		if e.Endpoints == nil { // a node of an older program
+			all[i].Endpoints = []string{}
+		}
 	}
 	return all
 }

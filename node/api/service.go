@@ -112,11 +112,12 @@ type Queue struct {
 
 // EngineStatus is one inference engine as the node sees it.
 type EngineStatus struct {
-	Name     string
-	Models   []string
-	Healthy  bool
-	Reason   string // of the newest trouble
-	Limit    int    // requests at once
-	InFlight int
-	Restarts int // of a supervised child
+	Name      string
+	Models    []string
+	Endpoints []string // of OpenAI's API
+	Healthy   bool
+	Reason    string // of the newest trouble
+	Limit     int    // requests at once
+	InFlight  int
+	Restarts  int // of a supervised child
 }

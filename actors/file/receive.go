@@ -1,0 +1,108 @@
+package file
+
+import (
+	"context"
+	"crypto/md5"
+	"crypto/sha256"
+	"encoding/hex"
+	"hash"
+	"io"
+	"time"
+
+	"github.com/open-autoglm/autoglm/actors/blob"
+	"github.com/open-autoglm/autoglm/persistence"
+)
+
+const (
+	progressEvery = time.Minute      // a writer says that it lives; far below StaleAfter
+	dropFor       = 30 * time.Second // giving up a file; after that its timer does
+)
+
+// Incoming is a file whose bytes are still coming: for who hears what it is only after them. Receive, Fill, Keep; and Drop in
+// any case. It is for one goroutine.
+type Incoming struct {
+	l     *Library
+	info  Info
+	ref   blob.Ref
+	sha   hash.Hash
+	md    hash.Hash
+	ended bool // kept, or dropped
+}
+
+// Receive journals that a file begins.
+func (l *Library) Receive(ctx context.Context, filename string) (*Incoming, error) {
+	id, err := newID("file-")
+	if err != nil {
+		return nil, err
+	}
+	in := &Incoming{l: l, sha: sha256.New(), md: md5.New()}
+	in.info = Info{ID: id, Filename: Filename(filename), CreatedAt: l.now().UTC().Truncate(time.Microsecond), Status: Uploading}
+	if _, err := l.router.Ask(ctx, Key(id), Begin{Info: in.info}); err != nil {
+		in.Drop() // it may be there all the same
+		return nil, err
+	}
+	return in, nil
+}
+
+// Fill takes all bytes of r. It is called once.
+func (in *Incoming) Fill(ctx context.Context, r io.Reader) (err error) {
+	r = &attended{r: r, now: in.l.now, last: in.l.now(), every: progressEvery, say: func() error {
+		_, err := in.l.router.Ask(ctx, Key(in.info.ID), Progress{})
+		return err
+	}}
+	in.ref, err = in.l.store.Write(ctx, in.info.ID, r, in.l.bytesMax, in.sha, in.md)
+	return err
+}
+
+// Keep makes it a file.
+func (in *Incoming) Keep(ctx context.Context, o PutOptions) (Info, error) {
+	if err := o.Check(); err != nil {
+		return Info{}, err
+	}
+	f := in.info
+	f.Purpose, f.Bytes, f.Content, f.Status = o.Purpose, in.ref.Bytes, []blob.Ref{in.ref}, Processed
+	f.SHA256, f.MD5 = hex.EncodeToString(in.sha.Sum(nil)), hex.EncodeToString(in.md.Sum(nil))
+	if o.ExpiresAfter > 0 {
+		f.ExpiresAt = f.CreatedAt.Add(o.ExpiresAfter)
+	}
+	if _, err := in.l.router.Ask(ctx, Key(f.ID), Finish{Info: f}); err != nil {
+		return Info{}, err
+	}
+	in.ended = true
+	return f, nil
+}
+
+// Drop gives up a file that was not kept. It is safe to call at any time, and twice.
+func (in *Incoming) Drop() {
+	if in.ended {
+		return
+	}
+	in.ended = true
+	in.l.forget(Key(in.info.ID), Delete{})
+}
+
+// forget tells an actor, whose client may be gone, to give up what it has. Where that fails its timer does.
+func (l *Library) forget(key persistence.Key, msg any) {
+	ctx, cancel := context.WithTimeout(context.Background(), dropFor)
+	defer cancel()
+	_, _ = l.router.Ask(ctx, key, msg)
+}
+
+// attended is a reader that says now and then that it is still read.
+type attended struct {
+	r     io.Reader
+	now   func() time.Time
+	last  time.Time
+	every time.Duration
+	say   func() error
+}
+
+func (a *attended) Read(b []byte) (int, error) {
+	if now := a.now(); now.Sub(a.last) >= a.every {
+		if err := a.say(); err != nil {
+			return 0, err
+		}
+		a.last = now
+	}
+	return a.r.Read(b)
+}

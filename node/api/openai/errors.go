@@ -1,0 +1,117 @@
+package openai
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"github.com/open-autoglm/autoglm/node/api/wire"
+	"github.com/open-autoglm/autoglm/persistence/fault"
+)
+
+// Error is an error object as OpenAI has it, with its status.
+type Error struct {
+	Status  int     `json:"-"`
+	Message string  `json:"message"`
+	Type    string  `json:"type"`
+	Param   *string `json:"param"`
+	Code    *string `json:"code"`
+
+	final      bool // a client must not try again, although the status says that it may
+	retryAfter int  // seconds; 0: not said
+}
+
+// Error is the message.
+func (e *Error) Error() string { return e.Message }
+
+// The types of errors.
+const (
+	typeRequest = "invalid_request_error"
+	typeLimit   = "rate_limit_exceeded"
+	typeServer  = "server_error"
+)
+
+// Invalid is a request that is wrong, and stays wrong: 400. param and code may be empty.
+func Invalid(param, code, format string, args ...any) *Error {
+	return &Error{Status: http.StatusBadRequest, Message: fmt.Sprintf(format, args...), Type: typeRequest, Param: some(param), Code: some(code)}
+}
+
+// NotFound is something that is not there: 404.
+func NotFound(param, format string, args ...any) *Error {
+	e := Invalid(param, "", format, args...)
+	e.Status = http.StatusNotFound
+	return e
+}
+
+// Conflict is what cannot be any more: 409, with word that trying again does not help.
+func Conflict(format string, args ...any) *Error {
+	e := Invalid("", "", format, args...)
+	e.Status, e.final = http.StatusConflict, true
+	return e
+}
+
+func some(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+// ErrorOf says err in OpenAI's words. An *Error stays as it is.
+func ErrorOf(err error) *Error {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e
+	}
+	p := wire.ProblemOf(err)
+	e := &Error{Status: p.Status, Message: p.Error(), retryAfter: int(p.RetryAfter.Seconds())}
+	switch kind := wire.KindNamed(p.Kind); kind {
+	case fault.Invalid:
+		e.Type, e.Param = typeRequest, some(p.Key)
+		if e.Status == http.StatusUnprocessableEntity {
+			e.Status = http.StatusBadRequest
+		}
+		if p.Key == "model" {
+			e.Status, e.Code = http.StatusNotFound, some("model_not_found")
+		}
+	case fault.NotFound, fault.Refused:
+		e.Type = typeRequest
+	case fault.TooLarge:
+		e.Type, e.Code = typeRequest, some("request_too_large")
+	case fault.Conflict:
+		e.Type, e.final = typeRequest, true
+	case fault.Overloaded:
+		e.Type, e.Code = typeLimit, some(typeLimit)
+	case fault.Unavailable, fault.Fenced, fault.Timeout, fault.NoSpace, fault.Malformed:
+		e.Status, e.Type = http.StatusServiceUnavailable, typeServer
+	default:
+		e.Status, e.Type = http.StatusInternalServerError, typeServer
+	}
+	if e.Status == http.StatusUnauthorized {
+		e.Type, e.Code = typeRequest, some("invalid_api_key")
+	}
+	return e
+}
+
+// WriteError answers with err in OpenAI's words.
+func WriteError(w http.ResponseWriter, _ *http.Request, err error) {
+	e := ErrorOf(err)
+	h := w.Header()
+	if e.retryAfter > 0 {
+		h.Set("Retry-After", strconv.Itoa(e.retryAfter))
+	}
+	if e.final {
+		h.Set("X-Should-Retry", "false")
+	}
+	writeJSON(w, e.Status, map[string]*Error{"error": e})
+}
+
+// writeJSON answers with v. A client that went away is nobody to tell.
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	_ = e.Encode(v)
+}

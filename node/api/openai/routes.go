@@ -1,0 +1,29 @@
+package openai
+
+import (
+	"log/slog"
+	"net/http"
+	"time"
+)
+
+// Deps is what the routes stand on. A nil part has no routes.
+type Deps struct {
+	Completions Completions
+
+	Log         *slog.Logger
+	BodyMax     int64                              // bytes of a JSON body
+	ReadTimeout time.Duration                      // of a JSON body
+	Hold        func() (release func(), err error) // a token for a request that waits; nil: no limit
+	Closing     <-chan struct{}                    // closed when the server stops: what waits ends
+}
+
+// server has the handlers; its nouns' are in files of their own.
+type server struct{ Deps }
+
+// Routes adds the routes of the parts that are there.
+func Routes(mux *http.ServeMux, d Deps) {
+	s := &server{d}
+	if d.Completions != nil {
+		s.completionRoutes(mux)
+	}
+}
