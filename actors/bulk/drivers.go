@@ -44,11 +44,12 @@ type Options struct {
 	Files      Files
 	Tasks      *entity.Kind[task.Record, task.Fact]
 	Submit     func(ctx context.Context, lines []*task.Submit) []error    // makes them tasks; the same ones again are harmless
-	Model      func(ctx context.Context, model string) error              // refuses one that no engine serves
+	Served     func(ctx context.Context, endpoint, model string) error    // refuses what no engine serves; model "" is any
 	Post       func(ctx context.Context, d callback.Delivery) error       // nil: nobody is told
 	Next       func(try int, err error) (wait time.Duration, giveUp bool) // after a failed Post
 	Hooks      []string                                                   // URLs that hear of every batch
 	Dir        string                                                     // for temporary files
+	TimeoutMax time.Duration                                              // no line may ask for more
 	Window     int                                                        // lines of one batch that are created and have not ended
 	DriversMax int                                                        // batches driven at once on this node; the others wait
 	Now        func() time.Time
@@ -71,7 +72,7 @@ type Batches struct {
 	wg      sync.WaitGroup
 	mu      sync.Mutex
 	running map[string]*running // at most DriversMax
-	waiting []turn             // at most waitingMax, first come first served
+	waiting []turn              // at most waitingMax, first come first served
 	telling map[string]bool     // webhooks under way; at most tellingMax
 }
 
@@ -252,6 +253,3 @@ func state(v any, err error) (State, error) {
 	}
 	return s, nil
 }
-
-// LineID is the id of the task of a line.
-func LineID(batch string, number uint64) string { return lineID(batch, number) }

@@ -139,7 +139,7 @@ func (d *driver) submit(b []byte, number uint64, s *State, priority *int) (*task
 	if p != nil {
 		return nil, fault.New(fault.Corrupt, "bulk.feed", s.Header.InputFile, "line %d is not what it was: %s", number+1, p.Message)
 	}
-	spec, err := l.spec(lineID(d.id, number))
+	spec, err := l.spec(LineID(d.id, number))
 	if err != nil {
 		return nil, err
 	}
@@ -216,4 +216,3 @@ type reader struct {
 func (r reader) Read(key persistence.Key, after uint64) (persistence.Log, error) {
 	return r.Router.Read(r.Context, key, after)
 }
-

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
@@ -22,6 +23,7 @@ type judge struct {
 	h        *Header
 	ids      *unique
 	served   func(model string) error // asked once for each model
+	timeout  time.Duration            // no line may ask for more
 	models   map[string]bool          // seen; of those true the lines are good
 	model    string                   // of the first good line
 	total    uint64
@@ -29,8 +31,8 @@ type judge struct {
 	problems []Problem
 }
 
-func newJudge(h *Header, dir string, served func(string) error) *judge {
-	return &judge{h: h, ids: newUnique(dir, uniqueMax, problemsMax), served: served, models: map[string]bool{}}
+func newJudge(h *Header, dir string, timeout time.Duration, served func(string) error) *judge {
+	return &judge{h: h, timeout: timeout, ids: newUnique(dir, uniqueMax, problemsMax), served: served, models: map[string]bool{}}
 }
 
 func (j *judge) found(p Problem) {
@@ -57,6 +59,9 @@ func (j *judge) line(number uint64, b []byte, bad error) error {
 		return nil
 	}
 	l, p := decode(b, j.h.Endpoint)
+	if p == nil && l.timeout > j.timeout {
+		p = &Problem{Code: codeInvalid, Param: "body.timeout", Message: fmt.Sprintf("'timeout' is %v: this cluster allows %v at most.", l.timeout, j.timeout)}
+	}
 	if p == nil {
 		var err error
 		if p, err = j.judgeModel(l.model); err != nil {
@@ -126,6 +131,14 @@ func (j *judge) verdict() (Fact, error) {
 	return Fact{Event: Accepted, Total: j.total, Model: model}, nil
 }
 
+// served refuses what no engine serves. A task of this system's own goes where chats go.
+func (o *Options) served(ctx context.Context, endpoint, model string) error {
+	if endpoint == EndpointTasks {
+		endpoint = task.EndpointChat
+	}
+	return o.Served(ctx, endpoint, model)
+}
+
 // gone tells whether a file cannot be read, and will never be.
 func gone(err error) bool {
 	kind := fault.KindOf(err)
@@ -166,7 +179,7 @@ func (d *driver) verdict(ctx context.Context, s State) (Fact, error) {
 		return Fact{}, err
 	}
 	defer r.Close()
-	j := newJudge(s.Header, d.Dir, func(model string) error { return d.Model(ctx, model) })
+	j := newJudge(s.Header, d.Dir, d.TimeoutMax, func(model string) error { return d.served(ctx, s.Header.Endpoint, model) })
 	defer j.ids.close()
 	in := newLines(r, 0, 0, LineMax)
 	for n := uint64(0); ; n++ {

@@ -3,8 +3,11 @@ package bulk
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
+	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/open-autoglm/autoglm/actors/task"
@@ -30,7 +33,8 @@ type Line struct {
 	Retry    *task.Retry       `json:"retry"`
 	Metadata map[string]string `json:"metadata"`
 
-	model string
+	model   string
+	timeout time.Duration
 }
 
 // Codes of Problems.
@@ -84,11 +88,12 @@ func decode(b []byte, endpoint string) (l Line, p *Problem) {
 	spec, err := l.spec("")
 	if err != nil {
 		param := "body"
-		if errors.As(err, new(*fault.Error)) {
-			param += "." + strings.TrimPrefix(keyOf(err), "request.")
+		if e, ok := errors.AsType[*fault.Error](err); ok && e.Key != "request" && e.Key != "body" {
+			param += "." + strings.TrimPrefix(strings.TrimPrefix(e.Key, "request."), "body.")
 		}
 		return bad(codeOf(err), param, "%v.", err)
 	}
+	l.timeout = time.Duration(spec.Timeout)
 	if l.model = spec.ModelOr(""); l.model == "" && endpoint != EndpointTasks {
 		return bad(codeMissing, "body.model", "Missing required parameter: 'body.model'.")
 	}

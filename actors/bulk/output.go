@@ -19,10 +19,8 @@ const (
 	rowsMin     = 16      // of one shard
 )
 
-// LineID is the id of a line's task.
-func LineID(batch string, number uint64) string { return lineID(batch, number) }
-
-func lineID(batch string, number uint64) string {
+// LineID is the id of the task of a line, which is numbered from 0.
+func LineID(batch string, number uint64) string {
 	return batch + "-" + strconv.FormatUint(number, 10)
 }
 
@@ -204,7 +202,7 @@ func (o *output) render(rows []lineRow) error {
 	}
 	buf := make([]byte, 0, outputBytes/4)
 	for i := range rows {
-		buf = recs[i].AppendLine(buf, lineID(o.id, rows[i].number))
+		buf = recs[i].AppendLine(buf, LineID(o.id, rows[i].number))
 	}
 	cut := min(o.skip, int64(len(buf)))
 	o.skip -= cut
@@ -216,7 +214,7 @@ func (o *output) load(shard int, at []int, rows []lineRow, recs []task.Record) e
 	for len(at) > 0 {
 		keys := make([]persistence.Key, len(at))
 		for i, x := range at {
-			keys[i] = task.Key(lineID(o.id, rows[x].number))
+			keys[i] = task.Key(LineID(o.id, rows[x].number))
 		}
 		logs, err := o.b.o.Router.ReadAll(o.ctx, shard, keys)
 		if err != nil {
@@ -278,5 +276,5 @@ func never(s *State, batch string, number uint64, customID string) []byte {
 		r.State, r.Spec.Deadline, r.EndedAt = task.Failed, &s.ExpiresAt, s.ExpiresAt
 		r.Error = &task.Failure{Kind: fault.Timeout.String()}
 	}
-	return r.AppendLine(nil, lineID(batch, number))
+	return r.AppendLine(nil, LineID(batch, number))
 }

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/open-autoglm/autoglm/actors/task"
-	"github.com/open-autoglm/autoglm/persistence"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
@@ -77,7 +76,7 @@ func (d *driver) decide(ctx context.Context, s State) (State, error) {
 // exist counts the lines from one to another that are tasks.
 func (d *driver) exist(ctx context.Context, from, to uint64) (n uint64, err error) {
 	for ; from < to; from++ {
-		_, seq, err := d.Tasks.Load(reader{ctx, d.Router}, lineID(d.id, from))
+		_, seq, err := d.Tasks.Load(reader{ctx, d.Router}, LineID(d.id, from))
 		if err != nil {
 			return 0, err
 		}
@@ -105,7 +104,7 @@ func (d *driver) cancelOpen(ctx context.Context, s State) error {
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			_, err := d.Router.Ask(ctx, task.Key(lineID(d.id, n)), &task.Cancel{Reason: "batch_cancelled"})
+			_, err := d.Router.Ask(ctx, task.Key(LineID(d.id, n)), &task.Cancel{Reason: "batch_cancelled"})
 			switch fault.KindOf(err) {
 			case fault.Unknown, fault.Conflict, fault.NotFound: // done; final meanwhile; never created, because the input was gone
 				return
@@ -187,5 +186,3 @@ func (d *driver) rest(ctx context.Context, s State) (Rest, error) {
 		rest.Bytes += int64(len(b))
 	}
 }
-
-func lineKey(batch string, number uint64) persistence.Key { return task.Key(lineID(batch, number)) }
