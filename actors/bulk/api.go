@@ -11,7 +11,6 @@ import (
 
 	"github.com/open-autoglm/autoglm/actors/file"
 	"github.com/open-autoglm/autoglm/actors/task"
-	"github.com/open-autoglm/autoglm/cluster"
 	"github.com/open-autoglm/autoglm/persistence"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
@@ -136,7 +135,7 @@ func (b *Batches) List(ctx context.Context, after string, limit int) (page []Ite
 		}
 		from = append(task.AllKey(s.CreatedAt, after), 0)
 	}
-	rows, err := b.o.Router.Newest(ctx, IndexAll, from, limit+1, func(cluster.IndexRow) bool { return true })
+	rows, err := b.o.Router.Newest(ctx, IndexAll, from, limit+1, nil)
 	if err != nil {
 		return nil, false, err
 	}
