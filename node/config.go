@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/open-autoglm/autoglm/actors/batch"
+	"github.com/open-autoglm/autoglm/actors/file"
 	"github.com/open-autoglm/autoglm/node/api"
 )
 
@@ -28,6 +29,7 @@ type Config struct {
 	Task        TaskConfig     `koanf:"task"`
 	Source      SourceConfig   `koanf:"source"`
 	Callback    CallbackConfig `koanf:"callback"`
+	Files       FilesConfig    `koanf:"files"`
 	Store       StoreConfig    `koanf:"store"`
 	Log         LogConfig      `koanf:"log"`
 }
@@ -128,6 +130,12 @@ type CallbackConfig struct {
 	AllowedNets  []string      `koanf:"allowed_nets" doc:"Addresses or networks that callback_url may reach although they are private."`
 }
 
+// FilesConfig bounds the files that clients upload.
+type FilesConfig struct {
+	BytesMax   Size          `koanf:"bytes_max" doc:"Bytes of one file; 0: as many as fit above disk_reserve."`
+	StaleAfter time.Duration `koanf:"stale_after" doc:"A file that stopped coming, because its client or its node died, is taken away after this."`
+}
+
 // StoreConfig is for a node with an unusual load; see persistence.Options.
 type StoreConfig struct {
 	InFlightCount int           `koanf:"in_flight_count" doc:"Appends of one shard that wait for Raft; more get 429."`
@@ -167,6 +175,7 @@ func Default() Config {
 		Callback: CallbackConfig{
 			Attempts: 10, Timeout: 15 * time.Second, InFlight: 64,
 		},
+		Files: FilesConfig{StaleAfter: file.DefaultStaleAfter},
 		Store: StoreConfig{InFlightCount: 1024, InFlightBytes: 64 << 20, MemTable: 16 << 20, BlockCache: 16 << 20, OpenTimeout: 30 * time.Second},
 		Log:   LogConfig{Level: "info", Format: "text"},
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/open-autoglm/autoglm/actors"
 	"github.com/open-autoglm/autoglm/actors/batch"
 	"github.com/open-autoglm/autoglm/actors/callback"
+	"github.com/open-autoglm/autoglm/actors/file"
 	"github.com/open-autoglm/autoglm/actors/gate"
 	"github.com/open-autoglm/autoglm/actors/infer"
 	"github.com/open-autoglm/autoglm/actors/meter"
@@ -27,6 +28,7 @@ import (
 	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/cluster"
 	"github.com/open-autoglm/autoglm/node/api"
+	"github.com/open-autoglm/autoglm/node/api/openai"
 	"github.com/open-autoglm/autoglm/persistence"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
@@ -48,6 +50,8 @@ type Node struct {
 	fetcher *source.Fetcher
 	poster  *callback.Poster
 	calls   *callback.Dispatcher
+	janitor *file.Janitor
+	files   *file.Library
 	sys     *actors.System
 	svc     *service
 	api     *api.Server
@@ -140,8 +144,9 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	if n.poster, err = n.newPoster(); err != nil {
 		return err
 	}
+	n.janitor = file.NewJanitor(n.cfg.Files.StaleAfter, n.log)
 	opt := actors.Options{
-		Node: id, Self: id, Store: n.store, Engines: engines, Policy: n.policy(), Kinds: n.kinds,
+		Node: id, Self: id, Store: n.store, Engines: engines, Policy: n.policy(), Kinds: append(n.janitor.Kinds(), n.kinds...),
 		Window:    batch.Window(n.cfg.Batch),
 		Callbacks: n.dispatcher, IdleAfter: n.cfg.Task.AsleepAfter, Fatal: n.fatal, Meter: n.meter, Now: time.Now, Log: n.log,
 		Runner: &infer.Runner{Fetch: n.fetcher.Fetch, Meter: n.meter, Now: time.Now},
@@ -160,6 +165,7 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	n.openFiles()
 	n.svc = &service{id: id, version: n.version, started: time.Now(), sys: n.sys, store: n.store, defaultModel: n.defaultModel(), timeoutMax: n.cfg.Task.TimeoutMax, engines: n.engineStatus, now: time.Now}
 	if n.joint != nil {
 		n.joint.shows(n.svc)
@@ -205,6 +211,7 @@ func (n *Node) listen() (err error) {
 		return err
 	}
 	n.api, err = api.New(n.svc, api.WithLimits(n.cfg.HTTP.Limits), api.WithLogger(n.log), api.WithHosts(n.cfg.HTTP.AllowedHosts...), api.WithActors(outside),
+		api.WithOpenAI(openai.Deps{Files: n.files}),
 		api.WithVersion(n.version), api.WithMetrics(n.reg, promhttp.HandlerFor(n.reg, promhttp.HandlerOpts{Registry: n.reg})))
 	if err != nil {
 		return err
@@ -296,6 +303,9 @@ func (n *Node) stop(ctx context.Context) error {
 	}
 	if n.calls != nil {
 		n.calls.Stop()
+	}
+	if n.janitor != nil {
+		n.janitor.Stop()
 	}
 	if n.sys != nil {
 		n.sys.Stop()

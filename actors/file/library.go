@@ -17,7 +17,8 @@ type Library struct {
 	router   *cluster.Router
 	store    *blob.Store
 	now      func() time.Time
-	bytesMax int64 // of one file; 0: no limit but the disk's
+	bytesMax int64         // of one file; 0: no limit but the disk's
+	progress time.Duration // between two words of a file that is coming
 	outputs  Outputs
 }
 
@@ -35,9 +36,14 @@ type Option func(*Library)
 // WithBytesMax bounds one file.
 func WithBytesMax(n int64) Option { return func(l *Library) { l.bytesMax = n } }
 
+// WithStaleAfter says what the nodes' janitors were given; the shortest of them, where they differ.
+func WithStaleAfter(d time.Duration) Option {
+	return func(l *Library) { l.progress = min(progressMax, d/progressOf) }
+}
+
 // NewLibrary returns the library behind a router.
 func NewLibrary(router *cluster.Router, store *blob.Store, now func() time.Time, opts ...Option) *Library {
-	l := &Library{router: router, store: store, now: now}
+	l := &Library{router: router, store: store, now: now, progress: progressMax}
 	for _, o := range opts {
 		o(l)
 	}

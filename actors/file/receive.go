@@ -14,8 +14,10 @@ import (
 )
 
 const (
-	progressEvery = time.Minute      // a writer says that it lives; far below StaleAfter
-	dropFor       = 30 * time.Second // giving up a file; after that its timer does
+	progressMax = time.Minute // between two words of a file that is coming
+	progressOf  = 10          // times that it says so in StaleAfter
+
+	dropFor = 30 * time.Second // giving up a file; after that its timer does
 )
 
 // Incoming is a file whose bytes are still coming: for who hears what it is only after them. Receive, Fill, Keep; and Drop in
@@ -46,7 +48,7 @@ func (l *Library) Receive(ctx context.Context, filename string) (*Incoming, erro
 
 // Fill takes all bytes of r. It is called once.
 func (in *Incoming) Fill(ctx context.Context, r io.Reader) (err error) {
-	r = &attended{r: r, now: in.l.now, last: in.l.now(), every: progressEvery, say: func() error {
+	r = &attended{r: r, now: in.l.now, last: in.l.now(), every: in.l.progress, say: func() error {
 		_, err := in.l.router.Ask(ctx, Key(in.info.ID), Progress{})
 		return err
 	}}

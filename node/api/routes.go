@@ -10,6 +10,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/node/api/openai"
 	"github.com/open-autoglm/autoglm/node/api/wire"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
@@ -64,6 +65,7 @@ func (s *Server) routes(mux *http.ServeMux) error {
 	if s.actors != nil {
 		s.actorRoutes(mux)
 	}
+	openai.Routes(mux, s.openaiDeps())
 	describeStreams(api.OpenAPI(), s.metrics != nil)
 	openAnswers(api.OpenAPI())
 
@@ -78,6 +80,21 @@ func (s *Server) routes(mux *http.ServeMux) error {
 	mux.HandleFunc("GET /docs", serve("text/html; charset=utf-8", s.docs))
 	mux.HandleFunc("/", s.elsewhere(mux))
 	return nil
+}
+
+// openaiDeps gives the parts of OpenAI's API this server's log and limits.
+func (s *Server) openaiDeps() openai.Deps {
+	d := s.openai
+	d.Log, d.BodyMax, d.ReadTimeout, d.WriteTimeout, d.Closing = s.log, s.lim.BodyMax, s.lim.ReadTimeout, s.lim.WriteTimeout, s.closing
+	d.StreamIdle = s.lim.StreamIdle
+	d.Hold = func() (func(), error) {
+		release, p := s.takeStream()
+		if p != nil {
+			return nil, p
+		}
+		return release, nil
+	}
+	return d
 }
 
 func serve(contentType string, body []byte) http.HandlerFunc {

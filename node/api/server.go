@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/open-autoglm/autoglm/actors/gate"
+	"github.com/open-autoglm/autoglm/node/api/openai"
 	"github.com/open-autoglm/autoglm/node/api/wire"
 )
 
@@ -29,6 +30,7 @@ type Server struct {
 	hosts   []string              // names that a Host header may have besides local ones
 	version string
 	actors  *gate.Gate // may be nil
+	openai  openai.Deps
 	refusal *connect.ErrorWriter
 
 	handler http.Handler
@@ -63,6 +65,9 @@ func WithVersion(v string) Option { return func(s *Server) { s.version = v } }
 
 // WithActors serves ActorService: the persistent actors behind g.
 func WithActors(g *gate.Gate) Option { return func(s *Server) { s.actors = g } }
+
+// WithOpenAI serves OpenAI's API with the parts of d; limits and log are the server's.
+func WithOpenAI(d openai.Deps) Option { return func(s *Server) { s.openai = d } }
 
 // New makes a server that is not listening yet; it fails on limits that cannot work and on
 // metrics that are registered already.

@@ -1,0 +1,141 @@
+package openai
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/open-autoglm/autoglm/actors/file"
+)
+
+// uploadBodyMax bounds the JSON of an upload, in bytes: ten thousand ids of parts are most of it.
+const uploadBodyMax = 1 << 20
+
+func (s *server) uploadRoutes(mux *http.ServeMux) {
+	mux.HandleFunc("POST /v1/uploads", s.createUpload)
+	mux.HandleFunc("POST /v1/uploads/{id}/parts", s.addPart)
+	mux.HandleFunc("POST /v1/uploads/{id}/complete", s.completeUpload)
+	mux.HandleFunc("POST /v1/uploads/{id}/cancel", s.cancelUpload)
+}
+
+// uploadObject is an upload as OpenAI has it.
+type uploadObject struct {
+	ID        string      `json:"id"`
+	Object    string      `json:"object"`
+	Bytes     int64       `json:"bytes"`
+	CreatedAt int64       `json:"created_at"`
+	ExpiresAt int64       `json:"expires_at"`
+	Filename  string      `json:"filename"`
+	Purpose   string      `json:"purpose"`
+	Status    string      `json:"status"`
+	File      *fileObject `json:"file"`
+}
+
+func uploadOf(u file.UploadInfo) uploadObject {
+	o := uploadObject{ID: u.ID, Object: "upload", Bytes: u.Bytes, CreatedAt: u.CreatedAt.Unix(), ExpiresAt: u.ExpiresAt.Unix(),
+		Filename: u.Filename, Purpose: u.Purpose, Status: string(u.Status)}
+	switch u.Status {
+	case file.Completing: // clients know no such state
+		o.Status = string(file.Pending)
+	case file.Completed:
+		f := fileOf(*u.File)
+		o.File = &f
+	}
+	return o
+}
+
+func (s *server) createUpload(w http.ResponseWriter, r *http.Request) {
+	var q struct {
+		Bytes        int64  `json:"bytes"`
+		Filename     string `json:"filename"`
+		Mime         string `json:"mime_type"`
+		Purpose      string `json:"purpose"`
+		ExpiresAfter *struct {
+			Anchor  string `json:"anchor"`
+			Seconds int64  `json:"seconds"`
+		} `json:"expires_after"`
+	}
+	err := s.decode(w, r, &q)
+	o := file.UploadOptions{PutOptions: file.PutOptions{Filename: q.Filename, Purpose: q.Purpose}, Mime: q.Mime, Bytes: q.Bytes}
+	if err == nil && q.ExpiresAfter != nil {
+		o.ExpiresAfter, err = expiry(q.ExpiresAfter.Anchor, strconv.FormatInt(q.ExpiresAfter.Seconds, 10))
+	}
+	s.answerUpload(w, r, err, func() (file.UploadInfo, error) { return s.Files.OpenUpload(r.Context(), o) })
+}
+
+func (s *server) completeUpload(w http.ResponseWriter, r *http.Request) {
+	var q struct {
+		Parts []string `json:"part_ids"`
+		MD5   string   `json:"md5"`
+	}
+	err := s.decode(w, r, &q)
+	s.answerUpload(w, r, err, func() (file.UploadInfo, error) {
+		return s.Files.CompleteUpload(r.Context(), r.PathValue("id"), q.Parts, q.MD5)
+	})
+}
+
+func (s *server) cancelUpload(w http.ResponseWriter, r *http.Request) {
+	s.answerUpload(w, r, nil, func() (file.UploadInfo, error) { return s.Files.CancelUpload(r.Context(), r.PathValue("id")) })
+}
+
+func (s *server) answerUpload(w http.ResponseWriter, r *http.Request, err error, do func() (file.UploadInfo, error)) {
+	var u file.UploadInfo
+	if err == nil {
+		u, err = do()
+	}
+	if err != nil {
+		WriteError(w, r, err)
+		return
+	}
+	writeJSON(w, http.StatusOK, uploadOf(u))
+}
+
+func (s *server) addPart(w http.ResponseWriter, r *http.Request) {
+	release, ok := s.hold(w, r)
+	if !ok {
+		return
+	}
+	defer release()
+	id := r.PathValue("id")
+	var p file.Part
+	f, err := openForm(r.Header, s.timed(w, r))
+	if err == nil {
+		err = f.read("data", func(_ string, content io.Reader) (err error) {
+			p, err = s.Files.AddPart(r.Context(), id, content)
+			return err
+		})
+	}
+	if err != nil {
+		WriteError(w, r, err)
+		return
+	}
+	writeJSON(w, http.StatusOK, struct {
+		ID        string `json:"id"`
+		Object    string `json:"object"`
+		CreatedAt int64  `json:"created_at"`
+		UploadID  string `json:"upload_id"`
+	}{p.ID, "upload.part", p.CreatedAt.Unix(), id})
+}
+
+// decode reads a small JSON body.
+func (s *server) decode(w http.ResponseWriter, r *http.Request, v any) error {
+	rc := http.NewResponseController(w)
+	_ = rc.SetReadDeadline(time.Now().Add(s.ReadTimeout))
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, uploadBodyMax))
+	if err == nil {
+		_ = rc.SetReadDeadline(time.Time{})
+		err = json.Unmarshal(b, v)
+	}
+	if large := (*http.MaxBytesError)(nil); errors.As(err, &large) {
+		e := Invalid("", "request_too_large", "the body has more than %d bytes", large.Limit)
+		e.Status = http.StatusRequestEntityTooLarge
+		return e
+	}
+	if err != nil {
+		return Invalid("", "", "the body is no JSON of the right shape: %v", err)
+	}
+	return nil
+}

@@ -1,0 +1,27 @@
+package node
+
+import (
+	"math"
+	"time"
+
+	"github.com/open-autoglm/autoglm/actors/blob"
+	"github.com/open-autoglm/autoglm/actors/file"
+)
+
+// staleMin leaves room for a new owner of a shard between two words of a file that is coming.
+const staleMin = 10 * time.Second
+
+func (c *Config) checkFiles() error {
+	switch {
+	case c.Files.StaleAfter < staleMin:
+		return invalidConfig("files.stale_after", c.Files.StaleAfter, "use at least %v", staleMin)
+	case c.Files.BytesMax > math.MaxInt64:
+		return invalidConfig("files.bytes_max", c.Files.BytesMax, "use at most 8EiB, or 0 for no limit")
+	}
+	return nil
+}
+
+// openFiles makes the library of the cluster's files.
+func (n *Node) openFiles() {
+	n.files = file.NewLibrary(n.sys.Router, blob.New(n.sys.Router), time.Now, file.WithBytesMax(int64(n.cfg.Files.BytesMax)), file.WithStaleAfter(n.cfg.Files.StaleAfter))
+}
