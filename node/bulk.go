@@ -54,10 +54,11 @@ func (n *Node) openBulk() error {
 			}
 			return errs
 		},
-		Served: func(ctx context.Context, endpoint, model string) error { return n.svc.CheckEndpoint(ctx, endpoint, model) },
-		Post:   func(ctx context.Context, d callback.Delivery) error { return n.poster.Post(ctx, d) },
+		Served: func(ctx context.Context, endpoint, model string) error {
+			return n.svc.CheckEndpoint(ctx, endpoint, model)
+		},
+		Post: func(ctx context.Context, d callback.Delivery) error { return n.poster.Post(ctx, d) },
 	})
 	n.files.Outputs(n.batches)
 	return nil
 }
-

@@ -19,6 +19,7 @@ import (
 
 	"github.com/open-autoglm/autoglm/actors"
 	"github.com/open-autoglm/autoglm/actors/batch"
+	"github.com/open-autoglm/autoglm/actors/bulk"
 	"github.com/open-autoglm/autoglm/actors/callback"
 	"github.com/open-autoglm/autoglm/actors/file"
 	"github.com/open-autoglm/autoglm/actors/gate"
@@ -52,6 +53,7 @@ type Node struct {
 	calls   *callback.Dispatcher
 	janitor *file.Janitor
 	files   *file.Library
+	batches *bulk.Batches
 	sys     *actors.System
 	svc     *service
 	api     *api.Server
@@ -145,8 +147,9 @@ func (n *Node) Start(ctx context.Context) (err error) {
 		return err
 	}
 	n.janitor = file.NewJanitor(n.cfg.Files.StaleAfter, n.log)
+	n.batches = bulk.New(time.Now, n.log)
 	opt := actors.Options{
-		Node: id, Self: id, Store: n.store, Engines: engines, Policy: n.policy(), Kinds: append(n.janitor.Kinds(), n.kinds...),
+		Node: id, Self: id, Store: n.store, Engines: engines, Policy: n.policy(), Kinds: append(append(n.janitor.Kinds(), n.batches.Kind()), n.kinds...),
 		Window:    batch.Window(n.cfg.Batch),
 		Callbacks: n.dispatcher, IdleAfter: n.cfg.Task.AsleepAfter, Fatal: n.fatal, Meter: n.meter, Now: time.Now, Log: n.log,
 		Runner: &infer.Runner{Fetch: n.fetcher.Fetch, Meter: n.meter, Now: time.Now},
@@ -169,6 +172,9 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	n.svc = &service{id: id, version: n.version, started: time.Now(), sys: n.sys, store: n.store, defaultModel: n.defaultModel(), timeoutMax: n.cfg.Task.TimeoutMax, engines: n.engineStatus, now: time.Now}
 	if n.joint != nil {
 		n.joint.shows(n.svc)
+	}
+	if err := n.openBulk(); err != nil {
+		return err
 	}
 	n.reg.MustRegister(newCollector(n.svc))
 	return n.listen()
@@ -211,7 +217,7 @@ func (n *Node) listen() (err error) {
 		return err
 	}
 	n.api, err = api.New(n.svc, api.WithLimits(n.cfg.HTTP.Limits), api.WithLogger(n.log), api.WithHosts(n.cfg.HTTP.AllowedHosts...), api.WithActors(outside),
-		api.WithOpenAI(openai.Deps{Files: n.files}),
+		api.WithOpenAI(openai.Deps{Files: n.files, Batches: n.batches}),
 		api.WithVersion(n.version), api.WithMetrics(n.reg, promhttp.HandlerFor(n.reg, promhttp.HandlerOpts{Registry: n.reg})))
 	if err != nil {
 		return err
@@ -303,6 +309,9 @@ func (n *Node) stop(ctx context.Context) error {
 	}
 	if n.calls != nil {
 		n.calls.Stop()
+	}
+	if n.batches != nil {
+		n.batches.Stop()
 	}
 	if n.janitor != nil {
 		n.janitor.Stop()

@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/open-autoglm/autoglm/actors"
+	"github.com/open-autoglm/autoglm/actors/bulk"
 	"github.com/open-autoglm/autoglm/actors/infer"
 	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/cluster"
@@ -69,13 +70,19 @@ func (s *service) SubmitLines(ctx context.Context, msgs []*task.Submit) []api.Su
 		if out[i].Err = m.Validate(); out[i].Err != nil {
 			continue
 		}
+		if m.Line == nil && bulk.IsLine(spec.ID) {
+			out[i].Err = fault.New(fault.Invalid, "task.validate", "task_id", "is of the form that lines of batches have").WithRemedy("use another")
+			continue
+		}
 		if d := time.Duration(spec.Timeout); d > s.timeoutMax {
 			out[i].Err = fault.New(fault.Invalid, "task.validate", "timeout", "is %v, more than this node's task.timeout_max", d).WithRemedy("use at most %v", s.timeoutMax)
 			continue
 		}
 		m.Model = spec.ModelOr(s.defaultModel)
-		if out[i].Err = check.serves(m.Model, spec.EndpointOr()); out[i].Err != nil {
-			continue
+		if m.Line == nil { // a line's was checked with its batch, and waits for an engine that is away
+			if out[i].Err = check.serves(m.Model, spec.EndpointOr()); out[i].Err != nil {
+				continue
+			}
 		}
 		_, w, err := s.sys.Tasks.First(spec.ID, m, s.now)
 		if err != nil {

@@ -43,7 +43,7 @@ func TestABatch(t *testing.T) {
 func TestMoreLinesThanTheWindow(t *testing.T) {
 	p := newPlant(t, 50)
 	p.letGo()
-	p.check(p.create(input(3000), plain), 3000)
+	p.check(p.create(input(1200), plain), 1200)
 }
 
 func TestRefusedInputs(t *testing.T) {

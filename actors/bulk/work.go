@@ -73,8 +73,9 @@ func (d *driver) work(ctx context.Context, s State) error {
 			next.Reach = max(now.Reach, reach(line, next.Ended(), now.Total, d.Window))
 		}
 		done := next.Ended() == now.Total
+		news := !next.same(&now.Progress)
 		urgent := ending || done || starved && next.Reach > now.Reach
-		if !next.same(&now.Progress) && (urgent || d.Now().Sub(committed) >= commitEvery) {
+		if news && (urgent || d.Now().Sub(committed) >= commitEvery) {
 			if now, err = d.progress(ctx, now, next); err != nil {
 				return err
 			}
@@ -87,10 +88,12 @@ func (d *driver) work(ctx context.Context, s State) error {
 		case done && now.Ended() == now.Total:
 			_, err := d.report(ctx, Fact{Event: Drained}, nil)
 			return err
-		case more || next.Ended() > now.Ended() || !next.same(&now.Progress):
+		case more:
+			look = 0
+		case news:
 			look = lookMin
 		default:
-			look = min(look*5/4, lookMax)
+			look = min(max(look*5/4, lookMin), lookMax)
 		}
 		tick.Reset(look)
 	}

@@ -243,7 +243,9 @@ func (s *server) prioritizeBatch(w http.ResponseWriter, r *http.Request) {
 	if err == nil && q.Priority == nil {
 		err = Invalid("priority", "missing_required_parameter", "Missing required parameter: 'priority'.")
 	}
-	s.answerBatch(w, r, id, err, func() (bulk.State, error) { return s.Batches.Say(r.Context(), id, bulk.Prioritize{Priority: *q.Priority}) })
+	s.answerBatch(w, r, id, err, func() (bulk.State, error) {
+		return s.Batches.Say(r.Context(), id, bulk.Prioritize{Priority: *q.Priority})
+	})
 }
 
 func (s *server) retryBatch(w http.ResponseWriter, r *http.Request) {

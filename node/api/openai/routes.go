@@ -10,6 +10,7 @@ import (
 type Deps struct {
 	Completions Completions
 	Files       Files // and uploads
+	Batches     Batches
 
 	Log          *slog.Logger
 	BodyMax      int64                              // bytes of a JSON body
@@ -32,5 +33,8 @@ func Routes(mux *http.ServeMux, d Deps) {
 	if d.Files != nil {
 		s.fileRoutes(mux)
 		s.uploadRoutes(mux)
+	}
+	if d.Batches != nil {
+		s.batchRoutes(mux)
 	}
 }
