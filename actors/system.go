@@ -281,6 +281,9 @@ func (s *System) resync() {
 
 func (s *System) estimate(w *task.Work) int {
 	ms := w.Record.Conversation()
+	if raw := w.Record.Spec.Request; len(raw) > 0 {
+		ms = []infer.Message{{Content: string(raw)}} // its quotes and braces count too: near enough to fill a batch
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.tokens.Estimate(w.Record.Model, ms)

@@ -23,7 +23,7 @@ type Config struct {
 	Drain       time.Duration  `koanf:"drain" doc:"Longest wait at SIGTERM for requests and attempts under way."`
 	HTTP        HTTPConfig     `koanf:"http"`
 	Cluster     ClusterConfig  `koanf:"cluster"`
-	Engines     []EngineConfig `koanf:"engines" doc:"What answers the tasks: \"embedded\", \"echo\", a URL, or a mapping with url, name, models, concurrency, api_key_env, timeout."`
+	Engines     []EngineConfig `koanf:"engines" doc:"What answers the tasks: \"embedded\", \"echo\", a URL, or a mapping with url, name, models, endpoints, concurrency, api_key_env, timeout."`
 	Model       ModelConfig    `koanf:"model"`
 	Batch       BatchConfig    `koanf:"batch"`
 	Task        TaskConfig     `koanf:"task"`
@@ -62,6 +62,7 @@ type EngineConfig struct {
 	URL         string        `koanf:"url" doc:"embedded, echo, http(s)://host[:port][/v1] or unix:///path."`
 	Name        string        `koanf:"name" doc:"In attempts and metrics; from the URL when empty."`
 	Models      []string      `koanf:"models" doc:"What it serves; it is asked when empty."`
+	Endpoints   []string      `koanf:"endpoints" doc:"What of OpenAI's API it answers, like /v1/embeddings. Empty: chat completions, completions and embeddings; behind a URL responses, too."`
 	Concurrency int           `koanf:"concurrency" doc:"Requests at once; 0: model.slots of each worker for embedded, else 16. 429 and 503 lower it for a while."`
 	Prefetch    int           `koanf:"prefetch" doc:"Tasks claimed ahead for it; 0: as many as its concurrency."`
 	APIKeyEnv   string        `koanf:"api_key_env" doc:"Environment variable with its API key."`

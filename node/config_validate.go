@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
@@ -160,6 +161,8 @@ func (c *Config) checkEngines() error {
 			return invalidConfig(field+".concurrency", e.Concurrency, "use 1 to 4096, or 0 for the default")
 		case e.Prefetch < 0 || e.Prefetch > 4096:
 			return invalidConfig(field+".prefetch", e.Prefetch, "use 1 to 4096, or 0 for the default")
+		case slices.ContainsFunc(e.Endpoints, func(x string) bool { return !slices.Contains(task.Endpoints(), x) }):
+			return invalidConfig(field+".endpoints", strings.Join(e.Endpoints, ", "), "use some of %s", strings.Join(task.Endpoints(), ", "))
 		case e.Timeout < 0:
 			return invalidConfig(field+".timeout", e.Timeout, "use 0s or more")
 		case e.APIKeyEnv != "" && os.Getenv(e.APIKeyEnv) == "":

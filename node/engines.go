@@ -29,7 +29,7 @@ const (
 func (n *Node) startEngines() (all []actors.Engine, err error) {
 	for _, c := range n.cfg.Engines {
 		var es []infer.Engine
-		limit := c.Concurrency
+		limit, endpoints := c.Concurrency, c.Endpoints
 		switch c.URL {
 		case EngineNone:
 			continue
@@ -38,11 +38,14 @@ func (n *Node) startEngines() (all []actors.Engine, err error) {
 				return nil, err
 			}
 			limit = orDefault(limit, n.cfg.Model.Slots)
+			endpoints = orAll(endpoints, infer.EchoEndpoints()) // glm-worker serves the same
 		case EngineEcho:
 			es = []infer.Engine{infer.NewEcho(infer.EchoOptions{Name: c.Name, Directives: true})}
 			limit = orDefault(limit, echoConcurrency)
+			endpoints = orAll(endpoints, infer.EchoEndpoints())
 		default:
 			limit = orDefault(limit, concurrencyDefault)
+			endpoints = orAll(endpoints, task.Endpoints())
 			h, err := infer.NewHTTP(infer.HTTPOptions{Name: c.Name, URL: c.URL, APIKey: os.Getenv(c.APIKeyEnv), Models: c.Models, Timeout: c.Timeout, Concurrency: limit})
 			if err != nil {
 				return nil, err
@@ -51,7 +54,7 @@ func (n *Node) startEngines() (all []actors.Engine, err error) {
 		}
 		for _, e := range es {
 			n.engines = append(n.engines, e)
-			all = append(all, actors.Engine{Engine: e, Concurrency: limit, Prefetch: orDefault(c.Prefetch, limit)})
+			all = append(all, actors.Engine{Engine: e, Endpoints: endpoints, Concurrency: limit, Prefetch: orDefault(c.Prefetch, limit)})
 		}
 	}
 	return all, nil
@@ -62,6 +65,13 @@ func orDefault(v, def int) int {
 		return def
 	}
 	return v
+}
+
+func orAll(some, all []string) []string {
+	if len(some) == 0 {
+		return all
+	}
+	return some
 }
 
 func (n *Node) startWorkers() ([]infer.Engine, error) {

@@ -49,7 +49,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		for state, n := range tally.ByState {
 			gauge(c.tasks, float64(n), state.String())
 		}
-		for q, n := range tally.Waiting {
+		for q, n := range tally.Queues() {
 			gauge(c.waiting, float64(n), q.Model, strconv.Itoa(q.Priority))
 		}
 	}

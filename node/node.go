@@ -217,7 +217,7 @@ func (n *Node) listen() (err error) {
 		return err
 	}
 	n.api, err = api.New(n.svc, api.WithLimits(n.cfg.HTTP.Limits), api.WithLogger(n.log), api.WithHosts(n.cfg.HTTP.AllowedHosts...), api.WithActors(outside),
-		api.WithOpenAI(openai.Deps{Files: n.files, Batches: n.batches}),
+		api.WithOpenAI(openai.Deps{Completions: n.svc, Started: n.svc.started, Files: n.files, Batches: n.batches}),
 		api.WithVersion(n.version), api.WithMetrics(n.reg, promhttp.HandlerFor(n.reg, promhttp.HandlerOpts{Registry: n.reg})))
 	if err != nil {
 		return err

@@ -175,7 +175,7 @@ func (s *service) Status(ctx context.Context) api.Status {
 	for _, state := range []task.State{task.Pending, task.Running, task.Completed, task.Failed, task.Cancelled} {
 		st.Tasks[state.String()] = tally.ByState[state]
 	}
-	for q, n := range tally.Waiting {
+	for q, n := range tally.Queues() {
 		st.Queues = append(st.Queues, api.Queue{Model: q.Model, Priority: q.Priority, Waiting: n})
 	}
 	slices.SortFunc(st.Queues, func(a, b api.Queue) int {

@@ -16,7 +16,7 @@ type (
 	Credit struct {
 		Engine  *actor.PID
 		Name    string
-		Models  []string // "*" is any
+		Models  []string // queues that it serves: see task.Offers
 		Granted uint64
 		Taken   uint64 // works received so far; Taken <= Granted. A restarted batcher counts on from here
 	}

@@ -116,5 +116,5 @@ func rank(asks []ask) {
 }
 
 func (s *slot) serves(model string) bool {
-	return model == task.AnyModel || slices.Contains(s.Models, model) || slices.Contains(s.Models, "*")
+	return task.Serves(s.Models, model)
 }

@@ -20,6 +20,8 @@ type data struct {
 	State        task.State        `json:"state"`
 	Version      uint64            `json:"version"` // in which the task became final
 	Answer       *string           `json:"answer,omitempty"`
+	Status       int               `json:"status_code,omitempty"` // of the engine's answer to a request
+	Response     json.RawMessage   `json:"response,omitempty"`    // that answer
 	FinishReason string            `json:"finish_reason,omitempty"`
 	Model        string            `json:"model,omitempty"`
 	PromptTokens int               `json:"prompt_tokens,omitempty"` // of all steps
@@ -47,6 +49,9 @@ func Body(id string, r task.Record) ([]byte, error) {
 	case task.Completed:
 		text := r.Text()
 		d.Answer = &text
+		if n := len(r.Answers); n > 0 {
+			d.Status, d.Response = r.Answers[n-1].Status, r.Answers[n-1].Body
+		}
 	case task.Failed:
 		d.Error = r.Error
 	}

@@ -42,7 +42,7 @@ type listener struct {
 }
 
 func serves(models []string, model string) bool {
-	return model == task.AnyModel || slices.Contains(models, model) || slices.Contains(models, "*")
+	return task.Serves(models, model)
 }
 
 func (c *crowd) stop() {

@@ -26,7 +26,7 @@ const (
 const (
 	askWithin  = time.Second     // of one question what waits, or what is held
 	waitingMax = 1024            // queues named in one answer or message
-	modelsMax  = 256             // models named in one question
+	modelsMax  = 1024            // models named in one question, each for up to four endpoints
 	heldMax    = 1024            // attempts named in one question
 	claimMax   = 1024            // works of one claim
 	claimBytes = 4 << 20         // of the works of one answer; the last one may go over by task.WorkMax
@@ -164,7 +164,7 @@ func (f *Far) call(node, op string, ask, answer any) error {
 func (f *Far) heard(told []waiting) {
 	now := f.Now()
 	for _, w := range told[:min(len(told), waitingMax)] {
-		if w.Shard < 0 || w.Shard >= len(f.queues) || len(w.Model) > task.IDMax {
+		if w.Shard < 0 || w.Shard >= len(f.queues) || len(w.Model) > task.QueueMax {
 			continue
 		}
 		if _, err := f.Router.Owner(w.Shard); err == nil {

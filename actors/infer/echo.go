@@ -58,33 +58,56 @@ func (e *Echo) Models(context.Context) ([]string, error) { return []string{"*"},
 // Health returns nil: an Echo is always well.
 func (e *Echo) Health(context.Context) error { return nil }
 
-// Do returns the last user message, after the latency, or the failure that was asked for.
+// Do returns the last user message, after the latency, or the failure that was asked for. A raw request gets a whole answer.
 func (e *Echo) Do(ctx context.Context, r *Request) (*Response, error) {
-	text, ok := lastUser(r.Messages)
-	if !ok {
-		return nil, fault.New(fault.Invalid, "infer.echo", r.Key, "no user message to answer")
+	var q echoQuestion
+	var texts []string
+	if r.Raw != nil {
+		var err error
+		if q, texts, err = e.question(r); err != nil {
+			return nil, err
+		}
+	} else {
+		text, ok := lastUser(r.Messages)
+		if !ok {
+			return nil, fault.New(fault.Invalid, "infer.echo", r.Key, "no user message to answer")
+		}
+		texts = []string{text}
 	}
-	latency := e.o.Latency
-	if e.o.Directives && strings.HasPrefix(text, EchoMark) {
-		line, rest, _ := strings.Cut(text, "\n")
-		d, err := parseDirective(line[len(EchoMark):])
-		if err != nil {
-			return nil, err
-		}
-		text, latency = rest, latency+d.latency
-		if d.hang {
-			<-ctx.Done()
-		}
-		if err := wait(ctx, latency); err != nil {
-			return nil, err
-		}
-		if e.fails(taskOf(r, line+rest), d.fail) {
-			return nil, backoff.Asked(fault.New(d.kind, "infer.echo", r.Key, "failed as the prompt asked"), d.retryAfter)
-		}
-	} else if err := wait(ctx, latency); err != nil {
+	if err := e.obey(ctx, r, &texts[0]); err != nil {
 		return nil, err
 	}
-	return &Response{Text: text, FinishReason: "stop", Model: r.Model, PromptTokens: RoughTokensOf(r.Messages), OutputTokens: RoughTokens(text)}, nil
+	if r.Raw != nil {
+		return e.answerRaw(r, &q, texts)
+	}
+	return &Response{Text: texts[0], FinishReason: "stop", Model: r.Model, PromptTokens: RoughTokensOf(r.Messages), OutputTokens: RoughTokens(texts[0])}, nil
+}
+
+// obey waits for the latency and does what a directive in text asks, which it takes away.
+func (e *Echo) obey(ctx context.Context, r *Request, text *string) error {
+	if !e.o.Directives || !strings.HasPrefix(*text, EchoMark) {
+		return wait(ctx, e.o.Latency)
+	}
+	line, rest, _ := strings.Cut(*text, "\n")
+	d, err := parseDirective(line[len(EchoMark):])
+	if err != nil {
+		return err
+	}
+	if d.hang {
+		<-ctx.Done()
+	}
+	if err := wait(ctx, e.o.Latency+d.latency); err != nil {
+		return err
+	}
+	if e.fails(taskOf(r, line+rest), d.fail) {
+		f := fault.New(d.kind, "infer.echo", r.Key, "failed as the prompt asked")
+		if r.Raw != nil {
+			return backoff.Asked(rawFault(f), d.retryAfter)
+		}
+		return backoff.Asked(f, d.retryAfter)
+	}
+	*text = rest
+	return nil
 }
 
 func lastUser(ms []Message) (string, bool) {

@@ -136,9 +136,12 @@ func (h *HTTP) Name() string { return h.o.Name }
 // Close drops idle connections. Requests under way go on.
 func (h *HTTP) Close() { h.client.CloseIdleConnections() }
 
-// Do sends one chat/completions request and waits for the whole answer. An Overloaded fault may
+// Do sends one request, chat/completions unless it is a raw one, and waits for the whole answer. An Overloaded fault may
 // carry a pause: see RetryAfterOf.
 func (h *HTTP) Do(ctx context.Context, r *Request) (*Response, error) {
+	if r.Raw != nil {
+		return h.doRaw(ctx, r)
+	}
 	buf := getBuffer()
 	defer putBuffer(buf)
 	if err := encodeChat(buf, r); err != nil {
@@ -251,7 +254,7 @@ func (h *HTTP) call(ctx context.Context, method, target, key string, send []byte
 		return fault.New(fault.TooLarge, "infer.http", h.o.Name, "the answer has more than max_body = %d bytes", h.o.MaxBody)
 	}
 	if resp.StatusCode != http.StatusOK {
-		return statusFault(h.o.Name, resp, body.Bytes(), time.Now())
+		return &answered{resp.StatusCode, statusFault(h.o.Name, resp, body.Bytes(), time.Now())}
 	}
 	return nil
 }

@@ -40,6 +40,12 @@ type Runner struct {
 func (r *Runner) Prepare(ctx context.Context, models []string, w *task.Work) (*Request, task.Answer, error) {
 	spec := w.Record.Spec
 	a := task.Answer{}
+	if len(spec.Request) > 0 {
+		q := &Request{Model: modelOf(w.Record.Model, models), Endpoint: spec.EndpointOr(), Key: fmt.Sprintf("%s/%d", w.ID, w.Attempt)}
+		var err error
+		q.Raw, err = task.RequestFor(spec.Request, q.Model)
+		return q, a, err
+	}
 	ms := w.Record.Conversation()
 	if spec.DataURL != "" {
 		began := r.Now()
@@ -69,6 +75,7 @@ func (r *Runner) Ask(ctx context.Context, e Engine, q *Request, w *task.Work, a 
 	}
 	a.EndedAt = r.Now()
 	r.Meter.Observe(meter.PhaseRun, a.EndedAt.Sub(a.StartedAt))
+	a.Status, a.Body = res.Status, res.Raw
 	a.Text, a.FinishReason, a.Model, a.PromptTokens, a.OutputTokens = res.Text, res.FinishReason, res.Model, res.PromptTokens, res.OutputTokens
 	if r.Learn != nil {
 		r.Learn(w.Record.Model, q.Messages, res.PromptTokens)
@@ -128,18 +135,25 @@ func (r *Runner) Check(format json.RawMessage, a *task.Answer) error {
 		}
 		return f.WithRemedy("use an engine with structured output, or a simpler schema")
 	}
-	doc, err := jsonschema.UnmarshalJSON(strings.NewReader(a.Text))
-	if err != nil {
-		return bad(err)
-	}
-	if schema == nil {
-		if _, ok := doc.(map[string]any); !ok {
-			return bad(fmt.Errorf("it is no JSON object"))
+	for _, text := range a.Contents() {
+		if err := checkText(schema, text); err != nil {
+			return bad(err)
 		}
-		return nil
 	}
-	if err := schema.Validate(doc); err != nil {
-		return bad(err)
+	return nil
+}
+
+// checkText holds one text against a schema; without one it must be a JSON object.
+func checkText(schema *jsonschema.Schema, text string) error {
+	doc, err := jsonschema.UnmarshalJSON(strings.NewReader(text))
+	if err != nil {
+		return err
+	}
+	if schema != nil {
+		return schema.Validate(doc)
+	}
+	if _, ok := doc.(map[string]any); !ok {
+		return fmt.Errorf("it is no JSON object")
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
@@ -37,7 +38,7 @@ type chatResponse struct {
 	Choices []struct {
 		FinishReason string `json:"finish_reason"`
 		Message      struct {
-			Content   content         `json:"content"`
+			Content   task.Content    `json:"content"`
 			Refusal   string          `json:"refusal"`
 			ToolCalls json.RawMessage `json:"tool_calls"`
 		} `json:"message"`
@@ -47,35 +48,6 @@ type chatResponse struct {
 		Output int `json:"completion_tokens"`
 	} `json:"usage"`
 	Error json.RawMessage `json:"error"` // some gateways send it with status 200
-}
-
-// content is a string, null, or a list of text parts.
-type content struct {
-	text string
-	set  bool
-}
-
-// UnmarshalJSON takes each of the three forms.
-func (c *content) UnmarshalJSON(b []byte) error {
-	if bytes.Equal(b, []byte("null")) {
-		return nil
-	}
-	c.set = true
-	if len(b) > 0 && b[0] == '[' {
-		var parts []struct {
-			Text string `json:"text"`
-		}
-		if err := json.Unmarshal(b, &parts); err != nil {
-			return err
-		}
-		var s strings.Builder
-		for _, p := range parts {
-			s.WriteString(p.Text)
-		}
-		c.text = s.String()
-		return nil
-	}
-	return json.Unmarshal(b, &c.text)
 }
 
 // decodeChat turns the body of a 200 into a Response, or says what it lacks. An empty text is an
@@ -94,11 +66,11 @@ func decodeChat(name string, r *Request, body []byte) (*Response, error) {
 	c := &a.Choices[0]
 	m := &c.Message
 	switch {
-	case m.Content.set:
+	case m.Content.Set:
 		if a.Model == "" {
 			a.Model = r.Model
 		}
-		return &Response{Text: m.Content.text, FinishReason: c.FinishReason, Model: a.Model,
+		return &Response{Text: m.Content.Text, FinishReason: c.FinishReason, Model: a.Model,
 			PromptTokens: max(0, a.Usage.Prompt), OutputTokens: max(0, a.Usage.Output)}, nil
 	case m.Refusal != "":
 		return nil, fault.New(fault.Refused, "infer.http", name, "the model refused: %s", cut(m.Refusal))

@@ -269,7 +269,7 @@ func (w *Worker) offer(c actor.Context, free int) {
 	}
 	if g := w.received + uint64(max(0, room)); g > w.granted {
 		w.granted = g
-		c.Send(w.Batcher, &batch.Credit{Engine: c.Self(), Name: w.Engine.Name(), Models: w.models, Granted: g, Taken: w.received})
+		c.Send(w.Batcher, &batch.Credit{Engine: c.Self(), Name: w.Engine.Name(), Models: task.Offers(w.models, w.Status.Get().Endpoints), Granted: g, Taken: w.received})
 	}
 }
 
@@ -324,7 +324,7 @@ func (w *Worker) ask(x *task.Work, serves []string) (a task.Answer, asked bool, 
 
 func (w *Worker) check(x *task.Work, a *task.Answer) (err error) {
 	defer crashed(&err)
-	return w.Run.Check(x.Record.Spec.Format, a)
+	return w.Run.Check(x.Record.Spec.FormatOr(), a)
 }
 
 // crashed turns a panic into the attempt's error: it is one task's misfortune, not

@@ -30,7 +30,7 @@ const (
 
 // ReadyKey is a parsed key of IndexReady.
 type ReadyKey struct {
-	Model    string
+	Model    string // the queue: see QueueOf
 	Priority int
 	Visible  time.Time // not to be claimed before
 	ID       string
@@ -166,7 +166,7 @@ func parseRunning(id, value []byte) UnderWay {
 }
 
 func (r *Record) readyKey(id string) ReadyKey {
-	return ReadyKey{Model: r.Model, Priority: r.Spec.PriorityOr(), Visible: r.NotBefore, ID: id}
+	return ReadyKey{Model: r.queue(), Priority: r.Spec.PriorityOr(), Visible: r.NotBefore, ID: id}
 }
 
 // Counter names: "tasks/<state>", and "ready/<priority>/<model>" for the queues.
@@ -194,7 +194,7 @@ func count(before, after Record) (cs []persistence.Count) {
 }
 
 func (r *Record) queueName() string {
-	return countReady + strconv.Itoa(r.Spec.PriorityOr()) + "/" + r.Model
+	return countReady + strconv.Itoa(r.Spec.PriorityOr()) + "/" + r.queue()
 }
 
 // Tally is what the counters of shards say about tasks.
@@ -205,8 +205,18 @@ type Tally struct {
 
 // QueueName names one queue.
 type QueueName struct {
-	Model    string
+	Model    string // see QueueOf
 	Priority int
+}
+
+// Queues is Waiting by model and priority, all endpoints together.
+func (t *Tally) Queues() map[QueueName]int64 {
+	all := map[QueueName]int64{}
+	for q, n := range t.Waiting {
+		model, _ := SplitQueue(q.Model)
+		all[QueueName{model, q.Priority}] += n
+	}
+	return all
 }
 
 // Add adds the counters of one shard.

@@ -192,12 +192,21 @@ func RequestFor(body json.RawMessage, model string) (json.RawMessage, error) {
 
 // Content is the text of an answer, also of one that is a whole body; "" when it has none (embeddings).
 func (a *Answer) Content() string {
+	if t := a.Contents(); len(t) > 0 {
+		return t[0]
+	}
+	return ""
+}
+
+// Contents are the texts of an answer: one, unless a request asked for several. A choice without content (a tool call, a
+// refusal) is left out.
+func (a *Answer) Contents() (texts []string) {
 	if len(a.Body) == 0 {
-		return a.Text
+		return []string{a.Text}
 	}
 	var body struct {
 		Choices []struct {
-			Text    string `json:"text"`
+			Text    *string `json:"text"`
 			Message struct {
 				Content Content `json:"content"`
 			} `json:"message"`
@@ -209,22 +218,26 @@ func (a *Answer) Content() string {
 		} `json:"output"`
 	}
 	if json.Unmarshal(a.Body, &body) != nil {
-		return ""
+		return nil
 	}
-	if len(body.Choices) > 0 {
-		c := &body.Choices[0]
-		if c.Message.Content.Set {
-			return c.Message.Content.Text
+	for _, c := range body.Choices {
+		switch {
+		case c.Message.Content.Set:
+			texts = append(texts, c.Message.Content.Text)
+		case c.Text != nil:
+			texts = append(texts, *c.Text)
 		}
-		return c.Text
 	}
-	var text strings.Builder
+	var said strings.Builder
 	for _, o := range body.Output {
 		for _, p := range o.Content {
-			text.WriteString(p.Text)
+			said.WriteString(p.Text)
 		}
 	}
-	return text.String()
+	if len(body.Output) > 0 {
+		texts = append(texts, said.String())
+	}
+	return texts
 }
 
 // Content is a message's content as engines write it: a string, null, or a list of text parts.

@@ -24,10 +24,10 @@ func full(t testing.TB) Record {
 	spec := &Spec{ID: "t", Prompt: "say <\"x\">", System: "s", Steps: []string{"and", "then"}, Model: "m", MaxTokens: 9, Temperature: &half, TopP: &half, Seed: &seed,
 		Stop: []string{"."}, Format: json.RawMessage(`{"type":"json_object"}`), DataURL: "http://d", CallbackURL: "http://c", Priority: &prio,
 		Timeout: Duration(time.Minute), Deadline: &at, NotBefore: &at, Retry: &Retry{Attempts: 3, BackoffMin: Duration(time.Second), BackoffMax: Duration(time.Minute)},
-		Metadata: map[string]string{"k": "v"}}
-	answer := Answer{Text: "a", FinishReason: "stop", Model: "m", PromptTokens: 1, OutputTokens: 2, StartedAt: at, EndedAt: at.Add(time.Second), DataSHA256: "aa", DataBytes: 4}
-	failure := &Failure{Kind: "timeout", Message: "m", Remedy: "r"}
-	r := Record{State: Running, Version: 9, Spec: spec, Model: "m", CreatedAt: at, UpdatedAt: at, Attempt: 4, Tries: 2, Moves: 1, Epoch: 6, Boot: "boot", Lease: at, NotBefore: at,
+		Metadata: map[string]string{"k": "v"}, Endpoint: EndpointEmbeddings, Request: json.RawMessage(`{"model":"<m>"}`)}
+	answer := Answer{Text: "a", Status: 200, Body: json.RawMessage(`{"x":"<&>"}`), FinishReason: "stop", Model: "m", PromptTokens: 1, OutputTokens: 2, StartedAt: at, EndedAt: at.Add(time.Second), DataSHA256: "aa", DataBytes: 4}
+	failure := &Failure{Kind: "timeout", Message: "m", Remedy: "r", Status: 429, Body: json.RawMessage(`{"e":1}`)}
+	r := Record{State: Running, Version: 9, Spec: spec, Model: "m", Line: &Line{Batch: "b", Number: 7, CustomID: "c", Model: "m"}, CreatedAt: at, UpdatedAt: at, Attempt: 4, Tries: 2, Moves: 1, Epoch: 6, Boot: "boot", Lease: at, NotBefore: at,
 		Answers: []Answer{answer}, Error: failure, EndedAt: at, Callback: CallbackWaiting, CallbackTries: 2, CallbackNext: at, CallbackReason: failure,
 		Attempts: []Attempt{{Number: 4, Step: 1, Node: "n", Engine: "e", ClaimedAt: at, Answer: &answer, EndedAt: at, Outcome: "answered", Error: failure}}}
 	v := reflect.ValueOf(r)
@@ -47,7 +47,7 @@ func full(t testing.TB) Record {
 func TestMessagesTravel(t *testing.T) {
 	r := full(t)
 	for _, v := range []any{
-		&Submit{Spec: r.Spec, Model: "m"},
+		&Submit{Spec: r.Spec, Model: "m", Line: r.Line},
 		&Submit{Spec: &Spec{Messages: []Message{{Role: "user", Content: "c"}}}},
 		&Claim{Node: "n", Boot: "b", Engine: "e"},
 		&Done{Attempt: 1, Epoch: 2, Answer: r.Answers[0]},

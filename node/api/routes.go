@@ -170,7 +170,7 @@ func describeStreams(doc *huma.OpenAPI, metrics bool) {
 			"201": {Description: "One task, now durable", Content: of("application/json", schema(wire.Submitted{}))},
 			"200": {Description: "One task that existed, an array's or a stream's answers", Content: map[string]*huma.MediaType{
 				"application/json":     {Schema: &huma.Schema{OneOf: []*huma.Schema{schema(wire.Submitted{}), many}}},
-				"application/x-ndjson": {Schema: schema(wire.Line{})},
+				"application/x-ndjson": {Schema: schema(wire.SubmitLine{})},
 			}},
 			"default": problem,
 		}})

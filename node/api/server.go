@@ -166,6 +166,10 @@ func (s *Server) problem(ctx context.Context, err error) error {
 // refuse writes err as a problem.
 func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	p := s.problem(r.Context(), err).(*wire.Problem)
+	if openai.Owns(r.URL.Path) {
+		openai.WriteError(w, r, p)
+		return
+	}
 	if strings.HasPrefix(r.URL.Path, actorPath) && p.Status != http.StatusNotFound && s.refusal.IsSupported(r) {
 		_ = s.refusal.Write(w, r, connectError(p)) // a client that went away is nobody to tell
 		return

@@ -63,7 +63,7 @@ func (s *Server) submitStream(w http.ResponseWriter, r *http.Request) {
 		results := <-pending
 		for i := range results {
 			sum.Count(&results[i])
-			out.add(wire.Line{Submitted: &results[i]})
+			out.add(wire.SubmitLine{Submitted: &results[i]})
 		}
 		if out.flush() != nil { // the client is gone
 			cancel()
@@ -73,7 +73,7 @@ func (s *Server) submitStream(w http.ResponseWriter, r *http.Request) {
 	wg.Wait() // the body must not be read after this handler
 	_ = rc.SetReadDeadline(time.Time{})
 	sum.Error = in.problem
-	out.add(wire.Line{Summary: &sum})
+	out.add(wire.SubmitLine{Summary: &sum})
 	_ = out.flush()
 }
 

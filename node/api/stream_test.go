@@ -47,7 +47,7 @@ func TestStreamKeepsGoodLines(t *testing.T) {
 	r := send(t, "POST", base+"/v1/tasks", in, asNDJSON)
 	require.Equal(t, 200, r.status, string(r.body))
 	require.Equal(t, "application/x-ndjson", r.header.Get("Content-Type"))
-	got := lines[wire.Line](t, r.body)
+	got := lines[wire.SubmitLine](t, r.body)
 	require.Len(t, got, 8, string(r.body))
 	var numbers []int
 	for _, l := range got[:7] {
@@ -67,7 +67,7 @@ func TestStreamKeepsGoodLines(t *testing.T) {
 
 func TestEmptyStream(t *testing.T) {
 	base := apitest.Serve(t, apitest.New())
-	got := lines[wire.Line](t, send(t, "POST", base+"/v1/tasks", "\n\n", asNDJSON).body)
+	got := lines[wire.SubmitLine](t, send(t, "POST", base+"/v1/tasks", "\n\n", asNDJSON).body)
 	require.Len(t, got, 1)
 	require.Equal(t, &wire.Summary{}, got[0].Summary)
 }
@@ -91,14 +91,14 @@ func TestStreamAnswersWhileItReads(t *testing.T) {
 	scan := bufio.NewScanner(resp.Body)
 	for i := range 5 {
 		require.True(t, scan.Scan())
-		require.Equal(t, fmt.Sprintf("t%d", i), decode[wire.Line](t, scan.Bytes()).ID)
+		require.Equal(t, fmt.Sprintf("t%d", i), decode[wire.SubmitLine](t, scan.Bytes()).ID)
 		_, err = fmt.Fprintf(out, `{"task_id":"t%d","prompt":"p"}`+"\n", i+1)
 		require.NoError(t, err)
 	}
 	require.NoError(t, out.Close())
 	require.True(t, scan.Scan())
 	require.True(t, scan.Scan())
-	require.Equal(t, int64(6), decode[wire.Line](t, scan.Bytes()).Summary.Accepted)
+	require.Equal(t, int64(6), decode[wire.SubmitLine](t, scan.Bytes()).Summary.Accepted)
 	require.False(t, scan.Scan())
 }
 
@@ -131,7 +131,7 @@ func TestStreamReadsNoFurtherThanItsChunks(t *testing.T) {
 	require.Eventually(t, func() bool { return held.Load() >= 30 }, 10*time.Second, time.Millisecond)
 	require.LessOrEqual(t, held.Load(), int64(10*(lim.ChunksInFlight+2)))
 	close(release)
-	got := lines[wire.Line](t, <-done)
+	got := lines[wire.SubmitLine](t, <-done)
 	require.Equal(t, int64(100_000), got[len(got)-1].Summary.Accepted)
 	for i, l := range got[:100_000] {
 		require.Equal(t, i+1, l.Line)
@@ -152,7 +152,7 @@ func TestStreamWaitsForABusyNode(t *testing.T) {
 		return nil
 	}
 	base := apitest.Serve(t, f)
-	got := lines[wire.Line](t, send(t, "POST", base+"/v1/tasks", "{\"prompt\":\"p\"}\n{\"prompt\":\"q\"}", asNDJSON).body)
+	got := lines[wire.SubmitLine](t, send(t, "POST", base+"/v1/tasks", "{\"prompt\":\"p\"}\n{\"prompt\":\"q\"}", asNDJSON).body)
 	require.Equal(t, &wire.Summary{Accepted: 2}, got[2].Summary)
 	require.Equal(t, 1, got[0].Line)
 	require.Equal(t, 2, got[1].Line)
@@ -162,7 +162,7 @@ func TestStreamWaitsForABusyNode(t *testing.T) {
 	refused.Store(-1000)
 	f.BeforeSubmit = func([]*task.Spec) error { return fault.New(fault.Overloaded, "fake.submit", "", "busy") }
 	base = apitest.Serve(t, f, api.WithLimits(lim))
-	got = lines[wire.Line](t, send(t, "POST", base+"/v1/tasks", "{\"prompt\":\"p\"}", asNDJSON).body)
+	got = lines[wire.SubmitLine](t, send(t, "POST", base+"/v1/tasks", "{\"prompt\":\"p\"}", asNDJSON).body)
 	require.Equal(t, 429, got[0].Error.Status)
 }
 
@@ -220,7 +220,7 @@ func TestStreamIdle(t *testing.T) {
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
 	require.NoError(t, err)
-	got := lines[wire.Line](t, b)
+	got := lines[wire.SubmitLine](t, b)
 	require.Equal(t, int64(1), got[1].Summary.Accepted)
 	require.Equal(t, "http.stream_idle", got[1].Summary.Error.Limit, string(b))
 }

@@ -150,7 +150,7 @@ func (c *Client) uploadOnce(ctx context.Context, w *window, take func(wire.Submi
 		if err != nil {
 			return c.away(ctx, op, err)
 		}
-		var a wire.Line
+		var a wire.SubmitLine
 		if err := json.Unmarshal(l.Text, &a); err != nil {
 			return fault.New(fault.Unknown, op, "", "an answer could not be read: %w", err)
 		}

@@ -1,6 +1,7 @@
 package openai
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,7 +12,6 @@ import (
 	"time"
 
 	"github.com/open-autoglm/autoglm/actors/bulk"
-	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
 // Batches is what the routes of batches need of the node: a *bulk.Batches.
@@ -215,7 +215,7 @@ func (s *server) answerBatch(w http.ResponseWriter, r *http.Request, id string, 
 		st, err = f()
 	}
 	if err != nil {
-		WriteError(w, r, err)
+		s.fail(w, r, err)
 		return
 	}
 	writeJSON(w, http.StatusOK, batchOf(id, st))
@@ -266,7 +266,7 @@ func (s *server) listBatches(w http.ResponseWriter, r *http.Request) {
 	}
 	page, more, err := s.Batches.List(r.Context(), query.Get("after"), limit)
 	if err != nil {
-		WriteError(w, r, err)
+		s.fail(w, r, err)
 		return
 	}
 	list := struct {
@@ -287,19 +287,17 @@ func (s *server) listBatches(w http.ResponseWriter, r *http.Request) {
 
 // batchBody reads a JSON body, and refuses fields that it would ignore: they may be misspelt.
 func (s *server) batchBody(w http.ResponseWriter, r *http.Request, v any) error {
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.ReadTimeout))
-	defer func() { _ = http.NewResponseController(w).SetReadDeadline(time.Time{}) }()
-	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, s.BodyMax))
+	b, err := s.readJSON(w, r)
+	if err != nil {
+		return err
+	}
+	dec := json.NewDecoder(bytes.NewReader(b))
 	dec.DisallowUnknownFields()
-	err := dec.Decode(v)
-	if err == nil {
+	if err = dec.Decode(v); err == nil {
 		if _, err = dec.Token(); errors.Is(err, io.EOF) {
 			return nil
 		}
 		err = errors.New("something follows its JSON")
-	}
-	if errors.As(err, new(*http.MaxBytesError)) {
-		return fault.New(fault.TooLarge, "openai.body", "", "the body is over http.body_max, which is %d", s.BodyMax)
 	}
 	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		return Invalid(wrong.Field, "invalid_type", "Invalid type for '%s': a %s cannot be it.", wrong.Field, wrong.Value)

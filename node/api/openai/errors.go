@@ -68,9 +68,9 @@ func ErrorOf(err error) *Error {
 	e := &Error{Status: p.Status, Message: p.Error(), retryAfter: int(p.RetryAfter.Seconds())}
 	switch kind := wire.KindNamed(p.Kind); kind {
 	case fault.Invalid:
-		e.Type, e.Param = typeRequest, some(p.Key)
-		if e.Status == http.StatusUnprocessableEntity {
-			e.Status = http.StatusBadRequest
+		e.Type = typeRequest
+		if e.Status == http.StatusUnprocessableEntity { // of a field, which OpenAI has as 400
+			e.Status, e.Param = http.StatusBadRequest, some(p.Key)
 		}
 		if p.Key == "model" {
 			e.Status, e.Code = http.StatusNotFound, some("model_not_found")

@@ -1,9 +1,16 @@
 package openai
 
 import (
+	"errors"
+	"io"
 	"log/slog"
 	"net/http"
+	"strconv"
+	"strings"
 	"time"
+
+	"github.com/open-autoglm/autoglm/node/api/ndjson"
+	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
 // Deps is what the routes stand on. A nil part has no routes.
@@ -13,12 +20,14 @@ type Deps struct {
 	Batches     Batches
 
 	Log          *slog.Logger
-	BodyMax      int64                              // bytes of a JSON body
-	ReadTimeout  time.Duration                      // of a JSON body
-	StreamIdle   time.Duration                      // a file that is sent is given up when nothing comes for so long
-	WriteTimeout time.Duration                      // for a client to take one piece of a file
-	Hold         func() (release func(), err error) // a token for a request that waits; nil: no limit
-	Closing      <-chan struct{}                    // closed when the server stops: what waits ends
+	BodyMax      int64         // bytes of a JSON body
+	ReadTimeout  time.Duration // of a JSON body
+	StreamIdle   time.Duration // a file that is sent is given up when nothing comes for so long
+	WriteTimeout time.Duration // for a client to take an answer, or one piece of a file
+	Started      time.Time     // of the node
+
+	Hold    func() (release func(), err error) // takes a token for a request that waits; nil: there is no limit
+	Closing <-chan struct{}                    // closed when the server stops: what waits ends; nil: never
 }
 
 // server has the handlers; its nouns' are in files of their own.
@@ -37,4 +46,64 @@ func Routes(mux *http.ServeMux, d Deps) {
 	if d.Batches != nil {
 		s.batchRoutes(mux)
 	}
+}
+
+// own are the paths of OpenAI's API.
+var own = []string{"/v1/chat/", "/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/models", "/v1/files", "/v1/uploads", "/v1/batches"}
+
+// Owns tells whether a path is one of OpenAI's API, whose clients know only its errors.
+func Owns(path string) bool {
+	for _, p := range own {
+		if rest, ok := strings.CutPrefix(path, p); ok && (rest == "" || rest[0] == '/' || strings.HasSuffix(p, "/")) {
+			return true
+		}
+	}
+	return false
+}
+
+// fail answers with err; what is the node's own trouble is logged, too.
+func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
+	if e := ErrorOf(err); e.Status >= http.StatusInternalServerError && s.Log != nil && r.Context().Err() == nil {
+		s.Log.Warn("request failed", "request_id", w.Header().Get("X-Request-Id"), "path", r.URL.Path, "err", err)
+	}
+	WriteError(w, r, err)
+}
+
+// readJSON reads all of a JSON body in the time and size that it may take. Its Content-Type is not looked at: what is no
+// JSON is found out anyway.
+func (s *server) readJSON(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	if enc := r.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {
+		e := Invalid("", "", "Content-Encoding %q is not understood: send the body unpacked.", enc)
+		e.Status = http.StatusUnsupportedMediaType
+		return nil, e
+	}
+	rc := http.NewResponseController(w)
+	if s.ReadTimeout > 0 {
+		_ = rc.SetReadDeadline(time.Now().Add(s.ReadTimeout)) // a recorder in a test has none
+	}
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, s.BodyMax))
+	_ = rc.SetReadDeadline(time.Time{})
+	var over *http.MaxBytesError
+	switch {
+	case errors.As(err, &over):
+		return nil, fault.New(fault.TooLarge, "openai.read", "", "the body is over http.body_max, which is %d bytes", s.BodyMax)
+	case err != nil:
+		return nil, Invalid("", "", "The body could not be read: %v", err)
+	}
+	return ndjson.TrimBOM(b), nil
+}
+
+// answer writes a body in the time that a client has to take it. A client that went away is nobody to tell.
+func (s *server) answer(w http.ResponseWriter, status int, media string, body []byte) {
+	h := w.Header()
+	h.Set("Content-Type", media)
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	rc := http.NewResponseController(w)
+	if s.WriteTimeout > 0 {
+		_ = rc.SetWriteDeadline(time.Now().Add(s.WriteTimeout))
+	}
+	w.WriteHeader(status)
+	_, _ = w.Write(body)
+	_ = rc.Flush()
+	_ = rc.SetWriteDeadline(time.Time{}) // the connection may be used again
 }

@@ -38,8 +38,8 @@ type Many struct {
 	Summary Summary     `json:"summary"`
 }
 
-// Line is one line of the answer to a stream: exactly one of its parts is set.
-type Line struct {
+// SubmitLine is one line of the answer to a stream: exactly one of its parts is set.
+type SubmitLine struct {
 	*Submitted
 	Summary *Summary `json:"summary,omitempty"`
 }

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"cmp"
+	"encoding/json"
 	"time"
 
 	"github.com/open-autoglm/autoglm/actors/task"
@@ -21,6 +22,7 @@ type Task struct {
 	task.Spec
 
 	Answer   string        `json:"answer,omitempty" doc:"The last answer."`
+	Response *Response     `json:"response,omitempty" doc:"The engine's whole answer to a request, good or bad."`
 	Answers  []string      `json:"answers,omitempty" doc:"One a finished step, for a task with steps."`
 	Error    *task.Failure `json:"error,omitempty" doc:"Why it failed, or why its newest attempt did."`
 	Waits    *time.Time    `json:"waits_until,omitempty" doc:"A pending task starts no earlier."`
@@ -50,7 +52,7 @@ type Callback struct {
 // TaskOf shows a record.
 func TaskOf(id string, r *task.Record) *Task {
 	t := &Task{State: r.State, Version: r.Version, CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt, EndedAt: moment(r.EndedAt),
-		Error: r.Error, Attempts: r.Attempts, Answer: r.Text(), Answers: answersOf(r), Usage: usageOf(r), Callback: callbackOf(r)}
+		Error: withoutBody(r.Error), Attempts: r.Attempts, Answer: r.Text(), Response: responseOf(r), Answers: answersOf(r), Usage: usageOf(r), Callback: callbackOf(r)}
 	if r.Spec != nil {
 		t.Spec = *r.Spec
 		p := r.Spec.PriorityOr()
@@ -81,7 +83,7 @@ type Brief struct {
 // BriefOf shows a record in a list.
 func BriefOf(id string, r *task.Record) Brief {
 	b := Brief{ID: id, State: r.State, Version: r.Version, CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt,
-		EndedAt: moment(r.EndedAt), Attempt: r.Attempt, Error: r.Error}
+		EndedAt: moment(r.EndedAt), Attempt: r.Attempt, Error: withoutBody(r.Error)}
 	if r.Spec != nil {
 		b.Model, b.Priority, b.Metadata = cmp.Or(r.Model, r.Spec.Model), r.Spec.PriorityOr(), r.Spec.Metadata
 	}
@@ -100,6 +102,7 @@ type Result struct {
 	State      task.State        `json:"state,omitempty" enum:"completed,failed,cancelled"`
 	Answer     string            `json:"answer,omitempty"`
 	Answers    []string          `json:"answers,omitempty" doc:"One a step, for a task with steps."`
+	Response   *Response         `json:"response,omitempty" doc:"The engine's whole answer to a request, good or bad."`
 	Error      *task.Failure     `json:"error,omitempty"`
 	Model      string            `json:"model,omitempty" doc:"As the engine named it, else as submitted."`
 	Finish     string            `json:"finish_reason,omitempty"`
@@ -118,7 +121,7 @@ type Result struct {
 func ResultOf(id string, r *task.Record) Result {
 	u := usageOf(r)
 	created := r.CreatedAt
-	v := Result{ID: id, State: r.State, Answer: r.Text(), Answers: answersOf(r), Error: r.Error, Attempt: r.Attempt,
+	v := Result{ID: id, State: r.State, Answer: r.Text(), Answers: answersOf(r), Response: responseOf(r), Error: withoutBody(r.Error), Attempt: r.Attempt,
 		Usage: &u, CreatedAt: &created, EndedAt: moment(r.EndedAt)}
 	if r.Spec != nil {
 		v.Model, v.Metadata = cmp.Or(r.Model, r.Spec.Model), r.Spec.Metadata
@@ -137,6 +140,32 @@ func ResultOf(id string, r *task.Record) Result {
 		v.Engine, v.StartedAt = r.Attempts[n-1].Engine, moment(r.Attempts[n-1].ClaimedAt)
 	}
 	return v
+}
+
+// Response is what an engine answered to a request, as it answered it.
+type Response struct {
+	Status int             `json:"status_code"`
+	Body   json.RawMessage `json:"body"`
+}
+
+func responseOf(r *task.Record) *Response {
+	if n := len(r.Answers); n > 0 && r.Answers[n-1].Body != nil {
+		return &Response{r.Answers[n-1].Status, r.Answers[n-1].Body}
+	}
+	if r.Error != nil && r.Error.Status != 0 {
+		return &Response{r.Error.Status, r.Error.Body}
+	}
+	return nil
+}
+
+// withoutBody leaves out what Response has.
+func withoutBody(f *task.Failure) *task.Failure {
+	if f == nil || f.Body == nil {
+		return f
+	}
+	short := *f
+	short.Body = nil
+	return &short
 }
 
 // Event is one fact of a task's history with the version that it made.

@@ -126,7 +126,7 @@ func (c *conn) summary() (wire.Summary, error) {
 	if err != nil {
 		return wire.Summary{}, fmt.Errorf("bench.stream: %w", err)
 	}
-	var l wire.Line
+	var l wire.SubmitLine
 	if err := json.Unmarshal(last, &l); err != nil || l.Summary == nil {
 		return wire.Summary{}, fmt.Errorf("bench.stream: the answer ends without a summary: %s", cut(last))
 	}

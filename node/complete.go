@@ -1,0 +1,60 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/persistence/fault"
+)
+
+const (
+	completeFirst = 0                // priority of a task that somebody waits for
+	cancelWithin  = 10 * time.Second // for the task of a client that went away
+)
+
+// Complete submits a request as a task and waits for its end. When ctx ends first, a task without an id of the
+// caller's is cancelled: nobody can ask for it again. One with an id goes on, for the caller comes back with it.
+func (s *service) Complete(ctx context.Context, id, endpoint string, body json.RawMessage) (*task.Record, error) {
+	first := completeFirst
+	spec := &task.Spec{ID: id, Endpoint: endpoint, Request: body, Priority: &first}
+	res := s.Submit(ctx, []*task.Spec{spec})[0]
+	if res.Err != nil {
+		return nil, res.Err
+	}
+	r, err := s.ended(ctx, res.ID)
+	if err != nil && id == "" && ctx.Err() != nil {
+		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), cancelWithin)
+		defer cancel()
+		if _, cerr := s.Cancel(late, res.ID, "its client went away"); cerr != nil && fault.KindOf(cerr) != fault.Conflict {
+			return nil, cerr
+		}
+	}
+	return r, err
+}
+
+// ended returns the task once it is final.
+func (s *service) ended(ctx context.Context, id string) (*task.Record, error) {
+	changed, stop, err := s.Watch(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	defer stop()
+	for {
+		r, err := s.Get(ctx, id)
+		if err == nil && r.State.Final() || err != nil && ctx.Err() == nil {
+			return r, err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, fault.New(fault.Unavailable, "node.complete", id, "the wait was given up: %w", context.Cause(ctx))
+		}
+	}
+}
+
+// ServedModels returns the names that engines of the cluster serve, the default's among them.
+func (s *service) ServedModels(ctx context.Context) []string {
+	return append(s.servedHere(), s.elsewhere.of(ctx, s)...).models(s.defaultModel)
+}
