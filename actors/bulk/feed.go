@@ -15,7 +15,8 @@ import (
 
 const (
 	chunkLines  = 512     // made tasks together
-	chunkBytes  = 2 << 20 // a line may be larger
+	chunkBytes  = 1 << 20 // a line may be larger
+	chunksMax   = 4       // being made durable at once
 	submitRetry = 50 * time.Millisecond
 	submitMax   = 5 * time.Second // between tries to create lines on a node or cluster that cannot now
 )
@@ -25,6 +26,7 @@ type flow struct {
 	mu       sync.Mutex
 	line     uint64 // created, all before it
 	offset   int64
+	next     uint64 // being created, all before it
 	tried    uint64 // what came after may be a task, and nobody was told
 	reach    uint64 // journaled: no line from it on is created
 	paused   bool
@@ -34,7 +36,7 @@ type flow struct {
 }
 
 func newFlow(s *State) *flow {
-	f := &flow{line: s.Line, offset: s.Offset, tried: s.Reach, room: make(chan struct{}, 1)}
+	f := &flow{line: s.Line, offset: s.Offset, next: s.Line, tried: s.Reach, room: make(chan struct{}, 1)}
 	f.update(s)
 	return f
 }
@@ -59,9 +61,9 @@ func (f *flow) wait(ctx context.Context) (n int, priority *int, err error) {
 	for {
 		f.mu.Lock()
 		n, priority = 0, f.priority
-		if f.reach > f.line && !f.paused {
-			n = int(min(f.reach-f.line, chunkLines))
-			f.tried = max(f.tried, f.line+uint64(n))
+		if f.reach > f.next && !f.paused {
+			n = int(min(f.reach-f.next, chunkLines))
+			f.tried = max(f.tried, f.next+uint64(n))
 		}
 		f.starved = n == 0 && !f.paused
 		f.mu.Unlock()
@@ -76,14 +78,28 @@ func (f *flow) wait(ctx context.Context) (n int, priority *int, err error) {
 	}
 }
 
-func (f *flow) created(n int, offset int64) {
+// sent says that so many lines are being created, and landed that they are.
+func (f *flow) sent(n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.next += uint64(n)
+}
+
+func (f *flow) landed(n int, offset int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.line += uint64(n)
 	f.offset = offset
 }
 
-// feed makes lines tasks up to end, as far as it may at each time.
+// flight is a chunk that is being created.
+type flight struct {
+	lines  int
+	offset int64 // behind it
+	done   chan error
+}
+
+// feed makes lines tasks up to end, as far as it may at each time, some chunks side by side. When it returns nothing is under way.
 func (d *driver) feed(ctx context.Context, s *State, f *flow, end uint64) error {
 	line, offset, _, _ := f.at()
 	if line >= end {
@@ -94,20 +110,48 @@ func (d *driver) feed(ctx context.Context, s *State, f *flow, end uint64) error 
 		return err
 	}
 	defer r.Close()
-	in := newLines(r, offset, line, LineMax)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	flights := make(chan flight, chunksMax-1) // and the one that is waited for
+	wg.Go(func() {
+		for x := range flights { // in order: a line is created when all before it are
+			if err := <-x.done; err != nil {
+				cancel(err)
+				for range flights { // nobody lands after one that did not
+				}
+				return
+			}
+			f.landed(x.lines, x.offset)
+		}
+	})
+	err = d.send(ctx, s, f, newLines(r, offset, line, LineMax), end, flights, &wg)
+	close(flights)
+	wg.Wait()
+	if failed := context.Cause(ctx); failed != nil {
+		return failed
+	}
+	return err
+}
+
+func (d *driver) send(ctx context.Context, s *State, f *flow, in *lines, end uint64, flights chan<- flight, wg *sync.WaitGroup) error {
 	for in.number < end {
 		n, priority, err := f.wait(ctx)
 		if err != nil {
 			return err
 		}
 		chunk, err := d.read(in, s, n, priority)
-		if err == nil {
-			err = d.create(ctx, chunk)
-		}
 		if err != nil {
 			return err
 		}
-		f.created(len(chunk), in.offset)
+		f.sent(len(chunk))
+		x := flight{len(chunk), in.offset, make(chan error, 1)}
+		wg.Go(func() { x.done <- d.create(ctx, chunk) })
+		select {
+		case flights <- x:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
 	return nil
 }

@@ -52,7 +52,7 @@ func (p *Progress) same(a *Progress) bool {
 }
 
 // ahead is how many lines beyond the last one created may be allowed at once: what a crash leaves in doubt.
-const ahead = 2048
+const ahead = 4096
 
 // reach is how far lines may be created when line are, ended have ended, and at most window may be open.
 func reach(line, ended, total uint64, window int) uint64 {
