@@ -46,6 +46,9 @@ func (l *Library) Receive(ctx context.Context, filename string) (*Incoming, erro
 	return in, nil
 }
 
+// ID is what the file will be called.
+func (in *Incoming) ID() string { return in.info.ID }
+
 // Fill takes all bytes of r. It is called once.
 func (in *Incoming) Fill(ctx context.Context, r io.Reader) (err error) {
 	r = &attended{r: r, now: in.l.now, last: in.l.now(), every: in.l.progress, say: func() error {

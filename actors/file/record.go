@@ -8,6 +8,7 @@ import (
 	"github.com/open-autoglm/autoglm/actors/blob"
 	"github.com/open-autoglm/autoglm/actors/entity"
 	"github.com/open-autoglm/autoglm/cluster"
+	"github.com/open-autoglm/autoglm/persistence"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
@@ -85,6 +86,12 @@ func (r Record) apply(f Fact) (Record, error) {
 
 // folder reads journals; what a kind does beside folding it needs no janitor for.
 var folder = files(nil)
+
+// Fold is a file's state by its journal.
+func Fold(id string, l persistence.Log) (Record, error) {
+	r, _, err := folder.Fold(id, l)
+	return r, err
+}
 
 // files describes the kind. j may be nil where nothing is woken.
 func files(j *Janitor) *entity.Kind[Record, Fact] {

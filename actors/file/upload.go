@@ -197,6 +197,12 @@ func uploads(j *Janitor) *entity.Kind[Upload, Step] {
 
 var uploadFolder = uploads(nil)
 
+// FoldUpload is an upload's state by its journal.
+func FoldUpload(id string, l persistence.Log) (Upload, error) {
+	u, _, err := uploadFolder.Fold(id, l)
+	return u, err
+}
+
 func stands(u Upload) any { return Stands{Upload: u.UploadInfo} }
 
 // upload handles one message.

@@ -94,7 +94,7 @@ func (s *server) createFile(w http.ResponseWriter, r *http.Request) {
 		kept, err = in.Keep(r.Context(), o)
 	}
 	if err != nil {
-		WriteError(w, r, err)
+		s.fail(w, r, err)
 		return
 	}
 	writeJSON(w, http.StatusOK, fileOf(kept))
@@ -133,7 +133,7 @@ func expiry(anchor, seconds string) (time.Duration, error) {
 func (s *server) getFile(w http.ResponseWriter, r *http.Request) {
 	in, err := s.Files.Get(r.Context(), r.PathValue("id"))
 	if err != nil {
-		WriteError(w, r, err)
+		s.fail(w, r, err)
 		return
 	}
 	writeJSON(w, http.StatusOK, fileOf(in))
@@ -142,7 +142,7 @@ func (s *server) getFile(w http.ResponseWriter, r *http.Request) {
 func (s *server) deleteFile(w http.ResponseWriter, r *http.Request) {
 	id := r.PathValue("id")
 	if err := s.Files.Delete(r.Context(), id); err != nil {
-		WriteError(w, r, err)
+		s.fail(w, r, err)
 		return
 	}
 	writeJSON(w, http.StatusOK, struct {
@@ -165,7 +165,7 @@ func (s *server) listFiles(w http.ResponseWriter, r *http.Request) {
 	}
 	page, more, err := s.Files.List(r.Context(), q)
 	if err != nil {
-		WriteError(w, r, err)
+		s.fail(w, r, err)
 		return
 	}
 	list := struct {
@@ -194,7 +194,7 @@ func (s *server) fileContent(w http.ResponseWriter, r *http.Request) {
 	defer release()
 	content, in, err := s.Files.Open(r.Context(), r.PathValue("id"), 0)
 	if err != nil {
-		WriteError(w, r, err)
+		s.fail(w, r, err)
 		return
 	}
 	defer content.Close()
@@ -202,7 +202,7 @@ func (s *server) fileContent(w http.ResponseWriter, r *http.Request) {
 	n, err := 0, error(nil)
 	if r.Method != http.MethodHead {
 		if n, err = content.Read(buf); err != nil && err != io.EOF {
-			WriteError(w, r, err)
+			s.fail(w, r, err)
 			return
 		}
 	}
@@ -246,7 +246,7 @@ func (s *server) hold(w http.ResponseWriter, r *http.Request) (release func(), o
 	}
 	release, err := s.Hold()
 	if err != nil {
-		WriteError(w, r, err)
+		s.fail(w, r, err)
 		return nil, false
 	}
 	return release, true

@@ -36,8 +36,15 @@ func openForm(h http.Header, body io.Reader) (*form, error) {
 	if b := params["boundary"]; b == "" || len(b) > 70 { // 70 is RFC 2046's
 		return nil, Invalid("", "", "the Content-Type has no boundary of 1 to 70 characters")
 	}
-	return &form{parts: multipart.NewReader(body, params["boundary"]), fields: map[string]string{}}, nil
+	whole := io.MultiReader(body, strings.NewReader("\r\n"), broke{})
+	return &form{parts: multipart.NewReader(whole, params["boundary"]), fields: map[string]string{}}, nil
 }
+
+// broke is what follows a body: only its last boundary is its end. The library would take a body that ends behind any
+// other boundary for a whole one.
+type broke struct{}
+
+func (broke) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
 // encoded refuses a body that would have to be unpacked: a few bytes of it may be gigabytes, and whose digest is it?
 func encoded(how string) error {
@@ -52,7 +59,7 @@ func (f *form) read(name string, take func(filename string, r io.Reader) error) 
 	taken := false
 	for n := 0; ; n++ {
 		part, err := f.parts.NextRawPart() // raw: quoted-printable would change a file's bytes
-		if err == io.EOF {                 // itself: wrapped, it is a body that ends before its last boundary
+		if err == io.EOF {
 			break
 		}
 		if err != nil {

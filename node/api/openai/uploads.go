@@ -2,17 +2,12 @@ package openai
 
 import (
 	"encoding/json"
-	"errors"
 	"io"
 	"net/http"
 	"strconv"
-	"time"
 
 	"github.com/open-autoglm/autoglm/actors/file"
 )
-
-// uploadBodyMax bounds the JSON of an upload, in bytes: ten thousand ids of parts are most of it.
-const uploadBodyMax = 1 << 20
 
 func (s *server) uploadRoutes(mux *http.ServeMux) {
 	mux.HandleFunc("POST /v1/uploads", s.createUpload)
@@ -87,7 +82,7 @@ func (s *server) answerUpload(w http.ResponseWriter, r *http.Request, err error,
 		u, err = do()
 	}
 	if err != nil {
-		WriteError(w, r, err)
+		s.fail(w, r, err)
 		return
 	}
 	writeJSON(w, http.StatusOK, uploadOf(u))
@@ -109,7 +104,7 @@ func (s *server) addPart(w http.ResponseWriter, r *http.Request) {
 		})
 	}
 	if err != nil {
-		WriteError(w, r, err)
+		s.fail(w, r, err)
 		return
 	}
 	writeJSON(w, http.StatusOK, struct {
@@ -120,22 +115,14 @@ func (s *server) addPart(w http.ResponseWriter, r *http.Request) {
 	}{p.ID, "upload.part", p.CreatedAt.Unix(), id})
 }
 
-// decode reads a small JSON body.
+// decode reads a JSON body.
 func (s *server) decode(w http.ResponseWriter, r *http.Request, v any) error {
-	rc := http.NewResponseController(w)
-	_ = rc.SetReadDeadline(time.Now().Add(s.ReadTimeout))
-	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, uploadBodyMax))
-	if err == nil {
-		_ = rc.SetReadDeadline(time.Time{})
-		err = json.Unmarshal(b, v)
-	}
-	if large := (*http.MaxBytesError)(nil); errors.As(err, &large) {
-		e := Invalid("", "request_too_large", "the body has more than %d bytes", large.Limit)
-		e.Status = http.StatusRequestEntityTooLarge
-		return e
-	}
+	b, err := s.readJSON(w, r)
 	if err != nil {
-		return Invalid("", "", "the body is no JSON of the right shape: %v", err)
+		return err
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return Invalid("", "", "The body is no JSON of the right shape: %v", err)
 	}
 	return nil
 }
