@@ -325,3 +325,15 @@ func TestAStoppingNodeLetsItsClientsGo(t *testing.T) {
 	close(release)
 	require.NoError(t, <-stopped)
 }
+
+func TestOpenAIsRoutesAreDescribed(t *testing.T) {
+	n := boot(t, testConfig(t))
+	var doc struct {
+		Paths map[string]map[string]any `json:"paths"`
+	}
+	call(t, n, "GET", "/openapi.json", nil, &doc)
+	for _, path := range task.Endpoints() {
+		require.Contains(t, doc.Paths[path], "post")
+	}
+	require.Contains(t, doc.Paths["/v1/models/{model}"], "get")
+}

@@ -136,7 +136,11 @@ func (s *Spec) validateRequest() error {
 	if err := checkModelName(m, "request.model"); err != nil {
 		return err
 	}
-	return validateFormat(s.FormatOr())
+	form := s.FormatOr()
+	if len(form) > SchemaMax {
+		return bad("request.response_format", "has %d bytes, the limit is %d", len(form), SchemaMax)
+	}
+	return validateFormat(form)
 }
 
 func checkModelName(name, field string) error {

@@ -56,6 +56,9 @@ func TestARequestExcludesWhatItSaysItself(t *testing.T) {
 			s.Request = request(`{"response_format":{"type":"json_schema","json_schema":{"schema":{"type":"nothing"}}}}`)
 		}, fault.Invalid, "json_schema"},
 		{"a format of the engine's own", func(s *Spec) { s.Request = request(`{"response_format":{"type":"grammar","grammar":"x"}}`) }, 0, ""},
+		{"schema that is too large", func(s *Spec) {
+			s.Request = request(`{"response_format":{"type":"json_object","x":"` + strings.Repeat("x", SchemaMax) + `"}}`)
+		}, fault.Invalid, "the limit is"},
 		{"too large", func(s *Spec) { s.Request = request(`{"x":"` + strings.Repeat("x", RequestMax) + `"}`) }, fault.TooLarge, "the limit is"},
 	} {
 		s := good()

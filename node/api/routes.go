@@ -26,7 +26,7 @@ func (s *Server) routes(mux *http.ServeMux) error {
 	cfg.Info.Description = about
 	cfg.OpenAPIPath, cfg.DocsPath, cfg.SchemasPath = "", "", "" // served below, without a CDN
 	cfg.CreateHooks = nil                                       // no $schema in bodies
-	cfg.Tags = []*huma.Tag{{Name: "tasks"}, {Name: "results"}, {Name: "node"}}
+	cfg.Tags = []*huma.Tag{{Name: "tasks"}, {Name: "results"}, {Name: "openai"}, {Name: "node"}}
 	api := humago.New(mux, cfg)
 	api.OpenAPI().Servers = nil
 
@@ -67,6 +67,9 @@ func (s *Server) routes(mux *http.ServeMux) error {
 	}
 	openai.Routes(mux, s.openaiDeps())
 	describeStreams(api.OpenAPI(), s.metrics != nil)
+	if s.openai.Completions != nil {
+		describeCompletions(api.OpenAPI())
+	}
 	openAnswers(api.OpenAPI())
 
 	var err error
