@@ -162,6 +162,14 @@ func refusal(op string, resp *http.Response) error {
 	p := &wire.Problem{}
 	if json.Unmarshal(b, p) != nil || p.Kind == "" {
 		text := strings.TrimSpace(string(b[:min(len(b), 200)]))
+		var of struct { // the routes of OpenAI's API refuse in its own words
+			Error struct {
+				Message string `json:"message"`
+			} `json:"error"`
+		}
+		if json.Unmarshal(b, &of) == nil && of.Error.Message != "" {
+			text = of.Error.Message
+		}
 		p = wire.NewProblem(resp.StatusCode, wire.KindOfStatus(resp.StatusCode), "", fmt.Sprintf("%s: %s", resp.Status, text))
 	}
 	if sec, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && sec > 0 {

@@ -21,6 +21,7 @@ type Batches interface {
 	List(ctx context.Context, after string, limit int) (page []bulk.Item, more bool, err error)
 	Say(ctx context.Context, id string, msg any) (bulk.State, error)
 	Retry(ctx context.Context, id, of string) (bulk.State, error)
+	Used(ctx context.Context, file string) (batch string, err error) // by one that has not ended
 }
 
 const (
