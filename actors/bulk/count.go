@@ -18,6 +18,64 @@ const (
 	settleFor   = 250 * time.Millisecond // between reading the clock and adding the append; see node/pages.go
 )
 
+const (
+	recountMin = 5 * time.Second // without an end, while there are lines that have not ended: then all is counted again
+	recountMax = 5 * time.Minute // of what that grows to while it finds nothing: engines may be slow
+)
+
+// look is count, and now and then a recount. An end may have been put into its index behind what was counted: when its process
+// was stopped between reading its clock and adding the append, for longer than settleFor.
+func (d *driver) look(ctx context.Context, p Progress) (next Progress, more bool, err error) {
+	if next, more, err = d.count(ctx, p); err != nil {
+		return p, false, err
+	}
+	now := d.Now()
+	if next.Ended() > p.Ended() || d.quiet.IsZero() || next.Ended() == next.Exist() {
+		d.quiet, d.patience = now, recountMin
+		return next, more, nil
+	}
+	if now.Sub(d.quiet) < d.patience {
+		return next, more, nil
+	}
+	if err = d.recount(ctx, &next); err != nil {
+		return p, false, err
+	}
+	if next.Ended() > p.Ended() {
+		d.Log.Info("ends of a batch's lines turned up late, and are counted now", "batch", d.id, "lines", next.Ended()-p.Ended())
+		d.quiet, d.patience = now, recountMin
+	} else {
+		d.quiet, d.patience = now, min(2*d.patience, recountMax)
+	}
+	return next, more, nil
+}
+
+// recount adds up all rows up to the marks, from their start.
+func (d *driver) recount(ctx context.Context, p *Progress) error {
+	var t Tally
+	for shard, mark := range p.Ends {
+		if mark == (Mark{}) {
+			continue
+		}
+		for from, more := task.LinePrefix(d.id), true; more; {
+			page, err := d.Router.Scan(ctx, shard, task.IndexLineEnd, from, mark.after(d.id), countPage)
+			if err != nil {
+				return err
+			}
+			for _, row := range page.Rows {
+				r, ok := task.ParseLineRow(row.Value)
+				if !ok {
+					return fault.New(fault.Corrupt, "bulk.count", "", "a row of index %s does not decode", task.IndexLineEnd)
+				}
+				t.one(r)
+				from = append(row.Key, 0)
+			}
+			more = !page.Ended && len(page.Rows) > 0
+		}
+	}
+	p.Tally = t
+	return nil
+}
+
 // count adds to p the lines that ended since, as far as nothing can turn up before them any more. more tells that there were more
 // than one look could take.
 func (d *driver) count(ctx context.Context, p Progress) (next Progress, more bool, err error) {

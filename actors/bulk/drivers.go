@@ -180,6 +180,9 @@ type driver struct {
 	id    string
 	epoch uint64
 	news  chan struct{}
+
+	quiet    time.Time     // no line has ended since; see look
+	patience time.Duration // until a recount
 }
 
 // run does what the batch's phase asks for until that is final, or nothing is left to do. An error that will not go away by itself

@@ -37,7 +37,7 @@ func (d *driver) windDown(ctx context.Context, s State) (err error) {
 			return context.Cause(ctx)
 		case <-tick.C:
 		}
-		next, _, err := d.count(ctx, s.Progress)
+		next, _, err := d.look(ctx, s.Progress)
 		if err != nil {
 			return err
 		}

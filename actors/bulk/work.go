@@ -55,7 +55,7 @@ func (d *driver) work(ctx context.Context, s State) error {
 			}
 			now.Phase = news.Phase
 		}
-		next, more, err := d.count(ctx, now.Progress)
+		next, more, err := d.look(ctx, now.Progress)
 		if err != nil {
 			return err
 		}
