@@ -52,6 +52,7 @@ type Options struct {
 	Fatal     func(error)          // a vital actor is given up: the node cannot go on; may be nil
 	Meter     *meter.Meter
 	Now       func() time.Time
+	Mono      func() time.Duration // what leases are measured by; nil: cluster.Monotonic
 	Log       *slog.Logger
 }
 
@@ -96,7 +97,10 @@ func Start(o Options) (*System, error) {
 	if o.Self == "" {
 		o.Self = o.Node
 	}
-	s := &System{opt: o, held: task.NewHeld(o.Now), watch: newWatch(), queues: map[*cluster.Owner]*task.Queue{}, open: map[*cluster.Owner]bool{}, tokens: infer.Estimators{}}
+	if o.Mono == nil {
+		o.Mono = cluster.Monotonic()
+	}
+	s := &System{opt: o, held: task.NewHeld(o.Mono), watch: newWatch(), queues: map[*cluster.Owner]*task.Queue{}, open: map[*cluster.Owner]bool{}, tokens: infer.Estimators{}}
 	s.sys = actor.NewActorSystem(
 		actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return slog.New(quieter{o.Log.Handler()}) }),
 		actor.WithDeadLetterRequestLogging(false)) // a message to an entity that went to sleep is ordinary
@@ -112,8 +116,9 @@ func Start(o Options) (*System, error) {
 	s.Tasks = task.NewKind(o.Policy, &s.callbacks, s.observe(task.KindName, s.finished))
 	s.Shards, err = cluster.NewShards(cluster.Options{
 		Store: o.Store, System: s.sys, Kinds: append([]cluster.Kind{s.Tasks.Register()}, o.Kinds...),
-		Root: s.root, Guard: supervise.Guard, Strategy: entities, IdleAfter: o.IdleAfter, Now: o.Now, Log: o.Log,
+		Root: s.root, Guard: supervise.Guard, Strategy: entities, IdleAfter: o.IdleAfter, Now: o.Now, Mono: o.Mono, Log: o.Log,
 		Self: o.Self, Mesh: o.Mesh, Peers: o.Peers, Rumor: o.Rumor,
+		Newer:     func(what string) { o.Meter.Newer.WithLabelValues(what).Inc() },
 		Observers: s.opening, Opened: s.opened, Closed: s.closed,
 		Committed: func(n int, took time.Duration) {
 			o.Meter.Commit.Observe(took.Seconds())
@@ -310,6 +315,8 @@ func (s *System) observe(kind string, also func(entity.Note)) func(entity.Note) 
 			awake.Dec()
 		case entity.Committed:
 			committed.Inc()
+		case entity.Skipped:
+			m.Newer.WithLabelValues("event").Inc()
 		default:
 			m.Entity.WithLabelValues(kind, string(n.What)).Inc()
 		}

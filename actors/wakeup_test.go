@@ -20,24 +20,27 @@ import (
 	"github.com/open-autoglm/autoglm/persistence/persisttest"
 )
 
-// shardOnly is a shard in memory with a clock of its own and nobody else.
+// shardOnly is a shard in memory with clocks of its own and nobody else.
 type shardOnly struct {
 	s    *cluster.Shards
 	sys  *actor.ActorSystem
 	kind *entity.Kind[task.Record, task.Fact]
 	q    *task.Queue
-	skew atomic.Int64
+	real func() time.Duration
+	skew atomic.Int64              // of both clocks
 	out  atomic.Pointer[actor.PID] // the batcher, once there is one
 }
 
 func (b *shardOnly) now() time.Time { return time.Now().Add(time.Duration(b.skew.Load())) }
 
+func (b *shardOnly) mono() time.Duration { return b.real() + time.Duration(b.skew.Load()) }
+
 func newShardOnly(t *testing.T, store persistence.Store, tick time.Duration) *shardOnly {
 	log := slog.New(slog.DiscardHandler)
 	b := &shardOnly{sys: actor.NewActorSystem(actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return log })),
-		kind: task.NewKind(task.DefaultPolicy(rand.Float64), nil, nil)}
+		kind: task.NewKind(task.DefaultPolicy(rand.Float64), nil, nil), real: cluster.Monotonic()}
 	var err error
-	b.s, err = cluster.NewShards(cluster.Options{Store: store, System: b.sys, Kinds: []cluster.Kind{b.kind.Register()}, Now: b.now, Log: log, Tick: tick,
+	b.s, err = cluster.NewShards(cluster.Options{Store: store, System: b.sys, Kinds: []cluster.Kind{b.kind.Register()}, Now: b.now, Mono: b.mono, Log: log, Tick: tick,
 		Observers: func(o *cluster.Owner) map[string][]cluster.Observer {
 			b.q = task.NewQueue(o, func(q *task.Queue, m string, at time.Time) {
 				if pid := b.out.Load(); pid != nil {

@@ -23,6 +23,7 @@ type Owner struct {
 	router   *Router
 	pid      *actor.PID // of the shard actor, set before the owner is published
 	now      func() time.Time
+	mono     func() time.Duration
 
 	observers map[string][]Observer // by index name; fixed before the owner is published
 	alarms    alarms
@@ -33,7 +34,12 @@ type Owner struct {
 	since     time.Time
 	gone      chan struct{} // closed when this node owns the shard no more
 	floor     atomic.Int64  // newest that Now returned, Unix nanoseconds
-	confirms  *confirmer    // nil where nobody else can own the shard
+	behind    struct {      // while the clock is behind floor
+		mu    sync.Mutex
+		read  time.Time // what the clock said
+		floor int64     // what floor became by that
+	}
+	confirms *confirmer // nil where nobody else can own the shard
 }
 
 // Observer hears of index rows after they are durable, before the writer does. It
@@ -52,19 +58,40 @@ func (o *Owner) Term() uint64 { return o.term }
 // Since returns when this owner opened.
 func (o *Owner) Since() time.Time { return o.since }
 
-// Now returns the injected time, but never less than before, nor than NotBefore: what is ordered by time stays in order when
-// a clock is set back, or when the shard moves to a node whose clock is behind.
+// Now returns the shard's time: the injected one, but never less than before, nor than NotBefore. So what is ordered by time stays
+// in order when a clock is set back, or when the shard moves to a node whose clock is behind. Until the clock has caught up
+// the shard's time goes on at half its pace: it must not stand still, for tasks wait by it.
 func (o *Owner) Now() time.Time {
 	t := o.now()
 	for n := t.UnixNano(); ; {
 		switch floor := o.floor.Load(); {
 		case n < floor:
-			return time.Unix(0, floor)
+			return o.ahead(t)
 		case o.floor.CompareAndSwap(floor, n):
 			return t
 		}
 	}
 }
+
+// ahead is Now while the clock, which says t, is behind.
+func (o *Owner) ahead(t time.Time) time.Time {
+	o.behind.mu.Lock()
+	defer o.behind.mu.Unlock()
+	floor := o.floor.Load()
+	passed := time.Duration(0)
+	if floor == o.behind.floor { // nothing else has set it since the last look
+		passed = max(0, t.Sub(o.behind.read)) // by the monotonic clock, where t has one
+	}
+	next := max(floor, t.UnixNano(), floor+int64(passed/2))
+	if !o.floor.CompareAndSwap(floor, next) {
+		return time.Unix(0, o.floor.Load()) // set further on just now
+	}
+	o.behind.floor, o.behind.read = next, t
+	return time.Unix(0, next)
+}
+
+// Local returns by this node's clock when the shard's time will be t: for who waits by a clock of its own.
+func (o *Owner) Local(t time.Time) time.Time { return o.now().Add(t.Sub(o.Now())) }
 
 // NotBefore makes Now start at t. It is for who finds, as the shard opens, what an earlier owner wrote by a clock that was
 // ahead.
@@ -105,10 +132,6 @@ func (o *Owner) Scan(index string, from, to []byte, f func(key, value []byte) bo
 
 // Counters returns the shard's counters.
 func (o *Owner) Counters() (map[string]int64, error) { return o.journal.Counters() }
-
-// Alarm wakes the entity with Wake at about t as long as this owner lives; a zero t
-// clears it. One alarm for each key. Use a TimerRow for what must outlive the owner.
-func (o *Owner) Alarm(key persistence.Key, t time.Time) { o.alarms.set(key, t) }
 
 // Watch returns a channel that gets a value after each append to key, merged when
 // the reader is slow, and a function that ends it.
@@ -259,38 +282,6 @@ type Passivate struct {
 // Idle is sent by a shard to an entity that had no message for a while: sleep if
 // you can.
 type Idle struct{}
-
-// alarms are an owner's volatile timers, one for each key.
-type alarms struct {
-	mu sync.Mutex
-	at map[persistence.Key]time.Time
-}
-
-func (a *alarms) set(k persistence.Key, t time.Time) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if t.IsZero() {
-		delete(a.at, k)
-		return
-	}
-	if a.at == nil {
-		a.at = map[persistence.Key]time.Time{}
-	}
-	a.at[k] = t
-}
-
-// due removes and returns the keys whose time has come.
-func (a *alarms) due(now time.Time) (keys []persistence.Key) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for k, t := range a.at {
-		if !t.After(now) {
-			keys = append(keys, k)
-			delete(a.at, k)
-		}
-	}
-	return keys
-}
 
 // watchers tells readers that a journal grew.
 type watchers struct {

@@ -124,6 +124,9 @@ func (r *Router) entityOf(q *mesh.Request) (o *Owner, key persistence.Key, msg a
 		return nil, key, nil, nil, err
 	}
 	types = k.Types()
+	if q.Type != "" && !types.Has(q.Type) {
+		r.newer("message")
+	}
 	msg, err = types.Decode(q.Type, q.Body)
 	return o, key, msg, types, err
 }

@@ -38,11 +38,12 @@ type Router struct {
 	self   string
 	peers  Peers
 	kinds  map[string]Kind
+	newer  func(what string)
 }
 
 func newRouter(shards int, opt *Options) *Router {
 	r := &Router{owners: make([]atomic.Pointer[Owner], shards), now: opt.Now, dir: newDirectory(opt.Store.Node(), shards),
-		mesh: opt.Mesh, self: opt.Self, peers: opt.Peers, kinds: map[string]Kind{}}
+		mesh: opt.Mesh, self: opt.Self, peers: opt.Peers, kinds: map[string]Kind{}, newer: opt.Newer}
 	for _, k := range opt.Kinds {
 		r.kinds[k.Name()] = k
 	}

@@ -113,7 +113,7 @@ func (s *shard) slept(c actor.Context, pid string) {
 
 func (s *shard) tick(c actor.Context) {
 	now := s.o.now()
-	for _, k := range s.o.alarms.due(now) {
+	for _, k := range s.o.alarms.due(s.o.mono()) {
 		s.forward(c, &Envelope{Key: k, Msg: Wake{}})
 	}
 	keys, err := s.timers.due(s.o, now)

@@ -32,7 +32,9 @@ type Options struct {
 	Mesh      Mesh                                 // to the other nodes; nil: this node is alone
 	Peers     Peers                                // who is alive; nil: this node alone
 	Rumor     func([]byte)                         // gossips which shards were opened here; may be nil; must not block
+	Newer     func(what string)                    // another node sent what only a newer version knows, a "message"; may be nil
 	Now       func() time.Time                     // default time.Now
+	Mono      func() time.Duration                 // what waits and leases are measured by; default Monotonic
 	Log       *slog.Logger                         // default slog.Default
 }
 
@@ -64,6 +66,9 @@ func NewShards(opt Options) (*Shards, error) {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
+	if opt.Mono == nil {
+		opt.Mono = Monotonic()
+	}
 	if opt.IdleAfter == 0 {
 		opt.IdleAfter = idleAfter
 	}
@@ -84,6 +89,9 @@ func NewShards(opt Options) (*Shards, error) {
 	}
 	if opt.Rumor == nil {
 		opt.Rumor = func([]byte) {}
+	}
+	if opt.Newer == nil {
+		opt.Newer = func(string) {}
 	}
 	s := &Shards{opt: opt, router: newRouter(opt.Store.Shards(), &opt), done: make(chan struct{}), owned: map[int]*owned{}, ready: make(chan struct{})}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -174,7 +182,7 @@ func (s *Shards) open(ctx context.Context, lead persistence.Lead) error {
 	if err != nil {
 		return err
 	}
-	o := &Owner{shard: n, epoch: epoch, journal: j, sys: s.opt.System, router: s.router, now: s.opt.Now, term: lead.Term, since: s.opt.Now(), gone: make(chan struct{})}
+	o := &Owner{shard: n, epoch: epoch, journal: j, sys: s.opt.System, router: s.router, now: s.opt.Now, mono: s.opt.Mono, term: lead.Term, since: s.opt.Now(), gone: make(chan struct{})}
 	if s.opt.Mesh != nil {
 		o.confirms = &confirmer{journal: j, shard: n, epoch: epoch}
 	}

@@ -53,9 +53,9 @@ func (n *Node) dispatcher(asker callback.Asker) task.Callbacks {
 		if err != nil {
 			return err
 		}
-		return n.poster.Post(ctx, callback.Delivery{URL: r.Spec.CallbackURL, ID: callback.MessageID(id), Timestamp: time.Now(), Body: body})
+		return n.poster.Post(ctx, callback.Delivery{URL: r.Spec.CallbackURL, ID: callback.MessageID(id), Timestamp: n.now(), Body: body, Trace: r.Trace})
 	}
-	n.calls = callback.NewDispatcher(asker, n.cfg.Callback.InFlight, max(1, n.cfg.Callback.InFlight/4), post, n.callAgain, n.meter, time.Now, n.log)
+	n.calls = callback.NewDispatcher(asker, n.cfg.Callback.InFlight, max(1, n.cfg.Callback.InFlight/4), post, n.callAgain, n.meter, n.now, n.log)
 	return n.calls
 }
 

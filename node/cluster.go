@@ -25,11 +25,10 @@ import (
 )
 
 const (
-	leaveWithin  = 3 * time.Second
-	bossAgain    = time.Second     // before a coordinator that ended by itself is followed by another
-	namedWithin  = time.Minute     // for the advertised name to have an address
-	diskEvery    = time.Second     // between two looks at the disk
-	handOverWait = 5 * time.Second // for the leads to move away at a stop
+	leaveWithin = 3 * time.Second
+	bossAgain   = time.Second // before a coordinator that ended by itself is followed by another
+	namedWithin = time.Minute // for the advertised name to have an address
+	diskEvery   = time.Second // between two looks at the disk
 )
 
 // joint is what makes a node one of several.
@@ -92,7 +91,8 @@ func (n *Node) startJoint(ctx context.Context) (err error) {
 	if err = j.listenRaft(at(1)); err != nil {
 		return err
 	}
-	if j.mesh, err = mesh.New(mesh.Options{Listen: at(2), TLS: j.id, Version: n.version, Log: n.log,
+	newer := func(what string) { n.meter.Newer.WithLabelValues(what).Inc() }
+	if j.mesh, err = mesh.New(mesh.Options{Listen: at(2), TLS: j.id, Version: n.version, Newer: newer, Log: n.log,
 		Resolve: func(name string) (string, bool) { return j.who().remote(name) },
 	}); err != nil {
 		return err
@@ -110,7 +110,7 @@ func (n *Node) startJoint(ctx context.Context) (err error) {
 	}
 	if j.list, err = members.Start(members.Options{
 		Self:   members.Member{Name: j.id.Name, Cluster: j.id.Cluster, Zone: c.Zone, Version: n.version},
-		Listen: at(0), Advertise: advertise, Keys: j.id.GossipKeys, Join: c.Join, Log: n.log,
+		Listen: at(0), Advertise: advertise, Keys: j.id.GossipKeys, Join: c.Join, Newer: newer, Log: n.log,
 		OnConflict: n.fatal,
 		OnRumor:    j.merged, Merge: j.merged,
 		State: func() []byte {
@@ -225,7 +225,7 @@ func (j *joint) openStore(ctx context.Context, o persistence.Options) (persisten
 	}
 	founded := len(store.Groups()) > 0
 	if founded && j.lineage == "" { // it was alone, or older than lineages: it is the first of its cluster
-		if err := j.keepLineage(newLineage(store.Node(), time.Now())); err != nil {
+		if err := j.keepLineage(newLineage(store.Node(), j.n.now())); err != nil {
 			store.Close()
 			return nil, err
 		}
@@ -257,6 +257,9 @@ func (j *joint) open(ctx context.Context, o persistence.Options, changed <-chan 
 			o.Shards = shards
 		}
 	}
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx) // opening takes a while and cannot be ended
+	}
 	return persistence.Open(o)
 }
 
@@ -264,7 +267,7 @@ func (j *joint) open(ctx context.Context, o persistence.Options, changed <-chan 
 // copies of what the others have; of what no majority has, nothing is made up: those shards wait for
 // the directories that were set aside to be repaired or for a backup.
 func (j *joint) setAside(dir string, why error) error {
-	to, err := persistence.SetAside(dir, time.Now())
+	to, err := persistence.SetAside(dir, j.n.now())
 	if err != nil {
 		return fmt.Errorf("%w, after: %w", err, why)
 	}
@@ -365,6 +368,7 @@ func (j *joint) expect() int {
 
 // meet waits until there is a cluster, whose number of shards it returns, or enough nodes to start one: then 0.
 func (j *joint) meet(ctx context.Context, changed <-chan struct{}) (shards int, err error) {
+	j.n.waitsOn(j.company())
 	for {
 		ms := j.list.Members()
 		for _, m := range ms {
@@ -396,8 +400,27 @@ func (j *joint) meet(ctx context.Context, changed <-chan struct{}) (shards int, 
 	}
 }
 
+// company returns what says, whenever it is asked, whom this node without a cluster waits for.
+func (j *joint) company() func() string {
+	e, aside := j.expect(), j.aside // these belong to Start
+	return func() string {
+		here := len(j.list.Members())
+		switch {
+		case aside:
+			return fmt.Sprintf("its cluster, to be filled again: %d other nodes seen", here-1)
+		case e > here:
+			return fmt.Sprintf("the cluster: %d of %d nodes seen", here, e)
+		case e > 0:
+			return fmt.Sprintf("the cluster: %d nodes seen, which agree to start it", here)
+		default:
+			return fmt.Sprintf("a cluster to enter: %d other nodes seen, none of them part of one", here-1)
+		}
+	}
+}
+
 // found takes part in starting a cluster, until this node belongs to one.
 func (j *joint) found(ctx context.Context, store persistence.Store) error {
+	j.n.waitsOn(j.company())
 	voter, err := placement.OpenVoter(j.n.dataPath("vote.json"), j.list.Self())
 	if err != nil {
 		return err
@@ -413,7 +436,7 @@ func (j *joint) found(ctx context.Context, store persistence.Store) error {
 		Changed: j.list.Changed, Ask: j.ask, Log: j.n.log,
 		Found: func(ctx context.Context) error {
 			// Kept and said first: from here on the store may have replicas.
-			if err := j.keepLineage(newLineage(store.Node(), time.Now())); err != nil {
+			if err := j.keepLineage(newLineage(store.Node(), j.n.now())); err != nil {
 				return err
 			}
 			if err := j.list.Update(belongs); err != nil {
@@ -465,7 +488,7 @@ func (j *joint) lead(o *cluster.Owner) {
 	}
 	c := j.n.cfg.Cluster
 	boss, err := coordinator.New(coordinator.Options{Shard0: o, Self: j.id.Name, Shards: j.n.store.Shards(), Members: j.list.Members,
-		Changed: j.list.Changed, NameOf: func(node string) string { return j.who().named(node) }, Ask: j.ask, Now: time.Now, Log: j.n.log,
+		Changed: j.list.Changed, NameOf: func(node string) string { return j.who().named(node) }, Ask: j.ask, Now: j.n.now, Log: j.n.log,
 		Settings: placement.Settings{Replicas: c.Replicas, Grace: c.DeadAfter}})
 	if err != nil {
 		j.n.log.Error("this node leads and cannot coordinate", "err", err)
@@ -533,54 +556,6 @@ func (j *joint) events(ctx context.Context) ([]api.ClusterEvent, error) {
 		}
 	}
 	return all, nil
-}
-
-// handOver gives the leads of this node to others before it stops, so that nobody waits for an
-// election. It returns when they are gone, or after handOverWait.
-func (j *joint) handOver(ctx context.Context, store persistence.Store) {
-	ctx, cancel := context.WithTimeout(ctx, handOverWait)
-	defer cancel()
-	again := time.NewTicker(100 * time.Millisecond)
-	defer again.Stop()
-	for {
-		led := 0
-		for _, g := range store.Groups() {
-			if g.Self == 0 || g.Leader != g.Self {
-				continue
-			}
-			if to := j.heir(g); to != 0 {
-				led++
-				if err := store.Transfer(g.Shard, to); err != nil {
-					j.n.log.Debug("a lead stays", "shard", g.Shard, "err", err)
-				}
-			}
-		}
-		if led == 0 {
-			return
-		}
-		select {
-		case <-again.C:
-		case <-ctx.Done():
-			j.n.log.Warn("leads could not be handed over: others take them after an election", "shards", led)
-			return
-		}
-	}
-}
-
-// heir is another voter of a group on a living node, 0 when there is none. Shards go to different ones.
-func (j *joint) heir(g persistence.Group) uint64 {
-	var heirs []uint64
-	for _, m := range j.list.Members() {
-		for _, r := range g.Replicas {
-			if r.Voter && r.ID != g.Self && r.Node == m.Node && !m.Stopping && !m.Leaving {
-				heirs = append(heirs, r.ID)
-			}
-		}
-	}
-	if len(heirs) == 0 {
-		return 0
-	}
-	return heirs[g.Shard%len(heirs)]
 }
 
 // stop ends everything but the store, which the caller has closed.

@@ -1,8 +1,8 @@
 // Package node is one process: it builds the parts, joins them, starts and stops
 // them in order. It is the only place that knows them all.
 //
-//	start: data dir ─► store (Raft, Badger) ─► engines (children) ─► actors ─► HTTP
-//	stop:  HTTP: no new tasks ─► drain: what runs may end ─► engines ─► actors ─► store
+//	start: port (says what is waited for) ─► store (Raft, Badger) ─► engines (children) ─► actors ─► API
+//	stop:  port says goodbye, then closes ─► drain: what runs may end ─► engines ─► actors ─► store
 //
 //	         ┌────────────── node ───────────────┐
 //	 HTTP ──►│ api ─► service ─► actors.System    │

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -41,6 +42,7 @@ type Node struct {
 	version string
 	shipped shippedModel
 	kinds   []cluster.Kind
+	now     func() time.Time // the wall clock; waits and time limits have the process's own
 
 	reg     *prometheus.Registry
 	meter   *meter.Meter
@@ -56,8 +58,9 @@ type Node struct {
 	batches *bulk.Batches
 	sys     *actors.System
 	svc     *service
-	api     *api.Server
-	addr    string
+	front   *api.Front // the port; nil before Start
+	addr    atomic.Pointer[string]
+	waits   atomic.Pointer[func() string] // what Start is at
 
 	stopOnce sync.Once
 	stopErr  error
@@ -87,6 +90,9 @@ func WithVersion(v string) Option { return func(n *Node) { n.version = v } }
 // by ActorService. All nodes of a cluster need the same kinds.
 func WithKind(k cluster.Kind) Option { return func(n *Node) { n.kinds = append(n.kinds, k) } }
 
+// WithClock gives the node another wall clock than the machine's: of what is journaled, compared with times of other nodes or shown.
+func WithClock(now func() time.Time) Option { return func(n *Node) { n.now = now } }
+
 // New checks the configuration; it touches nothing yet.
 func New(cfg Config, log *slog.Logger, opts ...Option) (*Node, error) {
 	if err := cfg.Validate(); err != nil {
@@ -95,7 +101,7 @@ func New(cfg Config, log *slog.Logger, opts ...Option) (*Node, error) {
 	if log == nil {
 		log = slog.Default()
 	}
-	n := &Node{cfg: cfg, log: log, version: "dev", done: make(chan struct{})}
+	n := &Node{cfg: cfg, log: log, version: "dev", now: time.Now, done: make(chan struct{})}
 	for _, o := range opts {
 		o(n)
 	}
@@ -105,7 +111,19 @@ func New(cfg Config, log *slog.Logger, opts ...Option) (*Node, error) {
 // Start boots the node and returns when it serves. On an error everything that was
 // started is stopped again.
 func (n *Node) Start(ctx context.Context) (err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() { // ends with Start: what is under way there ends with the node
+		select {
+		case <-n.done:
+			cancel(n.fail)
+		case <-ctx.Done():
+		}
+	}()
 	defer func() {
+		if err != nil && n.Err() != nil {
+			err = n.Err() // not what it led to
+		}
 		if err != nil {
 			stop, cancel := context.WithTimeout(context.Background(), n.cfg.Drain)
 			defer cancel()
@@ -119,6 +137,10 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	n.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	n.meter = meter.New(n.reg)
 
+	if err := n.listen(); err != nil {
+		return err
+	}
+	n.waitsFor("the data directory to open")
 	s := n.cfg.Store
 	store := persistence.Options{
 		Dir: n.cfg.DataDir, Shards: n.cfg.Shards, DiskReserve: uint64(n.cfg.DiskReserve), InFlightCount: s.InFlightCount,
@@ -132,6 +154,10 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := n.Err(); err != nil {
+		return err // another node has this one's name, say: nothing more of it should start
+	}
+	n.waitsFor("the engines and the shards to open")
 	id, err := n.identity()
 	if err != nil {
 		return err
@@ -147,12 +173,12 @@ func (n *Node) Start(ctx context.Context) (err error) {
 		return err
 	}
 	n.janitor = file.NewJanitor(n.cfg.Files.StaleAfter, n.log)
-	n.batches = bulk.New(time.Now, n.log)
+	n.batches = bulk.New(n.now, n.log)
 	opt := actors.Options{
 		Node: id, Self: id, Store: n.store, Engines: engines, Policy: n.policy(), Kinds: append(append(n.janitor.Kinds(), n.batches.Kind()), n.kinds...),
 		Window:    batch.Window(n.cfg.Batch),
-		Callbacks: n.dispatcher, IdleAfter: n.cfg.Task.AsleepAfter, Fatal: n.fatal, Meter: n.meter, Now: time.Now, Log: n.log,
-		Runner: &infer.Runner{Fetch: n.fetcher.Fetch, Meter: n.meter, Now: time.Now},
+		Callbacks: n.dispatcher, IdleAfter: n.cfg.Task.AsleepAfter, Fatal: n.fatal, Meter: n.meter, Now: n.now, Log: n.log,
+		Runner: &infer.Runner{Fetch: n.fetcher.Fetch, Meter: n.meter, Now: n.now},
 	}
 	if n.joint != nil {
 		n.joint.actors(&opt)
@@ -169,7 +195,7 @@ func (n *Node) Start(ctx context.Context) (err error) {
 		return err
 	}
 	n.openFiles()
-	n.svc = &service{id: id, version: n.version, started: time.Now(), sys: n.sys, store: n.store, defaultModel: n.defaultModel(), timeoutMax: n.cfg.Task.TimeoutMax, engines: n.engineStatus, now: time.Now}
+	n.svc = &service{id: id, version: n.version, started: n.now(), sys: n.sys, store: n.store, defaultModel: n.defaultModel(), timeoutMax: n.cfg.Task.TimeoutMax, engines: n.engineStatus, now: n.now}
 	if n.joint != nil {
 		n.joint.shows(n.svc)
 	}
@@ -177,7 +203,10 @@ func (n *Node) Start(ctx context.Context) (err error) {
 		return err
 	}
 	n.reg.MustRegister(newCollector(n.svc))
-	return n.listen()
+	if err := n.Err(); err != nil {
+		return err
+	}
+	return n.open()
 }
 
 // shardsOpen waits for the shards of a node that is alone.
@@ -210,33 +239,47 @@ func (n *Node) identity() (string, error) {
 	return host, nil
 }
 
-// listen starts the API last, when there is something behind it.
-func (n *Node) listen() (err error) {
+// listen opens the port first: until there is something behind it, it says what is waited for.
+func (n *Node) listen() error {
+	n.waitsFor("the node to begin")
+	l, err := net.Listen("tcp", n.cfg.HTTP.Listen)
+	if err != nil {
+		return fault.New(fault.Unavailable, "node.listen", n.cfg.HTTP.Listen, "%w", err).WithRemedy("another program may have the port: choose one with --http, or stop it")
+	}
+	addr := l.Addr().String()
+	n.addr.Store(&addr)
+	n.front = api.NewFront(n.cfg.HTTP.Limits, n.log, func() string { return "waiting for " + (*n.waits.Load())() })
+	go func() {
+		if err := n.front.Serve(l); err != nil {
+			n.fatal(err)
+		}
+	}()
+	return nil
+}
+
+// waitsFor says to who asks what Start is at.
+func (n *Node) waitsFor(what string) { n.waitsOn(func() string { return what }) }
+
+func (n *Node) waitsOn(what func() string) { n.waits.Store(&what) }
+
+// open serves the API, last, when there is something behind it.
+func (n *Node) open() error {
 	outside, err := gate.New(n.sys.Router, append([]cluster.Kind{n.sys.Tasks.Register()}, n.kinds...)...)
 	if err != nil {
 		return err
 	}
-	n.api, err = api.New(n.svc, api.WithLimits(n.cfg.HTTP.Limits), api.WithLogger(n.log), api.WithHosts(n.cfg.HTTP.AllowedHosts...), api.WithActors(outside),
+	a, err := api.New(n.svc, api.WithFront(n.front), api.WithLimits(n.cfg.HTTP.Limits), api.WithLogger(n.log), api.WithHosts(n.cfg.HTTP.AllowedHosts...), api.WithActors(outside),
 		api.WithOpenAI(openai.Deps{Completions: n.svc, Started: n.svc.started, Files: n.files, Batches: n.batches}),
 		api.WithVersion(n.version), api.WithMetrics(n.reg, promhttp.HandlerFor(n.reg, promhttp.HandlerOpts{Registry: n.reg})))
 	if err != nil {
 		return err
 	}
-	l, err := net.Listen("tcp", n.cfg.HTTP.Listen)
-	if err != nil {
-		return fault.New(fault.Unavailable, "node.listen", n.cfg.HTTP.Listen, "%w", err).WithRemedy("another program may have the port: choose one with --http, or stop it")
-	}
-	n.addr = l.Addr().String()
-	n.svc.http = n.addr
+	n.svc.http = n.HTTPAddr()
+	n.front.Open(a.Handler())
 	if n.joint != nil {
-		n.joint.serving(n.addr)
+		n.joint.serving(n.HTTPAddr())
 	}
-	go func() {
-		if err := n.api.Serve(l); err != nil {
-			n.fatal(err)
-		}
-	}()
-	n.log.Info("serving", "http", "http://"+n.addr, "data_dir", n.cfg.DataDir, "shards", n.store.Shards(), "engines", len(n.engines))
+	n.log.Info("serving", "http", "http://"+n.HTTPAddr(), "data_dir", n.cfg.DataDir, "shards", n.store.Shards(), "engines", len(n.engines))
 	return nil
 }
 
@@ -268,8 +311,13 @@ func (n *Node) Err() error {
 	}
 }
 
-// HTTPAddr returns the address the API listens on, "" before Start returned.
-func (n *Node) HTTPAddr() string { return n.addr }
+// HTTPAddr returns the address the API listens on, "" before Start listens.
+func (n *Node) HTTPAddr() string {
+	if a := n.addr.Load(); a != nil {
+		return *a
+	}
+	return ""
+}
 
 // Engines returns the engines, to drive one without the node's machinery.
 func (n *Node) Engines() []infer.Engine { return n.engines }
@@ -294,8 +342,8 @@ func (n *Node) stop(ctx context.Context) error {
 	if n.joint != nil {
 		n.joint.stopping()
 	}
-	if n.api != nil {
-		errs = append(errs, n.api.Shutdown(ctx))
+	if n.front != nil {
+		errs = append(errs, n.front.Shutdown(ctx))
 	}
 	if n.sys != nil {
 		n.sys.Drain(ctx)

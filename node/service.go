@@ -15,6 +15,7 @@ import (
 	"github.com/open-autoglm/autoglm/actors/infer"
 	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/cluster"
+	"github.com/open-autoglm/autoglm/cluster/trace"
 	"github.com/open-autoglm/autoglm/node/api"
 	"github.com/open-autoglm/autoglm/persistence"
 	"github.com/open-autoglm/autoglm/persistence/fault"
@@ -83,6 +84,9 @@ func (s *service) SubmitLines(ctx context.Context, msgs []*task.Submit) []api.Su
 			if out[i].Err = check.serves(m.Model, spec.EndpointOr()); out[i].Err != nil {
 				continue
 			}
+		}
+		if m.Trace == "" {
+			m.Trace = string(trace.From(ctx))
 		}
 		_, w, err := s.sys.Tasks.First(spec.ID, m, s.now)
 		if err != nil {

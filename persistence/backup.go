@@ -57,6 +57,9 @@ func (s *store) Backup(ctx context.Context, dir string) error {
 	if err := verifyLive(s.badger, ctx.Done()); err != nil {
 		return err
 	}
+	if err := s.settle(); err != nil {
+		return backupFault(op, dir, err)
+	}
 	v := s.db.view()
 	defer v.close()
 	m := backupManifest{Format: backupFormat, Created: s.opts.Now().UTC()}

@@ -216,24 +216,3 @@ func (s *store) inRange(op string, shard int) error {
 	}
 	return nil
 }
-
-// Transfer hands the lead of a shard to another voter. While it is under way, Appends are refused.
-func (s *store) Transfer(shard int, to uint64) error {
-	const op = "store.transfer"
-	if err := s.inRange(op, shard); err != nil {
-		return err
-	}
-	if s.leads.leading(shard) == nil {
-		return s.elsewhere(op, shard)
-	}
-	if to == s.hosted(shard) {
-		return nil
-	}
-	if _, votes := s.groups.look()[shard].Replicas[to]; !votes {
-		return fault.New(fault.Invalid, op, shardName(shard), "replica %d is no voter", to)
-	}
-	if err := s.groups.host.RequestLeaderTransfer(group(shard), to); err != nil {
-		return changeFault(op, shard, err)
-	}
-	return nil
-}

@@ -22,7 +22,7 @@ const patience = 20 * time.Second // for a condition that comes true soon, on a 
 
 // cluster is several stores over a fakeNet.
 type cluster struct {
-	t     *testing.T
+	t     testing.TB
 	dir   string
 	net   *fakeNet
 	o     Options
@@ -54,7 +54,7 @@ func (l *leadLog) of(shard int) Lead {
 	return l.last[shard]
 }
 
-func newCluster(t *testing.T, nodes int, o Options) *cluster {
+func newCluster(t testing.TB, nodes int, o Options) *cluster {
 	c := &cluster{t: t, dir: t.TempDir(), net: newFakeNet(), o: o} // removed after all are closed
 	c.o.Cluster = "cluster-1"
 	if path := os.Getenv("PLOG"); path != "" {
@@ -113,7 +113,7 @@ func (m *member) close() {
 
 func (m *member) restart() { m.c.t.Helper(); m.close(); m.open() }
 
-func within(t *testing.T) context.Context {
+func within(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	t.Cleanup(cancel)
 	return ctx
@@ -162,7 +162,7 @@ func (c *cluster) handTo(shard int, to *member) {
 		if lead == to {
 			return true
 		}
-		lead.s.Transfer(shard, self)
+		lead.s.Transfer(within(c.t), shard, self)
 		return to.leads.of(shard).Leading
 	}, "%s leads shard %d", to.id, shard)
 }
@@ -226,7 +226,7 @@ func (m *member) remove(shard int, id uint64) {
 }
 
 // formed is a cluster whose nodes all vote in all groups; the first one leads them.
-func formed(t *testing.T, nodes int, o Options) *cluster {
+func formed(t testing.TB, nodes int, o Options) *cluster {
 	c := newCluster(t, nodes, o)
 	require.NoError(t, c.nodes[0].s.Found(within(t)))
 	for shard := range c.nodes[0].s.Shards() {

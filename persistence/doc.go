@@ -1,5 +1,6 @@
 // Package persistence decides what is durable: a write is, once a quorum of its shard's
-// replicas has it on disk in the Raft log and this replica has it on disk in Badger.
+// replicas has it on disk in the Raft log and this replica has it on disk in Badger. Replicas that do not lead
+// commit theirs to Badger a moment later, many entries at once (settle.go).
 //
 //	Journal.Append ─► reserve ─► command ─► Raft group of the shard ─► log: one fsync for all groups
 //	                                            │ committed
@@ -41,9 +42,9 @@
 // nobody else votes.
 //
 // A file a noun: command (what the log carries), statemachine and apply (what an entry does),
-// committer (one transaction for many shards; views), badger (keys and options), groups (dragonboat),
+// settle (commits put off), committer (one transaction for many shards; views), badger (keys and options), groups (dragonboat),
 // transport, link, gate, netframe and registry (its network), leads, members and membership (who belongs to
-// a group), change and placing (replicas come, move and go), shard and read (the Journal), keep (the log and the disk stay bounded),
+// a group), change, placing and transfer (replicas and the lead come, move and go), shard and read (the Journal), keep (the log and the disk stay bounded),
 // reserve, stream and backup, verify and verifylog, datadir and identity, open.
 //
 // It leaves to others what the bytes of a row mean, who becomes an owner (cluster), where

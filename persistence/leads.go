@@ -33,8 +33,9 @@ type leads struct {
 type standing struct {
 	self         uint64 // this node's replica; 0: none
 	leader, term uint64
-	told         Lead // what was delivered last
-	queued       bool // is in changed
+	moved        chan struct{} // closed when leader or term change; nil: nobody waits
+	told         Lead          // what was delivered last
+	queued       bool          // is in changed
 }
 
 // reign is a term in which this node leads a shard.
@@ -79,6 +80,10 @@ func (l *leads) LeaderUpdated(i raftio.LeaderInfo) {
 
 func (l *leads) becomes(shard int, leader, term uint64) {
 	s := &l.all[shard]
+	if s.moved != nil && (s.leader != leader || s.term != term) {
+		close(s.moved)
+		s.moved = nil
+	}
 	s.leader, s.term = leader, term
 	now := l.reigns[shard].Load()
 	leading := leader != 0 && leader == s.self
@@ -122,6 +127,17 @@ func (l *leads) leader(shard int) (replica, term uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.all[shard].leader, l.all[shard].term
+}
+
+// watch returns the shard's leader, the term, and a channel that is closed when either changes.
+func (l *leads) watch(shard int) (leader, term uint64, moved <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := &l.all[shard]
+	if s.moved == nil {
+		s.moved = make(chan struct{})
+	}
+	return s.leader, s.term, s.moved
 }
 
 // next takes a shard that changed and what to tell of it, if anything.

@@ -73,3 +73,36 @@ func TestLeadsOfReplicas(t *testing.T) {
 	require.Equal(t, Lead{Term: 4}, <-l.out)
 	require.Nil(t, l.leading(0))
 }
+
+// TestWatch: who waits for a lead to move is woken by a new leader, a new term, and nothing else.
+func TestWatch(t *testing.T) {
+	l := newLeads("me", 1, func(int, uint64) string { return "" })
+	defer l.close()
+	l.host(0, 1)
+	woken := func(c <-chan struct{}) bool {
+		select {
+		case <-c:
+			return true
+		default:
+			return false
+		}
+	}
+	info := func(leader, term uint64) {
+		l.LeaderUpdated(raftio.LeaderInfo{ShardID: 1, ReplicaID: 1, LeaderID: leader, Term: term})
+	}
+	info(1, 3)
+	leader, term, moved := l.watch(0)
+	require.Equal(t, []uint64{1, 3}, []uint64{leader, term})
+	info(1, 3)
+	l.look(0)
+	require.False(t, woken(moved))
+	info(0, 3)
+	require.True(t, woken(moved))
+	_, _, moved = l.watch(0)
+	info(0, 4)
+	require.True(t, woken(moved))
+	leader, term, moved = l.watch(0)
+	require.Equal(t, []uint64{0, 4}, []uint64{leader, term})
+	info(2, 4)
+	require.True(t, woken(moved))
+}

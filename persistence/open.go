@@ -25,6 +25,7 @@ type store struct {
 	members  *members
 	reserve  *reserve
 	keeper   *keeper
+	settler  *settler
 	machines []*stateMachine
 	shards   []*shard
 	flight   atomic.Int64
@@ -73,9 +74,15 @@ func (s *store) open() (err error) {
 	}
 	s.db = newCommitter(s.badger, 2*s.dir.Shards)
 	s.keeper = newKeeper(s, log)
+	s.settler = newSettler(func() {
+		if err := s.settle(); err != nil {
+			s.opts.Logger.Error("what replicas applied cannot be committed", "err", err)
+		}
+	})
 	for i := range s.dir.Shards {
 		m := newStateMachine(i, s.db, s.opts.Heads/s.dir.Shards, s.keeper.grown)
 		m.swept = s.keeper.sweep
+		m.follows, m.putOff = func(shard int) bool { return s.leads.leading(shard) == nil }, s.settler.soon
 		if err := m.load(); err != nil {
 			return readFault(Key{Kind: "shard", ID: fmt.Sprint(i)}, err)
 		}
@@ -107,6 +114,9 @@ func (s *store) open() (err error) {
 		return err
 	}
 	if err := s.lead(context.Background(), all); err != nil {
+		return err
+	}
+	if err := s.settle(); err != nil { // what was replayed
 		return err
 	}
 	s.keeper.start()
@@ -190,6 +200,9 @@ func (s *store) Close() error {
 		}
 		if s.leads != nil {
 			s.leads.close()
+		}
+		if s.settler != nil {
+			s.settler.close()
 		}
 		if s.db != nil {
 			s.db.close()

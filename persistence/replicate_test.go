@@ -36,7 +36,7 @@ func TestReplication(t *testing.T) {
 				require.Equal(t, fault.Unavailable, kind(appendRaw(m, shard, l.epoch[shard], patience)))
 				require.Less(t, time.Since(start), time.Second, "refused at once")
 				require.Equal(t, fault.Unavailable, kind(m.s.Change(within(t), shard, Change{Version: g.Version, Remove: 1})))
-				require.Equal(t, fault.Unavailable, kind(m.s.Transfer(shard, g.Self)))
+				require.Equal(t, fault.Unavailable, kind(m.s.Transfer(within(t), shard, g.Self)))
 			}
 		}
 		c.equal(shard, c.nodes...)
@@ -68,7 +68,8 @@ func TestFailover(t *testing.T) {
 	require.NoError(t, barrier(old.s.Journal(0), within(t)))
 	require.Equal(t, []string{"a", "b"}, old.has(0))
 
-	require.Equal(t, fault.Invalid, kind(l.s.Transfer(0, 99)))
+	require.Equal(t, fault.Invalid, kind(l.s.Transfer(within(t), 0, 99)))
+	require.NoError(t, l.s.Transfer(within(t), 0, l.group(0).Self), "it leads already")
 	c.handTo(0, old)
 	old.write(0, "c", []byte("x"))
 	require.Greater(t, old.epoch[0], l.epoch[0])

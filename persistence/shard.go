@@ -114,8 +114,17 @@ func (h *shard) acquire(ctx context.Context, expect uint64) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	r, err := result(rs, reign)
+	r, err := h.result(rs, reign)
 	return r.GetResult().Value, err
+}
+
+// result waits for how a proposal ended, and when it was applied until that is on disk.
+func (h *shard) result(rs *dragonboat.RequestState, reign *reign) (dragonboat.RequestResult, error) {
+	r, err := result(rs, reign)
+	if err == nil && h.sm.settle() != nil {
+		err = fault.New(fault.Unavailable, "journal.append", "", "the store cannot be written; the outcome is unknown")
+	}
+	return r, err
 }
 
 // result waits for how a proposal ended. Once the lead in which it was made is lost, the answer may never come.
@@ -176,7 +185,7 @@ func (h *shard) barrier(ctx context.Context) (again bool, err error) {
 	case r := <-rs.ResultC():
 		rs.Release()
 		if r.Completed() {
-			return false, nil
+			return false, h.sm.settle()
 		}
 		return !r.Terminated(), errors.New("the leader did not answer")
 	case <-ctx.Done():
@@ -276,7 +285,7 @@ func (h *shard) send(w *waiting, b []byte, timeout time.Duration) (err error) {
 // behind it, at most for its own time.
 func (h *shard) answer() {
 	for w := range h.waiting {
-		r, err := result(w.rs, w.reign)
+		r, err := h.result(w.rs, w.reign)
 		h.flight.Add(-w.bytes)
 		if err != nil {
 			w.done(nil, err)

@@ -24,8 +24,13 @@ type stateMachine struct {
 	db    *committer
 	grown func(shard int, bytes, applied uint64) // tells of log bytes applied; may be nil
 	swept func(shard int)                        // asks for a sweep: a generation was replaced; may be nil
+	// follows tells that this node does not lead the shard, so that commits may be put off, see settle.go; nil: none are.
+	follows func(shard int) bool
+	putOff  func() // tells that one was; set with follows
 
-	// Owned by Update and its siblings, which dragonboat never runs side by side.
+	lock    sync.Mutex // of all down to broken: Update and its siblings, which dragonboat never runs side by side, and settle
+	broken  error      // of Update, a commit or a load: what is in memory is of no use any more
+	grew    uint64     // log bytes applied and not told yet
 	meta    meta
 	prefix  []byte
 	heads   heads
@@ -41,7 +46,8 @@ type stateMachine struct {
 	cleanup   []cleanup // rows to delete once the batch is on disk
 	cmd       command
 
-	loading    sync.Mutex    // held while a generation is loaded or old ones are deleted
+	pending    atomic.Bool   // something applied is not on disk yet; changed under lock
+	loading    sync.Mutex    // held while a generation is loaded or old ones are deleted; taken after lock
 	generation atomic.Uint32 // current one, for readers
 	epoch      atomic.Uint64 // newest applied, for Acquire
 	applied    atomic.Uint64 // index of the last entry on disk
@@ -113,6 +119,10 @@ func (s *stateMachine) load() error {
 // reset leaves the state of a replica that was dropped behind: the next one begins with nothing, as
 // entry 0. The rows are swept later; nobody sees them. No replica runs now.
 func (s *stateMachine) reset() error {
+	s.lock.Lock()
+	defer s.lock.Unlock()
+	s.pending.Store(false)
+	s.grew = 0
 	s.loading.Lock()
 	defer s.loading.Unlock()
 	if s.view.Txn != nil {
@@ -164,30 +174,38 @@ func damaged(shard int, what string) error {
 
 func (s *stateMachine) damaged(what string) error { return damaged(s.shard, what) }
 
-// Update applies entries. An error, of the disk or of damaged bytes, ends the process:
-// this replica can not go on.
+// Update applies entries; on disk they are when it returns, or a moment later, see settle.go. An error, of the disk or of
+// damaged bytes, ends the process: this replica can not go on.
 func (s *stateMachine) Update(entries []sm.Entry) ([]sm.Entry, error) {
-	bytes := uint64(0)
+	s.lock.Lock()
+	defer s.lock.Unlock()
+	if s.broken != nil {
+		return nil, s.broken
+	}
 	for i := range entries {
-		e := &entries[i]
-		bytes += uint64(len(e.Cmd)) + 64
-		if e.Index <= s.meta.applied {
-			return nil, fault.New(fault.Corrupt, "statemachine.update", "", "shard %d: entry %d comes after %d", s.shard, e.Index, s.meta.applied)
+		if s.broken = s.enter(&entries[i]); s.broken != nil {
+			return nil, s.broken
 		}
-		r, err := s.apply(e.Cmd)
-		if err != nil {
-			return nil, err
-		}
-		e.Result = r
-		s.meta.applied = e.Index
 	}
-	if err := s.flush(); err != nil {
-		return nil, err
+	if s.later() {
+		s.pending.Store(true)
+		s.putOff()
+		return entries, nil
 	}
-	if s.grown != nil {
-		s.grown(s.shard, bytes, s.meta.applied)
+	return entries, s.commitAll()
+}
+
+// enter applies one entry to the batch.
+func (s *stateMachine) enter(e *sm.Entry) (err error) {
+	if e.Index <= s.meta.applied {
+		return fault.New(fault.Corrupt, "statemachine.update", "", "shard %d: entry %d comes after %d", s.shard, e.Index, s.meta.applied)
 	}
-	return entries, nil
+	if e.Result, err = s.apply(e.Cmd); err != nil {
+		return err
+	}
+	s.grew += uint64(len(e.Cmd)) + 64
+	s.meta.applied = e.Index
+	return nil
 }
 
 func (s *stateMachine) apply(cmd []byte) (sm.Result, error) {
@@ -340,11 +358,14 @@ func (s *stateMachine) drop(key []byte) error {
 	return s.commit()
 }
 
-// Sync has nothing to do: every commit is synced.
-func (s *stateMachine) Sync() error { return nil }
+// Sync is called before Raft cuts its log: what it drops must be on disk here.
+func (s *stateMachine) Sync() error { return s.settle() }
 
-// Close leaves the database to the store.
-func (s *stateMachine) Close() error { return nil }
+// Close leaves the database to the store. What can not be settled any more is in the log.
+func (s *stateMachine) Close() error {
+	_ = s.settle()
+	return nil
+}
 
 // Lookup is not used: reads go to the database directly.
 func (s *stateMachine) Lookup(any) (any, error) { return nil, nil }

@@ -21,10 +21,17 @@ type bench struct {
 	machine *stateMachine
 }
 
+// inMemory is the directory of a bench whose database keeps nothing, for tests with many commits.
+const inMemory = "memory"
+
 func newBench(t testing.TB, dir string) *bench {
 	o, err := Options{Dir: dir, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))}.withDefaults()
 	require.NoError(t, err)
-	db, err := badger.OpenManaged(badgerOptions(dir, o))
+	files := badgerOptions(dir, o)
+	if dir == inMemory {
+		files = files.WithDir("").WithValueDir("").WithInMemory(true)
+	}
+	db, err := badger.OpenManaged(files)
 	require.NoError(t, err)
 	b := &bench{t: t, dir: dir, db: db, c: newCommitter(db, 4)}
 	b.machine = newStateMachine(0, b.c, 1, nil)
@@ -92,9 +99,15 @@ func history() []sm.Entry {
 	return log
 }
 
-// TestCommitFails fails every commit of a history in turn, in batches of every size, and
+// TestCommitFails fails every commit of a history in turn, in batches of every size, put off or not, and
 // replays from the applied index that is on disk then, as Raft does.
 func TestCommitFails(t *testing.T) {
+	for _, follows := range []bool{false, true} {
+		t.Run(fmt.Sprint("follows=", follows), func(t *testing.T) { commitFails(t, follows) })
+	}
+}
+
+func commitFails(t *testing.T, follows bool) {
 	log := history()
 	whole := newBench(t, t.TempDir())
 	require.NoError(t, whole.update(log))
@@ -112,11 +125,17 @@ func TestCommitFails(t *testing.T) {
 				return nil
 			}
 			failed = false
+			if follows {
+				b.follow()
+			}
 			for at := batch; !failed && int(b.machine.meta.applied) < len(log); at += batch {
 				if err := b.update(log[:min(at, len(log))]); err != nil {
 					require.ErrorIs(t, err, boom)
 					failed = true
 				}
+			}
+			if !failed && b.machine.settle() != nil {
+				failed = true
 			}
 			b.close()
 			b = newBench(t, b.dir)

@@ -66,9 +66,10 @@ type Store interface {
 	// Open, goes on.
 	Drop(ctx context.Context, shard int) error
 
-	// Transfer asks the leader of a shard, which is this node's replica, to hand the lead to another voter. It returns when it
-	// is asked for, not when it is done: Leads tells. Unavailable: this node does not lead; Invalid: to is no voter.
-	Transfer(shard int, to uint64) error
+	// Transfer has the leader of a shard, which is this node's replica, hand the lead to another voter, and returns when the
+	// lead was seen to move there. Unavailable: this node does not lead, or yet another one does now; Invalid: to is no voter;
+	// Timeout: it has not moved, or this node has not heard of it.
+	Transfer(ctx context.Context, shard int, to uint64) error
 
 	// Close flushes and stops everything. It is safe to call twice.
 	Close() error

@@ -47,6 +47,11 @@ type pinned struct {
 
 // PrepareSnapshot pins the state; Update may go on while SaveSnapshot streams it.
 func (s *stateMachine) PrepareSnapshot() (any, error) {
+	s.lock.Lock()
+	defer s.lock.Unlock()
+	if err := s.settled(); err != nil {
+		return nil, err
+	}
 	return &pinned{view: s.db.view(), meta: s.meta}, nil
 }
 
@@ -194,6 +199,11 @@ func (s *summed) ReadByte() (byte, error) {
 // RecoverFromSnapshot loads a stream as the next generation and switches to it at the
 // end: a broken stream leaves the state as it was.
 func (s *stateMachine) RecoverFromSnapshot(r io.Reader, stop <-chan struct{}) error {
+	s.lock.Lock()
+	defer s.lock.Unlock()
+	if err := s.settled(); err != nil {
+		return err
+	}
 	m := meta{generation: s.meta.generation + 1}
 	s.loading.Lock()
 	defer s.loading.Unlock()

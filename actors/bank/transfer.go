@@ -291,10 +291,10 @@ func drive(c *entity.Context[Transfer, Step]) {
 			}
 		}
 	default:
-		c.Alarm(time.Time{})
+		c.NoAlarm()
 		return
 	}
-	c.Alarm(c.Now().Add(resend))
+	c.Alarm(resend)
 }
 
 func settle(c *entity.Context[Transfer, Step], side Side, hold uint64, book bool) {

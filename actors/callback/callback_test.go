@@ -68,10 +68,12 @@ func TestPostSigns(t *testing.T) {
 		w.WriteHeader(http.StatusAccepted)
 	})
 	d := delivery(u + "/hook?x=1")
+	d.Trace = "00-a-b-01"
 	require.NoError(t, newPoster(t, nil).Post(t.Context(), d))
 	require.Equal(t, d.Body, body)
 	require.Equal(t, "application/json", got.Get("Content-Type"))
 	require.Equal(t, d.ID, got.Get("webhook-id"))
+	require.Equal(t, []string{d.Trace}, got["Traceparent"])
 	require.Equal(t, fmt.Sprint(d.Timestamp.Unix()), got.Get("webhook-timestamp"))
 
 	mac := hmac.New(sha256.New, key)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/open-autoglm/autoglm/actors/meter"
 	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/cluster/trace"
 	"github.com/open-autoglm/autoglm/persistence"
 )
 
@@ -115,7 +116,7 @@ func (d *Dispatcher) deliver(id string, r task.Record, try int) {
 	ctx, cancel := context.WithTimeout(context.Background(), recordWithin)
 	defer cancel()
 	if _, err := d.asker.Ask(ctx, task.Key(id), m); err != nil {
-		d.log.Warn("a callback's outcome could not be recorded; it is sent again", "task", id, "try", try, "err", err)
+		d.log.Warn("a callback's outcome could not be recorded; it is sent again", "task", id, "trace_id", trace.Parent(r.Trace).ID(), "try", try, "err", err)
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"github.com/open-autoglm/autoglm/actors/backoff"
 	"github.com/open-autoglm/autoglm/actors/egress"
+	"github.com/open-autoglm/autoglm/cluster/trace"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
@@ -40,6 +41,7 @@ type Delivery struct {
 	ID        string    // the same at every try: see MessageID
 	Timestamp time.Time // of this try: receivers refuse what is older than minutes
 	Body      []byte    // the same at every try
+	Trace     string    // W3C traceparent; "": none
 }
 
 // Poster posts for any number of goroutines.
@@ -102,6 +104,9 @@ func (p *Poster) Post(ctx context.Context, d Delivery) error {
 	req.Header.Set(webhooks.HeaderWebhookID, d.ID)
 	req.Header.Set(webhooks.HeaderWebhookTimestamp, strconv.FormatInt(d.Timestamp.Unix(), 10))
 	req.Header.Set(webhooks.HeaderWebhookSignature, signature)
+	if d.Trace != "" {
+		req.Header.Set(trace.Header, d.Trace)
+	}
 	resp, err := p.client.Do(req)
 	if err != nil {
 		return sendFault(ctx, fail, err)

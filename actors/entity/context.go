@@ -76,11 +76,27 @@ func (c *Context[S, E]) ReplyWith(f func(S) any) { c.reply = func() any { return
 // Refuse answers the sender with an error and drops what Commit was given.
 func (c *Context[S, E]) Refuse(err error) { c.refused = err }
 
-// Alarm wakes the entity with Wake at t while this owner lives; zero clears it.
-func (c *Context[S, E]) Alarm(t time.Time) {
+// Alarm wakes the entity with Wake after wait while this owner lives, whatever the wall clock does meanwhile. One alarm at a
+// time: another one takes its place.
+func (c *Context[S, E]) Alarm(wait time.Duration) {
 	if c.o != nil {
-		c.o.Alarm(c.key(), t)
+		c.o.Alarm(c.key(), wait)
 	}
+}
+
+// NoAlarm clears what Alarm and Lease set.
+func (c *Context[S, E]) NoAlarm() {
+	if c.o != nil {
+		c.o.NoAlarm(c.key())
+	}
+}
+
+// Lease gives attempt n whole from the first call under this owner on, and returns what is left of it. Wake comes when nothing is.
+func (c *Context[S, E]) Lease(n uint64, whole time.Duration) (left time.Duration) {
+	if c.o == nil {
+		return whole
+	}
+	return c.o.Lease(c.key(), n, whole)
 }
 
 // Tell posts a message to any entity, without waiting and without an answer.

@@ -47,7 +47,11 @@ func (k *Kind[S, E]) load(r Reader, id string) (f folded[S], err error) {
 func (k *Kind[S, E]) foldOn(f folded[S], id string, l persistence.Log) (folded[S], error) {
 	key := persistence.Key{Kind: k.Name, ID: id}
 	corrupt := func(what string, seq uint64, err error) (folded[S], error) {
-		return folded[S]{}, fault.New(fault.Corrupt, "entity.load", key.String(), "%s %d: %w", what, seq, err)
+		kind := fault.Corrupt
+		if fault.KindOf(err) == fault.Unavailable { // the bytes are good: a newer program can read them
+			kind = fault.Unavailable
+		}
+		return folded[S]{}, fault.New(kind, "entity.load", key.String(), "%s %d: %w", what, seq, err)
 	}
 	if l.SnapSeq > f.seq {
 		f = folded[S]{}

@@ -179,7 +179,7 @@ func (in *incarnation[S, E]) committed(c actor.Context, m *durable) {
 		in.abandon(m.err)
 		if in.kind.Resident != nil && in.kind.Resident(in.state) {
 			// What woke it, an alarm perhaps, is spent; what it should have done is not done.
-			in.o.Alarm(in.key, in.o.Now().Add(lostCommitRetry))
+			in.o.Alarm(in.key, lostCommitRetry)
 		}
 		// Not m.err: a message that comes before the stop was not tried at all. Its sender
 		// may ask the next incarnation.

@@ -153,7 +153,8 @@ func (f *Far) grant(ctx context.Context, from string, o *cluster.Owner, ask clai
 		return out, fault.New(fault.Timeout, "far.claim", from, "the tasks have not answered yet: %w", context.Cause(ctx))
 	}
 	works, count, err := f.answers.get(a)
-	out = claimAnswer{Now: f.Now(), Works: works, Err: task.SaidOf(err)}
+	now := f.Now()
+	out = claimAnswer{Now: now, Age: now.Sub(a.began), Works: works, Err: task.SaidOf(err)} // both of this process, so that Age is monotonic
 	if at, ok := q.Next(ask.Model); ok {
 		out.More, out.Next = true, max(at.Sub(out.Now), 0)
 	}

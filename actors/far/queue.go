@@ -34,7 +34,8 @@ type claimAsk struct {
 
 // claimAnswer brings them.
 type claimAnswer struct {
-	Now   time.Time       `json:"now"`             // of the owner: leases are moved to the clock here
+	Now   time.Time       `json:"now"`             // by the owner's wall clock
+	Age   time.Duration   `json:"age,omitempty"`   // of the works: so much of their leases is over
 	Works json.RawMessage `json:"works,omitempty"` // []*task.Work
 	More  bool            `json:"more,omitempty"`  // there is something else to claim, in Next
 	Next  time.Duration   `json:"next,omitempty"`
@@ -149,7 +150,10 @@ func (q *Queue) call(ask *claimAsk) (works []*task.Work, next time.Time, more bo
 	}
 	now := q.f.Now()
 	for _, w := range works {
-		w.Lease = w.Lease.Add(now.Sub(a.Now))
+		if w.Left == 0 { // an owner of an older version
+			w.Left = w.Lease.Sub(a.Now)
+		}
+		w.Left -= a.Age
 	}
 	return works, now.Add(a.Next), a.More, a.Err.Err()
 }

@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/open-autoglm/autoglm/cluster/trace"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
@@ -149,7 +150,7 @@ func (h *HTTP) Do(ctx context.Context, r *Request) (*Response, error) {
 	}
 	body := getBuffer()
 	defer putBuffer(body)
-	if err := h.call(ctx, http.MethodPost, h.base+"/chat/completions", r.Key, buf.Bytes(), body); err != nil {
+	if err := h.call(ctx, http.MethodPost, h.base+"/chat/completions", r, buf.Bytes(), body); err != nil {
 		return nil, err
 	}
 	return decodeChat(h.o.Name, r, body.Bytes())
@@ -160,12 +161,12 @@ func (h *HTTP) Do(ctx context.Context, r *Request) (*Response, error) {
 func (h *HTTP) Health(ctx context.Context) error {
 	body := getBuffer()
 	defer putBuffer(body)
-	err := h.call(ctx, http.MethodGet, h.root+"/health", "", nil, body)
+	err := h.call(ctx, http.MethodGet, h.root+"/health", nil, nil, body)
 	if fault.KindOf(err) != fault.NotFound {
 		return err
 	}
 	body.Reset()
-	return h.call(ctx, http.MethodGet, h.base+"/models", "", nil, body)
+	return h.call(ctx, http.MethodGet, h.base+"/models", nil, nil, body)
 }
 
 // Models returns the configured models, or asks the engine. The caller keeps the answer.
@@ -175,7 +176,7 @@ func (h *HTTP) Models(ctx context.Context) ([]string, error) {
 	}
 	body := getBuffer()
 	defer putBuffer(body)
-	if err := h.call(ctx, http.MethodGet, h.base+"/models", "", nil, body); err != nil {
+	if err := h.call(ctx, http.MethodGet, h.base+"/models", nil, nil, body); err != nil {
 		return nil, err
 	}
 	return decodeModels(h.o.Name, body.Bytes())
@@ -217,15 +218,15 @@ func (h *HTTP) countTokens(ctx context.Context, model string, ms []Message, d in
 	if err := encodeTokenize(buf, model, ms, d); err != nil {
 		return 0, fault.New(fault.Refused, "infer.tokenize", h.o.Name, "%w", err)
 	}
-	if err := h.call(ctx, http.MethodPost, h.root+"/tokenize", "", buf.Bytes(), body); err != nil {
+	if err := h.call(ctx, http.MethodPost, h.root+"/tokenize", nil, buf.Bytes(), body); err != nil {
 		return 0, err
 	}
 	return decodeTokenize(h.o.Name, body.Bytes())
 }
 
 // call sends one request and reads the whole answer into body, or returns the fault that status,
-// transport and size say.
-func (h *HTTP) call(ctx context.Context, method, target, key string, send []byte, body *bytes.Buffer) error {
+// transport and size say. r, when it is for a task, says whose it is.
+func (h *HTTP) call(ctx context.Context, method, target string, r *Request, send []byte, body *bytes.Buffer) error {
 	ctx, cancel := context.WithTimeout(ctx, h.o.Timeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, target, bytes.NewReader(send))
@@ -238,8 +239,11 @@ func (h *HTTP) call(ctx context.Context, method, target, key string, send []byte
 	if h.o.APIKey != "" {
 		req.Header.Set("Authorization", "Bearer "+h.o.APIKey)
 	}
-	if key != "" {
-		req.Header.Set("X-Request-Id", headerSafe(key))
+	if r != nil && r.Key != "" {
+		req.Header.Set("X-Request-Id", headerSafe(r.Key))
+	}
+	if r != nil && r.Trace != "" {
+		req.Header.Set(trace.Header, r.Trace)
 	}
 	resp, err := h.client.Do(req)
 	if err != nil {

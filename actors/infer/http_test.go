@@ -73,19 +73,22 @@ func TestNewHTTPReadsTheURL(t *testing.T) {
 func TestHTTPSendsWhatWasAskedAndNoMore(t *testing.T) {
 	var got struct {
 		path, key, auth string
+		trace           []string
 		body            map[string]any
 	}
 	h := newHTTP(t, HTTPOptions{APIKey: "k"}, func(w http.ResponseWriter, r *http.Request) {
 		got.path, got.key, got.auth, got.body = r.URL.Path, r.Header.Get("X-Request-Id"), r.Header.Get("Authorization"), nil
+		got.trace = r.Header["Traceparent"]
 		require.NoError(t, json.NewDecoder(r.Body).Decode(&got.body))
 		io.WriteString(w, okBody)
 	})
-	r, err := h.Do(t.Context(), &Request{Model: "glm", Messages: []Message{{Role: "user", Content: "6 May <2024>"}}, Key: "täsk\n/1"})
+	r, err := h.Do(t.Context(), &Request{Model: "glm", Messages: []Message{{Role: "user", Content: "6 May <2024>"}}, Key: "täsk\n/1", Trace: "00-a-b-01"})
 	require.NoError(t, err)
 	require.Equal(t, &Response{Text: "2024-05-06", FinishReason: "stop", Model: "glm", PromptTokens: 12, OutputTokens: 7}, r)
 	require.Equal(t, "/v1/chat/completions", got.path)
 	require.Equal(t, "t?sk?/1", got.key)
 	require.Equal(t, "Bearer k", got.auth)
+	require.Equal(t, []string{"00-a-b-01"}, got.trace)
 	require.Equal(t, map[string]any{"model": "glm", "messages": []any{map[string]any{"role": "user", "content": "6 May <2024>"}}}, got.body)
 
 	zero, seed := 0.0, int64(7)
@@ -93,6 +96,7 @@ func TestHTTPSendsWhatWasAskedAndNoMore(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, map[string]any{"messages": []any{map[string]any{"role": "user", "content": "x"}}, "max_tokens": 9.0, "temperature": 0.0,
 		"top_p": 0.0, "seed": 7.0, "stop": []any{"."}, "response_format": map[string]any{"type": "json_object"}}, got.body)
+	require.Empty(t, got.trace)
 
 	_, err = h.Do(t.Context(), &Request{Format: json.RawMessage(`{`)})
 	require.Equal(t, fault.Invalid, fault.KindOf(err))

@@ -26,7 +26,7 @@ func (a *answered) Unwrap() error { return a.err }
 func (h *HTTP) doRaw(ctx context.Context, r *Request) (*Response, error) {
 	body := getBuffer()
 	defer putBuffer(body)
-	err := h.call(ctx, http.MethodPost, h.base+strings.TrimPrefix(r.Endpoint, "/v1"), r.Key, r.Raw, body)
+	err := h.call(ctx, http.MethodPost, h.base+strings.TrimPrefix(r.Endpoint, "/v1"), r, r.Raw, body)
 	if a, ok := errors.AsType[*answered](err); ok {
 		return nil, &task.EngineError{Status: a.status, Body: task.SaidBody(body.Bytes(), decodeError(body.Bytes()).message), Err: err}
 	}

@@ -199,10 +199,10 @@ func TestAWholeAnswerIsHeldAgainstItsForm(t *testing.T) {
 
 func TestPrepareSendsTheEnginesOwnModelName(t *testing.T) {
 	run := &Runner{Now: time.Now}
-	w := &task.Work{ID: "t", Attempt: 2, Record: task.Record{Model: task.AnyModel, Spec: &task.Spec{Request: json.RawMessage(`{"model":"default","input":"x"}`), Endpoint: task.EndpointEmbeddings}}}
+	w := &task.Work{ID: "t", Attempt: 2, Record: task.Record{Model: task.AnyModel, Trace: "00-a-b-01", Spec: &task.Spec{Request: json.RawMessage(`{"model":"default","input":"x"}`), Endpoint: task.EndpointEmbeddings}}}
 	q, _, err := run.Prepare(t.Context(), []string{"glm-x", "y"}, w)
 	require.NoError(t, err)
-	require.Equal(t, &Request{Model: "glm-x", Endpoint: task.EndpointEmbeddings, Raw: json.RawMessage(`{"model":"glm-x","input":"x"}`), Key: "t/2"}, q)
+	require.Equal(t, &Request{Model: "glm-x", Endpoint: task.EndpointEmbeddings, Raw: json.RawMessage(`{"model":"glm-x","input":"x"}`), Key: "t/2", Trace: "00-a-b-01"}, q)
 	q, _, err = run.Prepare(t.Context(), []string{"*"}, w)
 	require.NoError(t, err)
 	require.Equal(t, string(w.Record.Spec.Request), string(q.Raw))

@@ -41,7 +41,7 @@ func (r *Runner) Prepare(ctx context.Context, models []string, w *task.Work) (*R
 	spec := w.Record.Spec
 	a := task.Answer{}
 	if len(spec.Request) > 0 {
-		q := &Request{Model: modelOf(w.Record.Model, models), Endpoint: spec.EndpointOr(), Key: fmt.Sprintf("%s/%d", w.ID, w.Attempt)}
+		q := &Request{Model: modelOf(w.Record.Model, models), Endpoint: spec.EndpointOr(), Key: fmt.Sprintf("%s/%d", w.ID, w.Attempt), Trace: w.Record.Trace}
 		var err error
 		q.Raw, err = task.RequestFor(spec.Request, q.Model)
 		return q, a, err
@@ -60,7 +60,7 @@ func (r *Runner) Prepare(ctx context.Context, models []string, w *task.Work) (*R
 	}
 	return &Request{
 		Model: modelOf(w.Record.Model, models), Messages: ms, MaxTokens: spec.MaxTokens, Temperature: greedyUnlessAsked(spec), TopP: spec.TopP,
-		Seed: spec.Seed, Stop: spec.Stop, Format: spec.Format, Key: fmt.Sprintf("%s/%d", w.ID, w.Attempt),
+		Seed: spec.Seed, Stop: spec.Stop, Format: spec.Format, Key: fmt.Sprintf("%s/%d", w.ID, w.Attempt), Trace: w.Record.Trace,
 	}, a, nil
 }
 

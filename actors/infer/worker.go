@@ -220,7 +220,7 @@ func (w *Worker) askModels(c actor.Context) {
 // pump starts what there is room for and offers what is free.
 func (w *Worker) pump(c actor.Context) {
 	now := w.Now()
-	w.dropStale(now)
+	w.dropStale()
 	free := w.limit.Free(now, w.inFlight)
 	for ; free > 0 && len(w.waiting) > 0 && !w.suspect; free-- {
 		x := w.waiting[0]
@@ -247,9 +247,9 @@ func (w *Worker) pump(c actor.Context) {
 
 // dropStale gives back what waited for a slot until less than its whole timeout is
 // left of its lease: it would fail for a wait that was not its fault.
-func (w *Worker) dropStale(now time.Time) {
+func (w *Worker) dropStale() {
 	w.waiting = slices.DeleteFunc(w.waiting, func(x *task.Work) bool {
-		stale := x.Lease.Sub(now) < x.Timeout
+		stale := x.Remaining() < x.Timeout
 		if stale {
 			x.GiveBack("it waited too long for a slot of engine " + w.Engine.Name())
 		}
@@ -310,7 +310,7 @@ func (w *Worker) start(c actor.Context, x *task.Work) {
 // ask does what needs the slot. asked tells whether the engine is what err is about.
 func (w *Worker) ask(x *task.Work, serves []string) (a task.Answer, asked bool, err error) {
 	defer crashed(&err)
-	ctx, cancel := context.WithDeadline(w.ctx, x.Lease)
+	ctx, cancel := context.WithTimeout(w.ctx, x.Remaining())
 	defer cancel()
 	q, a, err := w.Run.Prepare(ctx, serves, x)
 	if err != nil {
@@ -357,7 +357,7 @@ func (w *Worker) deliver(x *task.Work, answer task.Answer, err error) {
 // record brings one message to its task, until the lease ends.
 func (w *Worker) record(x *task.Work, msg any) error {
 	// Not w.ctx: an answer that is there is worth recording while the node stops.
-	ctx, cancel := context.WithDeadline(context.Background(), x.Lease)
+	ctx, cancel := context.WithTimeout(context.Background(), x.Remaining())
 	defer cancel()
 	v, err := w.Router.Ask(ctx, task.Key(x.ID), msg)
 	for fault.KindOf(err).Retryable() && wait(ctx, deliverAgain) == nil { // a full disk, a full queue: the answer is worth the wait

@@ -17,22 +17,24 @@ type Ref struct {
 // they are given back. Owners ask for it: what is journaled as running here and is not held was
 // lost on the way. An entry ends with its lease at the latest. It is safe for many goroutines.
 type Held struct {
-	now func() time.Time
+	mono func() time.Duration
 
 	mu    sync.Mutex
-	until map[Ref]time.Time // lease; as many as there was credit for
+	until map[Ref]time.Duration // end of the lease by mono; as many as there was credit for
 }
 
-// NewHeld returns an empty set.
-func NewHeld(now func() time.Time) *Held { return &Held{now: now, until: map[Ref]time.Time{}} }
+// NewHeld returns an empty set. mono is a clock that nobody sets.
+func NewHeld(mono func() time.Duration) *Held {
+	return &Held{mono: mono, until: map[Ref]time.Duration{}}
+}
 
 // Missing returns those that are not held.
 func (h *Held) Missing(asked []Ref) (missing []Ref) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	now := h.now()
+	now := h.mono()
 	for _, r := range asked {
-		if until, ok := h.until[r]; !ok || !until.After(now) {
+		if until, ok := h.until[r]; !ok || until <= now {
 			missing = append(missing, r)
 		}
 	}
@@ -43,9 +45,9 @@ func (h *Held) Missing(asked []Ref) (missing []Ref) {
 func (h *Held) Prune() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	now := h.now()
+	now := h.mono()
 	for r, until := range h.until {
-		if !until.After(now) {
+		if until <= now {
 			delete(h.until, r)
 		}
 	}
@@ -63,12 +65,14 @@ type Work struct {
 	ID      string        `json:"id"`
 	Attempt uint32        `json:"attempt"`
 	Epoch   uint64        `json:"epoch"`
-	Lease   time.Time     `json:"lease"`
+	Lease   time.Time     `json:"lease"` // its end by the owner's wall clock, as journaled
+	Left    time.Duration `json:"left"`  // of the lease when it was claimed, when it comes from afar as it came; what counts
 	Timeout time.Duration `json:"timeout"`
 	Record  Record        `json:"record"` // as claimed
 
 	router *cluster.Router // to give it back through; nil: it can only run into its lease
 	held   *Held           // nil until it arrived
+	ends   time.Duration   // the lease, by held.mono
 }
 
 // Ref names the attempt.
@@ -76,10 +80,18 @@ func (w *Work) Ref() Ref { return Ref{ID: w.ID, Attempt: w.Attempt} }
 
 // Arrive puts the work into the hands of this node: h has it until Release or GiveBack, which goes through r.
 func (w *Work) Arrive(r *cluster.Router, h *Held) {
-	w.router, w.held = r, h
+	w.router, w.held, w.ends = r, h, h.mono()+w.Left
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.until[w.Ref()] = w.Lease
+	h.until[w.Ref()] = w.ends
+}
+
+// Remaining returns what is left of the lease, by a clock that nobody sets. Nothing may be.
+func (w *Work) Remaining() time.Duration {
+	if w.held == nil {
+		return w.Left
+	}
+	return w.ends - w.held.mono()
 }
 
 // Release says that the outcome is recorded, or that nobody here works on it any more: its owner learns the

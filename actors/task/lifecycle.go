@@ -1,6 +1,9 @@
 package task
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
 
 // State is where a task stands. Zero is "no such task", so a blank cell in the
 // lifecycle table means "refuse".
@@ -38,6 +41,12 @@ const (
 	numEvents
 )
 
+// Newer stands for every event that only a newer program knows. A Fact that says Skip changes nothing that this program
+// knows of a task; without that, the task is refused here. It is never written.
+const Newer Event = 1<<8 - 1
+
+const newerName = "newer" // in a task's history, as this program shows it
+
 var stateNames = [numStates]string{"none", "pending", "running", "completed", "failed", "cancelled"}
 var eventNames = [numEvents]string{"", "submitted", "claimed", "step_done", "answered", "attempt_failed", "lease_lost",
 	"owner_moved", "returned", "refused", "cancel_asked", "expired", "callback_sent", "callback_lost", "callback_gave_up"}
@@ -55,6 +64,9 @@ var lifecycle = [numStates][numEvents]State{
 
 // Next returns the state after e in s; ok is false when e cannot happen in s.
 func Next(s State, e Event) (next State, ok bool) {
+	if e == Newer {
+		return s, s != None && s < numStates
+	}
 	if s >= numStates || e >= numEvents {
 		return None, false
 	}
@@ -98,6 +110,9 @@ func (s *State) UnmarshalText(b []byte) error {
 
 // String returns the lower-case name used in a task's history.
 func (e Event) String() string {
+	if e == Newer {
+		return newerName
+	}
 	if e >= numEvents {
 		return fmt.Sprintf("event(%d)", uint8(e))
 	}
@@ -107,7 +122,7 @@ func (e Event) String() string {
 // MarshalText makes Event a string in JSON.
 func (e Event) MarshalText() ([]byte, error) { return []byte(e.String()), nil }
 
-// UnmarshalText accepts the names of String.
+// UnmarshalText accepts the names of String. Any other name is Newer: whether that may be skipped, the Fact says.
 func (e *Event) UnmarshalText(b []byte) error {
 	for i := Submitted; i < numEvents; i++ {
 		if eventNames[i] == string(b) {
@@ -115,5 +130,9 @@ func (e *Event) UnmarshalText(b []byte) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("unknown event %q", b)
+	if len(b) == 0 {
+		return errors.New("an event has no name")
+	}
+	*e = Newer
+	return nil
 }

@@ -28,7 +28,7 @@ type Queue struct {
 }
 
 // NewQueue makes the queue of a shard that is about to open. Give Observe to
-// cluster.Options.Observers for IndexReady, and call Open once the shard is open.
+// cluster.Options.Observers for IndexReady, and call Open once the shard is open. notify is told times by this node's clock.
 func NewQueue(o *cluster.Owner, notify func(q *Queue, model string, at time.Time)) *Queue {
 	return &Queue{o: o, notify: notify, feeds: map[QueueName]*feed{}}
 }
@@ -79,7 +79,7 @@ func (q *Queue) Observe(rows []persistence.Index) {
 		if at.Before(now) {
 			at = now
 		}
-		q.notify(q, model, at)
+		q.notify(q, model, q.o.Local(at))
 	}
 }
 
@@ -102,11 +102,11 @@ func (q *Queue) Announce() {
 	}
 	q.mu.Unlock()
 	for m := range models {
-		q.notify(q, m, q.o.Now())
+		q.notify(q, m, q.o.Local(q.o.Now()))
 	}
 }
 
-// Open looks for what waited before this owner, and wakes tasks that run: the lease of an attempt needs a new
+// Open looks for what waited before this owner, and wakes tasks that run: an attempt gets a new lease with its
 // alarm, and one whose node is gone is taken back.
 func (q *Queue) Open() error {
 	counters, err := q.o.Counters()
@@ -127,7 +127,7 @@ func (q *Queue) Open() error {
 // Key returns the key of a task's journal.
 func Key(id string) persistence.Key { return persistence.Key{Kind: KindName, ID: id} }
 
-// Next returns when there is something of a model to claim: now, when there may be
+// Next returns by this node's clock when there is something of a model to claim: now, when there may be
 // rows on disk that are not in memory, else when the first in memory is visible. ok
 // is false when nothing waits.
 func (q *Queue) Next(model string) (at time.Time, ok bool) {
@@ -137,12 +137,12 @@ func (q *Queue) Next(model string) (at time.Time, ok bool) {
 		switch {
 		case name.Model != model:
 		case len(f.rows) == 0 && f.more:
-			return q.o.Now(), true
+			return q.o.Local(q.o.Now()), true
 		case len(f.rows) > 0 && (!ok || f.rows[0].Visible.Before(at)):
 			at, ok = f.rows[0].Visible, true
 		}
 	}
-	return at, ok
+	return q.o.Local(at), ok
 }
 
 // Claim takes up to n tasks of a model, best priority first, and makes them
@@ -286,7 +286,7 @@ func (q *Queue) Reconcile() error {
 	}
 	q.mu.Unlock()
 	for _, m := range tell {
-		q.notify(q, m, q.o.Now())
+		q.notify(q, m, q.o.Local(q.o.Now()))
 	}
 	return q.wakeRunning()
 }
@@ -313,7 +313,7 @@ func (q *Queue) Return(r UnderWay, reason string) {
 	q.o.Tell(&cluster.Envelope{Key: Key(r.ID), Msg: &Return{Attempt: r.Attempt, Epoch: r.Epoch, Reason: reason}})
 }
 
-// Waiting returns up to limit models of which something waits, with the time of the first of each.
+// Waiting returns up to limit models of which something waits, with the time of the first of each by this node's clock.
 func (q *Queue) Waiting(serves func(model string) bool, limit int) map[string]time.Time {
 	now := q.o.Now()
 	q.mu.Lock()
@@ -336,6 +336,9 @@ func (q *Queue) Waiting(serves func(model string) bool, limit int) map[string]ti
 			continue
 		}
 		out[name.Model] = at
+	}
+	for model, at := range out {
+		out[model] = q.o.Local(at)
 	}
 	return out
 }

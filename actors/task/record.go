@@ -22,6 +22,7 @@ type Fact struct {
 	Spec    *Spec     `json:"spec,omitempty"`    // Submitted
 	Model   string    `json:"model,omitempty"`   // Submitted: the queue, also when the spec names no model
 	Line    *Line     `json:"line,omitempty"`    // Submitted: of a batch
+	Trace   string    `json:"trace,omitempty"`   // Submitted: W3C traceparent of the first request that named the task
 	Attempt uint32    `json:"attempt,omitempty"` // all that concern an attempt; for a callback: the try
 	Epoch   uint64    `json:"epoch,omitempty"`   // Claimed: the owner's epoch
 	Node    string    `json:"node,omitempty"`    // Claimed
@@ -31,6 +32,7 @@ type Fact struct {
 	Answer  *Answer   `json:"answer,omitempty"`  // Answered, StepDone
 	Error   *Failure  `json:"error,omitempty"`   // AttemptFailed, LeaseLost, Refused, Expired, CallbackLost, CallbackGaveUp
 	Reason  string    `json:"reason,omitempty"`  // CancelAsked, OwnerMoved, Returned
+	Skip    bool      `json:"skip,omitempty"`    // a program that does not know Event may go on as if only a version had passed
 }
 
 // Answer is what an engine said, with what it took.
@@ -129,8 +131,9 @@ type Record struct {
 	State     State     `json:"state"`
 	Version   uint64    `json:"version"` // grows by one with each fact
 	Spec      *Spec     `json:"spec,omitempty"`
-	Model     string    `json:"model"`          // whose queue it waits in
-	Line      *Line     `json:"line,omitempty"` // of the batch that it is a part of
+	Model     string    `json:"model"`           // whose queue it waits in
+	Trace     string    `json:"trace,omitempty"` // W3C traceparent that goes with every request made for the task; "" in old journals
+	Line      *Line     `json:"line,omitempty"`  // of the batch that it is a part of
 	CreatedAt time.Time `json:"created_at"`
 	UpdatedAt time.Time `json:"updated_at"`
 
@@ -159,6 +162,10 @@ const attemptsKept = 20
 // the live actor. A fact that the lifecycle refuses gives a Conflict fault and the
 // record unchanged.
 func (r Record) Apply(f Fact) (Record, error) {
+	if f.Event == Newer && !f.Skip {
+		return r, fault.New(fault.Unavailable, "task.apply", "", "a newer version of the program wrote an event that this one does not know and must not skip").
+			WithRemedy("upgrade this node, or let an upgraded one lead the shard")
+	}
 	next, ok := Next(r.State, f.Event)
 	if !ok {
 		return r, fault.New(fault.Conflict, "task.apply", "", "%v cannot happen to a %v task", f.Event, r.State)
@@ -167,7 +174,7 @@ func (r Record) Apply(f Fact) (Record, error) {
 		if f.Spec == nil {
 			return r, fault.New(fault.Corrupt, "task.apply", "", "submitted without a spec")
 		}
-		r.Spec, r.Model, r.Line, r.CreatedAt, r.NotBefore = f.Spec, f.Model, f.Line, f.At, f.At
+		r.Spec, r.Model, r.Trace, r.Line, r.CreatedAt, r.NotBefore = f.Spec, f.Model, f.Trace, f.Line, f.At, f.At
 		if f.Spec.NotBefore != nil && f.Spec.NotBefore.After(f.At) {
 			r.NotBefore = f.Spec.NotBefore.UTC().Truncate(time.Microsecond) // as in its index key
 		}

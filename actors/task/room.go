@@ -53,7 +53,7 @@ const (
 
 // size bounds the JSON of a record from above.
 func (r *Record) size() int {
-	n := sizeBase + len(r.Attempts)*sizeAttempt + textSize(r.Model)
+	n := sizeBase + len(r.Attempts)*sizeAttempt + textSize(r.Model) + textSize(r.Trace)
 	for _, a := range r.Attempts {
 		n += failureSize(a.Error) + textSize(a.Node) + textSize(a.Engine)
 	}

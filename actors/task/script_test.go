@@ -56,7 +56,7 @@ func TestScripts(t *testing.T) {
 	}
 }
 
-// stage is one task on a shard in memory, with a clock of its own.
+// stage is one task on a shard in memory, with clocks of its own.
 type stage struct {
 	t     *testing.T
 	store *persisttest.Store
@@ -64,7 +64,8 @@ type stage struct {
 	s     *cluster.Shards
 	sent  *outbox
 	mu    sync.Mutex
-	now   time.Time
+	now   time.Time     // the wall clock
+	mono  time.Duration // what nobody sets
 	open  chan *cluster.Owner
 	held  uint64 // epoch of the newest claim
 }
@@ -89,7 +90,7 @@ func newStage(t *testing.T) *stage {
 	log := slog.New(slog.DiscardHandler)
 	sys := actor.NewActorSystem(actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return log }))
 	var err error
-	st.s, err = cluster.NewShards(cluster.Options{Store: st.store, System: sys, Kinds: []cluster.Kind{st.kind.Register()}, Now: st.clock, Log: log,
+	st.s, err = cluster.NewShards(cluster.Options{Store: st.store, System: sys, Kinds: []cluster.Kind{st.kind.Register()}, Now: st.clock, Mono: st.elapsed, Log: log,
 		Tick:   time.Hour, // a script says itself when a timer wakes the task
 		Opened: func(o *cluster.Owner) { st.open <- o }})
 	require.NoError(t, err)
@@ -102,6 +103,12 @@ func (st *stage) clock() time.Time {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	return st.now
+}
+
+func (st *stage) elapsed() time.Duration {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.mono
 }
 
 // say carries one line out and returns what came of it.
@@ -161,11 +168,13 @@ func (st *stage) say(w []string) string {
 		msg = m
 	case "wake":
 		msg = cluster.Wake{}
-	case "wait": // wait DURATION
+	case "wait", "set": // wait DURATION: time passes; set DURATION: somebody sets the wall clock by so much
 		d, err := time.ParseDuration(arg(1))
 		require.NoError(st.t, err)
 		st.mu.Lock()
-		st.now = st.now.Add(d)
+		if st.now = st.now.Add(d); arg(0) == "wait" {
+			st.mono += d
+		}
 		st.mu.Unlock()
 		return ""
 	case "crash": // the owner dies; a new one takes over under a new epoch

@@ -18,7 +18,8 @@ type (
 	// Submit creates the task. The answer is Accepted.
 	Submit struct {
 		Spec  *Spec  `json:"spec"`
-		Model string `json:"model"` // the queue; Spec.Model, or the node's default
+		Model string `json:"model"`           // the queue; Spec.Model, or the node's default
+		Trace string `json:"trace,omitempty"` // W3C traceparent of the request
 		Line  *Line  `json:"line,omitempty"`
 	}
 	// Claim takes a pending task for an engine. The answer is *Work, or nothing where the deadline passed.
@@ -92,6 +93,15 @@ type Task struct {
 // NewKind returns the task kind. callbacks may be nil where nothing calls back.
 func NewKind(p Policy, callbacks Callbacks, observe func(entity.Note)) *entity.Kind[Record, Fact] {
 	t := &Task{policy: p, callbacks: callbacks}
+	decode := func(row []byte) ([]Fact, error) {
+		fs, err := DecodeFacts(row)
+		for _, f := range fs {
+			if f.Event == Newer && f.Skip && observe != nil {
+				observe(entity.Note{What: entity.Skipped})
+			}
+		}
+		return fs, err
+	}
 	return &entity.Kind[Record, Fact]{
 		Name:         KindName,
 		Apply:        Record.Apply,
@@ -103,7 +113,7 @@ func NewKind(p Policy, callbacks Callbacks, observe func(entity.Note)) *entity.K
 		Nap:          true, // a waiting task is a row in an index, not an actor
 		Resident:     func(r Record) bool { return r.State == Running },
 		EncodeEvents: EncodeFacts,
-		DecodeEvents: DecodeFacts,
+		DecodeEvents: decode,
 		Types:        types,
 		Observer:     observe,
 	}
@@ -129,7 +139,7 @@ func (t *Task) behavior(r Record) entity.Behavior[Record, Fact] {
 func (t *Task) none(c *context) {
 	switch m := c.Message().(type) {
 	case *Submit:
-		c.Commit(Fact{Event: Submitted, At: clock(c), Spec: m.Spec, Model: m.Model, Line: m.Line})
+		c.Commit(Fact{Event: Submitted, At: clock(c), Spec: m.Spec, Model: m.Model, Trace: m.Trace, Line: m.Line})
 		c.Reply(Accepted{Version: 1, State: Pending})
 	case entity.Wake:
 	default:
@@ -157,10 +167,11 @@ func (t *Task) pending(c *context) {
 			return
 		}
 		timeout := t.policy.AttemptTimeout(r.Spec)
-		until := now.Add(timeout + t.policy.LeaseMargin)
+		lease := timeout + t.policy.LeaseMargin
+		until := now.Add(lease)
 		c.Commit(Fact{Event: Claimed, At: now, Attempt: r.Attempt + 1, Epoch: c.Epoch(), Node: m.Node, Boot: m.Boot, Engine: m.Engine, Until: until})
 		c.ReplyWith(func(r Record) any {
-			return &Work{ID: c.ID(), Attempt: r.Attempt, Epoch: r.Epoch, Lease: until, Timeout: timeout, Record: r}
+			return &Work{ID: c.ID(), Attempt: r.Attempt, Epoch: r.Epoch, Lease: until, Left: lease, Timeout: timeout, Record: r}
 		})
 	case *Cancel:
 		c.Commit(Fact{Event: CancelAsked, At: clock(c), Reason: m.Reason})
@@ -305,12 +316,19 @@ func (t *Task) runningTooLong(c *context) {
 		c.Commit(Fact{Event: OwnerMoved, At: now, Attempt: r.Attempt, Reason: gone})
 	case gone != "":
 		t.lost(c, &Lost{Attempt: r.Attempt, Epoch: r.Epoch, Dropped: true, Err: fault.New(fault.Unavailable, "task", c.ID(), "%s", gone)})
-	case !r.Lease.After(now):
+	case c.Lease(uint64(r.Attempt), r.lease()) <= 0:
 		t.lost(c, &Lost{Attempt: r.Attempt, Epoch: r.Epoch, Dropped: true,
 			Err: fault.New(fault.Timeout, "task", c.ID(), "no word from engine %s within the lease", r.engine())})
-	default:
-		c.Alarm(r.Lease)
 	}
+}
+
+// lease is how long the attempt under way may take: as journaled, but without the times of day, since the wall clock may have been
+// set since.
+func (r *Record) lease() time.Duration {
+	if n := len(r.Attempts); n > 0 {
+		return r.Lease.Sub(r.Attempts[n-1].ClaimedAt)
+	}
+	return 0
 }
 
 // gone says why the attempt cannot end any more, "" while it can. An attempt without a boot was journaled by
@@ -349,14 +367,14 @@ func (t *Task) enter(c *context) {
 	r := c.State()
 	switch {
 	case r.State == Running:
-		c.Alarm(r.Lease)
+		c.Lease(uint64(r.Attempt), r.lease()) // a deadline has a row
 	case r.State.Final():
-		c.Alarm(time.Time{})
+		c.NoAlarm()
 		if !c.Recovered() && r.CallbackTries == 0 {
 			t.call(c)
 		}
 	default:
-		c.Alarm(time.Time{})
+		c.NoAlarm()
 	}
 }
 

@@ -17,6 +17,8 @@ import (
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
+const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
 // full is a record with every field set, so that a field that does not travel is seen.
 func full(t testing.TB) Record {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC)
@@ -27,7 +29,7 @@ func full(t testing.TB) Record {
 		Metadata: map[string]string{"k": "v"}, Endpoint: EndpointEmbeddings, Request: json.RawMessage(`{"model":"<m>"}`)}
 	answer := Answer{Text: "a", Status: 200, Body: json.RawMessage(`{"x":"<&>"}`), FinishReason: "stop", Model: "m", PromptTokens: 1, OutputTokens: 2, StartedAt: at, EndedAt: at.Add(time.Second), DataSHA256: "aa", DataBytes: 4}
 	failure := &Failure{Kind: "timeout", Message: "m", Remedy: "r", Status: 429, Body: json.RawMessage(`{"e":1}`)}
-	r := Record{State: Running, Version: 9, Spec: spec, Model: "m", Line: &Line{Batch: "b", Number: 7, CustomID: "c", Model: "m"}, CreatedAt: at, UpdatedAt: at, Attempt: 4, Tries: 2, Moves: 1, Epoch: 6, Boot: "boot", Lease: at, NotBefore: at,
+	r := Record{State: Running, Version: 9, Spec: spec, Model: "m", Trace: traceparent, Line: &Line{Batch: "b", Number: 7, CustomID: "c", Model: "m"}, CreatedAt: at, UpdatedAt: at, Attempt: 4, Tries: 2, Moves: 1, Epoch: 6, Boot: "boot", Lease: at, NotBefore: at,
 		Answers: []Answer{answer}, Error: failure, EndedAt: at, Callback: CallbackWaiting, CallbackTries: 2, CallbackNext: at, CallbackReason: failure,
 		Attempts: []Attempt{{Number: 4, Step: 1, Node: "n", Engine: "e", ClaimedAt: at, Answer: &answer, EndedAt: at, Outcome: "answered", Error: failure}}}
 	v := reflect.ValueOf(r)
@@ -47,7 +49,7 @@ func full(t testing.TB) Record {
 func TestMessagesTravel(t *testing.T) {
 	r := full(t)
 	for _, v := range []any{
-		&Submit{Spec: r.Spec, Model: "m", Line: r.Line},
+		&Submit{Spec: r.Spec, Model: "m", Line: r.Line, Trace: traceparent},
 		&Submit{Spec: &Spec{Messages: []Message{{Role: "user", Content: "c"}}}},
 		&Claim{Node: "n", Boot: "b", Engine: "e"},
 		&Done{Attempt: 1, Epoch: 2, Answer: r.Answers[0]},
@@ -59,7 +61,7 @@ func TestMessagesTravel(t *testing.T) {
 		Accepted{Version: 1, State: Pending, Existed: true},
 		Dropped{},
 		r,
-		&Work{ID: "t", Attempt: 1, Epoch: 2, Lease: r.Lease, Timeout: time.Minute, Record: r},
+		&Work{ID: "t", Attempt: 1, Epoch: 2, Lease: r.Lease, Left: time.Second, Timeout: time.Minute, Record: r},
 		nil, // of a Claim that met a deadline
 	} {
 		t.Run(fmt.Sprintf("%T", v), func(t *testing.T) {
@@ -162,10 +164,13 @@ func FuzzUnderWayRow(f *testing.F) {
 }
 
 func TestHeld(t *testing.T) {
-	now := time.Unix(1000, 0)
-	h := NewHeld(func() time.Time { return now })
-	w := &Work{ID: "t", Attempt: 2, Lease: now.Add(time.Minute)}
+	now := time.Hour
+	h := NewHeld(func() time.Duration { return now })
+	w := &Work{ID: "t", Attempt: 2, Left: time.Minute}
+	require.Equal(t, time.Minute, w.Remaining(), "it has not arrived")
 	w.Arrive(nil, h)
+	now += time.Second
+	require.Equal(t, 59*time.Second, w.Remaining())
 	asked := []Ref{{"t", 1}, {"t", 2}, {"u", 2}}
 	require.Equal(t, []Ref{{"t", 1}, {"u", 2}}, h.Missing(asked))
 	w.GiveBack("without a router it is only let go")
@@ -174,7 +179,8 @@ func TestHeld(t *testing.T) {
 	(&Work{}).Release()
 
 	w.Arrive(nil, h)
-	now = now.Add(time.Minute)
+	now += time.Minute
+	require.Zero(t, w.Remaining())
 	require.Equal(t, asked, h.Missing(asked), "its lease is over")
 	require.Equal(t, 1, h.Len())
 	h.Prune()

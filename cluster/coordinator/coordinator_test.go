@@ -357,3 +357,26 @@ func TestAWipedNodeIsKnownToANewCoordinator(t *testing.T) {
 	require.Equal(t, placement.AddLearner, plan[0].Kind)
 	require.Equal(t, "new", plan[0].Node)
 }
+
+// TestBeforeIsWhatTheLeaderHad: a plan is told what a leader had applied in the round before, unless that is long ago.
+func TestBeforeIsWhatTheLeaderHad(t *testing.T) {
+	m := newMemory(func(string) string { return "" })
+	now := time.Unix(0, 0)
+	before := func(after time.Duration, applied uint64) uint64 {
+		now = now.Add(after)
+		reports := map[string]replicas.Report{}
+		if applied > 0 {
+			g := persistence.Group{Shard: 1, Self: 1, Leader: 1, Applied: applied, Replicas: []persistence.Replica{{ID: 1, Node: "a", Voter: true}}}
+			reports["a"] = replicas.Report{Node: "a", Groups: []persistence.Group{g}}
+		}
+		v, _ := m.view(now, 2, reports, placement.Defaults)
+		require.Zero(t, v.Before[0])
+		return v.Before[1]
+	}
+	require.EqualValues(t, 0, before(0, 10))
+	require.EqualValues(t, 10, before(every, 20))
+	require.EqualValues(t, 0, before(every, 0), "it did not answer, so nothing is planned")
+	require.EqualValues(t, 20, before(every, 30))
+	require.EqualValues(t, 0, before(beforeMax+1, 40))
+	require.EqualValues(t, 40, before(beforeMax, 50))
+}

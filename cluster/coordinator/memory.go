@@ -16,6 +16,7 @@ import (
 const (
 	forgetAfter  = 10 * time.Minute // a dead node that no group counts on is remembered this long
 	troubleAfter = 10 * time.Second // a shard that cannot be placed for this long is said to be in trouble
+	beforeMax    = 2 * time.Second  // what a leader had applied longer ago says nothing of who has caught up
 )
 
 // memory is what a coordinator knows of nodes beyond what it sees now. It begins empty: a new coordinator
@@ -25,6 +26,13 @@ type memory struct {
 	nodes  map[string]*known        // by node id
 	sick   map[int]*sickness        // shards that cannot be placed
 	begun  bool                     // it looked once
+	marks  map[int]mark             // by shard
+}
+
+// mark is what a leader had applied when it was last asked.
+type mark struct {
+	applied uint64
+	at      time.Time
 }
 
 // sickness is why a shard's group is not known, and since when.
@@ -42,7 +50,7 @@ type known struct {
 }
 
 func newMemory(nameOf func(string) string) *memory {
-	return &memory{nameOf: nameOf, nodes: map[string]*known{}, sick: map[int]*sickness{}}
+	return &memory{nameOf: nameOf, nodes: map[string]*known{}, sick: map[int]*sickness{}, marks: map[int]mark{}}
 }
 
 // look compares the living members with those known and says what changed.
@@ -115,7 +123,7 @@ func zoneText(zone string) string {
 
 // view puts together what the nodes reported. News are shards that two groups claim: nothing is done to them.
 func (m *memory) view(now time.Time, shards int, reports map[string]replicas.Report, set placement.Settings) (placement.View, []string) {
-	v := placement.View{Now: now, Settings: set, Groups: make([]*persistence.Group, shards)}
+	v := placement.View{Now: now, Settings: set, Groups: make([]*persistence.Group, shards), Before: make([]uint64, shards)}
 	for _, k := range m.nodes {
 		k.needed = false
 	}
@@ -142,6 +150,10 @@ func (m *memory) view(now time.Time, shards int, reports map[string]replicas.Rep
 		trouble := c.trouble()
 		if trouble == "" {
 			v.Groups[shard] = c.group
+			if x, ok := m.marks[shard]; ok && now.Sub(x.at) <= beforeMax {
+				v.Before[shard] = x.applied
+			}
+			m.marks[shard] = mark{c.group.Applied, now}
 		}
 		if text := m.diagnose(now, shard, trouble); text != "" {
 			news = append(news, text)

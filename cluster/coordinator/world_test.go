@@ -294,7 +294,7 @@ func (n *fakeNode) Drop(_ context.Context, shard int) error {
 	return nil
 }
 
-func (n *fakeNode) Transfer(shard int, to uint64) error {
+func (n *fakeNode) Transfer(_ context.Context, shard int, to uint64) error {
 	n.w.mu.Lock()
 	defer n.w.mu.Unlock()
 	g := &n.w.groups[shard]

@@ -54,6 +54,7 @@ func (d delegate) MergeRemoteState(b []byte, _ bool) {
 
 // NotifyJoin notes a member that is new or back.
 func (d delegate) NotifyJoin(n *memberlist.Node) {
+	d.count(n.Meta)
 	if m, err := d.member(n); err == nil && d.l.table.put(m) {
 		d.l.log.Info("member joined", "member", m.Name, "address", m.Gossip, "boot", m.Boot)
 	}
@@ -61,8 +62,16 @@ func (d delegate) NotifyJoin(n *memberlist.Node) {
 
 // NotifyUpdate notes what a member says now.
 func (d delegate) NotifyUpdate(n *memberlist.Node) {
+	d.count(n.Meta)
 	if m, err := d.member(n); err == nil {
 		d.l.table.put(m)
+	}
+}
+
+// count tells of a member that says more than this program understands.
+func (d delegate) count(meta []byte) {
+	if d.l.opt.Newer != nil && newer(meta) {
+		d.l.opt.Newer("gossip")
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -30,7 +31,8 @@ type List struct {
 
 	conflicts chan conflict
 	heard     chan heard
-	told      sync.Once // OnConflict was called
+	told      sync.Once   // OnConflict was called
+	taken     atomic.Bool // an older process has this name: nothing is said in it any more
 
 	updating sync.Mutex // one Update, SetKeys, Leave or Stop at a time
 	left     bool       // guarded by updating
@@ -107,7 +109,7 @@ func (l *List) update(f func(*Member)) error {
 		b, err := encodeMeta(m)
 		return m, b, err
 	})
-	if err != nil || !changed {
+	if err != nil || !changed || l.taken.Load() {
 		return err
 	}
 	if err := l.gossip.UpdateNode(updateWait); err != nil {
@@ -126,6 +128,9 @@ func (l *List) Leave(ctx context.Context) error {
 	}
 	l.left = true
 	l.stopLoops()
+	if l.taken.Load() {
+		return nil // a goodbye would be the other one's, and waiting for it to be out takes most of a second
+	}
 	if err := l.update(func(m *Member) { m.Stopping = true }); err != nil {
 		l.log.Debug("stopping is not said", "err", err)
 	}

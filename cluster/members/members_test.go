@@ -154,7 +154,10 @@ func TestNameConflict(t *testing.T) {
 	ready.Add(1)
 	o.OnConflict = func(err error) {
 		ready.Wait()
-		newcomer.Stop() // as a program would
+		if err := newcomer.Leave(t.Context()); err != nil { // as a program would
+			t.Errorf("leave: %v", err)
+		}
+		newcomer.Stop()
 		told <- err
 	}
 	newcomer = start(t, o)
@@ -168,6 +171,8 @@ func TestNameConflict(t *testing.T) {
 		t.Fatal("the newcomer was not told")
 	}
 	until(t, a, "the elder", func() bool { return get(a, "b").Boot == b.Self().Boot })
+	require.False(t, get(a, "b").Stopping, "the newcomer said goodbye in the elder's name")
+	require.False(t, b.Self().Stopping)
 }
 
 // stranger starts a member that should not get in, lets it try, and shows that neither side saw the other.

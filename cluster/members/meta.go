@@ -11,8 +11,8 @@ import (
 // metaMax is how much memberlist carries with each member, in bytes.
 const metaMax = memberlist.MetaMaxSize // 512
 
-// metaFormat is written by this program. A newer one may add keys, which are ignored
-// here, but never change the meaning of one.
+// metaFormat is written by this program, and grows with each key that is added. A newer one may add keys, which are
+// ignored here, but never change the meaning of one.
 const metaFormat = 1
 
 // meta is a Member on the wire, without what memberlist itself carries. Keys are short, since
@@ -61,4 +61,10 @@ func decodeMeta(name string, b []byte) (Member, error) {
 	}
 	return Member{Name: name, Node: m.Node, Boot: m.Boot, Cluster: m.Cluster, Shards: m.Shards, Founded: m.Founded,
 		Raft: m.Raft, Remote: m.Remote, HTTP: m.HTTP, Zone: m.Zone, Version: m.Version, Engines: m.Engines, Leaving: m.Leaving, Stopping: m.Stopping, Lineage: m.Lineage}, nil
+}
+
+// newer tells whether a program with more keys made b, which decodes.
+func newer(b []byte) bool {
+	var m meta
+	return json.Unmarshal(b, &m) == nil && m.Format > metaFormat
 }

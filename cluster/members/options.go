@@ -51,6 +51,7 @@ type Options struct {
 	// node's name: this one should stop. The fault says where the other one is.
 	OnConflict func(error)
 
+	Newer  func(what string)                                                    // a member's "gossip" has a newer format; must not block; nil: nobody is told
 	Log    *slog.Logger                                                         // nil: none
 	Detect Detect                                                               // zero: DetectLAN
 	Lookup func(ctx context.Context, host string) (ips []netip.Addr, err error) // of Join and Advertise; nil: the system's

@@ -151,6 +151,7 @@ func (s *seeker) meet(c conflict, self Member) bool {
 	}
 	err := fault.New(fault.Conflict, "members.join", self.Name, "a living node at %s has this name since before this one started", c.address).
 		WithRemedy("give each node its own name, or stop the other one")
+	s.l.taken.Store(true)
 	s.l.told.Do(func() {
 		s.l.log.Error("this node's name is taken", "err", err)
 		if s.l.opt.OnConflict != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/open-autoglm/autoglm/cluster/mesh/internal/wire"
+	"github.com/open-autoglm/autoglm/cluster/trace"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
@@ -28,9 +29,14 @@ func (m *Mesh) Ask(ctx context.Context, node string, r *Request) (Answer, error)
 	if ctx.Err() != nil {
 		return Answer{}, late(ctx, node, r)
 	}
-	if r.ID == "" {
+	if r.ID == "" || r.Trace == "" {
 		c := *r
-		c.ID = uuid.NewString()
+		if c.ID == "" {
+			c.ID = uuid.NewString()
+		}
+		if c.Trace == "" {
+			c.Trace = string(trace.From(ctx))
+		}
 		r = &c
 	}
 	if node == m.self {

@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/open-autoglm/autoglm/cluster/pki"
+	"github.com/open-autoglm/autoglm/cluster/trace"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
@@ -104,6 +105,9 @@ func testOps(told chan<- string) map[string]Handler {
 	return map[string]Handler{
 		"echo": func(_ context.Context, from string, r *Request) (Answer, error) {
 			return Answer{Type: from + " " + r.ID, Body: r.Body}, nil
+		},
+		"trace": func(ctx context.Context, _ string, _ *Request) (Answer, error) {
+			return Answer{Body: []byte(trace.From(ctx))}, nil
 		},
 		"size": func(_ context.Context, _ string, r *Request) (Answer, error) {
 			n, err := strconv.Atoi(r.Key)

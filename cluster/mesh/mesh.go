@@ -40,7 +40,7 @@ type Request struct {
 	Key   string // of the entity
 	Type  string // of Body, known to the handler; an unknown one is refused, never fatal
 	Body  []byte // at most BodyMax; not to be changed after Ask, even when it has returned
-	Trace string // W3C traceparent; may be empty
+	Trace string // W3C traceparent; empty: that of Ask's context. A Handler finds it in its own
 }
 
 // Answer is what a handler returns.
@@ -61,6 +61,7 @@ type Options struct {
 	Resolve  func(node string) (addr string, ok bool) // where a node listens now; called often, must not block
 	InFlight int                                      // requests that wait at once, and that are served at once for each peer; 0: 4096
 	Version  string                                   // of this program, for messages
+	Newer    func(what string)                        // a peer sent what only a newer version knows: an "op", a "letter"; nil: nobody is told
 	Log      *slog.Logger                             // nil: none
 }
 
@@ -125,6 +126,9 @@ func New(o Options) (*Mesh, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if o.Newer == nil {
+		o.Newer = func(string) {}
+	}
 	m := &Mesh{opts: o, log: o.Log, self: o.TLS.Name, ops: map[string]Handler{}, calls: newCalls(), partial: newPartial(),
 		asked:   &budget{countMax: o.InFlight, bytesMax: bytesMax},
 		notices: &budget{countMax: noticesMax, bytesMax: bytesMax},
@@ -162,6 +166,7 @@ func (m *Mesh) missing(op, from, version string) error {
 	if !m.complete {
 		return fault.New(fault.Unavailable, "mesh.serve", op, "node %s is starting", m.self)
 	}
+	m.opts.Newer("op")
 	e := fault.New(fault.Invalid, "mesh.serve", op, "node %s (version %q) does not know this op", m.self, m.opts.Version)
 	if version != m.opts.Version {
 		e = e.WithRemedy("upgrade %s: version %q of %s may know it", m.self, version, from)

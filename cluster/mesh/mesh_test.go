@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/open-autoglm/autoglm/cluster/pki/pkitest"
+	"github.com/open-autoglm/autoglm/cluster/trace"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
@@ -47,6 +48,14 @@ func TestAsk(t *testing.T) {
 			got, err = a.Ask(ctx, to, &Request{Op: "echo"})
 			require.NoError(t, err)
 			require.Len(t, got.Type, len("a ")+36, "an id is made")
+
+			parent := trace.New()
+			got, err = a.Ask(trace.With(ctx, parent), to, &Request{Op: "trace"})
+			require.NoError(t, err)
+			require.Equal(t, string(parent), string(got.Body), "the handler's context is of the asker's trace")
+			got, err = a.Ask(ctx, to, &Request{Op: "trace", Trace: "nonsense"})
+			require.NoError(t, err)
+			require.Empty(t, got.Body)
 
 			_, err = a.Ask(ctx, to, &Request{Op: "fail", Key: "k"})
 			require.Equal(t, fault.Fenced, fault.KindOf(err))

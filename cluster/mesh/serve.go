@@ -11,6 +11,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 
 	"github.com/open-autoglm/autoglm/cluster/mesh/internal/wire"
+	"github.com/open-autoglm/autoglm/cluster/trace"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
@@ -32,6 +33,9 @@ func (m *Mesh) receive(c actor.Context) {
 	if whole == nil {
 		return
 	}
+	if len(whole.ProtoReflect().GetUnknown()) > 0 { // fields that may be ignored, or they would have come as another op
+		m.opts.Newer("letter")
+	}
 	switch whole.Kind {
 	case wire.Kind_ANSWER:
 		m.calls.answer(whole.Call, whole.From, outcomeOf(whole)) // a late one is for nobody
@@ -42,6 +46,7 @@ func (m *Mesh) receive(c actor.Context) {
 			m.serve(whole.From, whole, time.Now().Add(leftOf(whole)))
 		}
 	default: // of a newer version
+		m.opts.Newer("letter")
 		m.log.Debug("mesh: a letter of an unknown kind", "peer", whole.From, "kind", int32(whole.Kind), "version", whole.Version)
 	}
 }
@@ -86,9 +91,12 @@ func (m *Mesh) run(ctx context.Context, from, version string, r *Request) (o out
 	if h == nil {
 		return outcome{err: m.missing(r.Op, from, version)}
 	}
+	if r.Trace != "" {
+		ctx = trace.With(ctx, trace.Parse(r.Trace))
+	}
 	defer func() {
 		if p := recover(); p != nil {
-			m.log.Error("mesh: a handler panicked", "op", r.Op, "key", r.Key, "peer", from, "panic", p, "stack", string(debug.Stack()))
+			m.log.Error("mesh: a handler panicked", "op", r.Op, "key", r.Key, "peer", from, "trace_id", trace.From(ctx).ID(), "panic", p, "stack", string(debug.Stack()))
 			o = outcome{err: fault.New(fault.Unknown, "mesh.serve", r.Op, "the handler panicked: %s", clip(fmt.Sprint(p)))}
 		}
 	}()

@@ -37,6 +37,7 @@ type shard struct {
 	voters   []persistence.Replica
 	learners []persistence.Replica
 	keep     []persistence.Replica // those that stay when all that is under way is done; at most target
+	before   uint64                // View.Before
 	acted    bool                  // it has its one action
 }
 
@@ -107,6 +108,9 @@ func (p *plan) readGroups() {
 			continue
 		}
 		s := &shard{Group: g}
+		if i < len(p.Before) {
+			s.before = p.Before[i]
+		}
 		for k, r := range g.Replicas {
 			if r.Voter {
 				s.voters = append(s.voters, r)
@@ -178,14 +182,14 @@ func (p *plan) live(s *shard, r persistence.Replica) bool {
 	return n != nil && n.Alive && n.Reported && n.runs[s.Shard].Self == r.ID
 }
 
-// current tells that a replica runs and has all but a few entries.
+// current tells that a replica runs and has caught up: it lacks a few entries, or only what was written a moment ago.
 func (p *plan) current(s *shard, r persistence.Replica) bool {
 	n := p.nodes[r.Node]
 	if n == nil || !n.Alive {
 		return false
 	}
 	g, ok := n.runs[s.Shard]
-	return ok && g.Self == r.ID && g.Applied+p.Behind >= s.Applied
+	return ok && g.Self == r.ID && (g.Applied+p.Behind >= s.Applied || s.before > 0 && g.Applied >= s.before)
 }
 
 func (p *plan) leaving(r persistence.Replica) bool {

@@ -82,6 +82,30 @@ func view(members string, shards ...string) View {
 	return v
 }
 
+// TestCaughtUp: a learner is promoted when it lacks a few entries, or only those of the last moment.
+func TestCaughtUp(t *testing.T) {
+	behind := Defaults.Behind
+	for name, c := range map[string]struct {
+		applied, before uint64 // of the learner, and of the leader a moment ago; it has 10,000 now
+		want            bool
+	}{
+		"equal":                       {10_000, 0, true},
+		"ahead of an old report":      {10_100, 0, true},
+		"a few":                       {10_000 - behind, 0, true},
+		"one more than a few":         {10_000 - behind - 1, 0, false},
+		"what the leader had before":  {9_000, 9_000, true},
+		"less than the leader before": {8_999, 9_000, false},
+		"a thousand, nothing before":  {9_000, 0, false},
+		"empty":                       {0, 0, false},
+	} {
+		v := view("a b", "a1* b2?")
+		v.Nodes[1].Groups[0].Applied = c.applied
+		v.Before = []uint64{c.before}
+		got := Plan(v)
+		require.Equal(t, c.want, len(got) == 1 && got[0].Kind == Promote, "%s: %v", name, got)
+	}
+}
+
 func TestSteps(t *testing.T) {
 	for name, c := range map[string]struct {
 		members, shard string

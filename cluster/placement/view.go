@@ -13,13 +13,14 @@ type Settings struct {
 	Replicas   int           // voters of each shard, where there are nodes for them; 3
 	Grace      time.Duration // a dead node keeps its replicas this long; 30 s
 	ChangesMax int           // replicas that learn at once, and leads moved in one plan; 8
-	Behind     uint64        // entries that a replica may lack to count as caught up; 1024
+	Behind     uint64        // entries that a replica may lack to count as caught up; 64
 	LeadSpread int           // leads that one node may have more than another; 1
 }
 
-// Defaults are the Settings of a cluster that sets none. Behind is what 16 shards write in about half a
-// second at full speed: the two indexes compared were read at different moments.
-var Defaults = Settings{Replicas: 3, Grace: 30 * time.Second, ChangesMax: 8, Behind: 1024, LeadSpread: 1}
+// Defaults are the Settings of a cluster that sets none. Behind is what one shard writes in some hundredths of a second at full
+// speed: the two indexes compared were read at different moments, and a replica that does not lead is that late. Where
+// more is written between, View.Before tells.
+var Defaults = Settings{Replicas: 3, Grace: 30 * time.Second, ChangesMax: 8, Behind: 64, LeadSpread: 1}
 
 func (s Settings) orDefaults() Settings {
 	if s.Replicas <= 0 {
@@ -58,6 +59,7 @@ type View struct {
 	Now    time.Time
 	Nodes  []Node
 	Groups []*persistence.Group // by shard, as the leader's replica reported it; nil: nobody leads, or did not answer
+	Before []uint64             // by shard, what the leader had applied a moment ago; 0, or none: not known
 	Settings
 }
 

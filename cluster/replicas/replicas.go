@@ -132,6 +132,6 @@ func (a *Agent) drop(ctx context.Context, q Ask) error {
 	return a.store.Drop(ctx, q.Shard)
 }
 
-func (a *Agent) transfer(_ context.Context, q Ask) error {
-	return a.store.Transfer(q.Shard, q.Replica)
+func (a *Agent) transfer(ctx context.Context, q Ask) error {
+	return a.store.Transfer(ctx, q.Shard, q.Replica)
 }

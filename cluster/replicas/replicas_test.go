@@ -35,7 +35,7 @@ func (f *fake) Drop(_ context.Context, shard int) error {
 	f.did = append(f.did, fmt.Sprintf("drop %d", shard))
 	return f.err
 }
-func (f *fake) Transfer(shard int, to uint64) error {
+func (f *fake) Transfer(_ context.Context, shard int, to uint64) error {
 	f.did = append(f.did, fmt.Sprintf("transfer %d %d", shard, to))
 	return f.err
 }

@@ -16,7 +16,7 @@ import (
 
 const (
 	clusterLook  = 300 * time.Millisecond // between two looks at a cluster that is to change
-	behindMax    = 1024                   // entries that a replica may lack and still count as caught up
+	behindMax    = 64                     // entries that a replica may lack and still count as caught up, as in package placement
 	rollingWait  = 5 * time.Minute        // for each node of a rolling restart
 	drainTimeout = time.Hour
 )

@@ -69,7 +69,7 @@ func newDev(app *cli.App) *cobra.Command {
 	f.String("log-format", def.Log.Format, "text or json")
 	cli.Complete(cmd, "engine", node.EngineEmbedded, node.EngineEcho, "http://")
 	cmd.AddCommand(newDevStatus(app, &o.Dir))
-	verb := func(use, short string, args cobra.PositionalArgs, do func(context.Context, *dev.Client, []string) (dev.Node, error)) {
+	verb := func(use, short string, args cobra.PositionalArgs, do func(context.Context, *dev.Client, []string) (dev.Node, error)) *cobra.Command {
 		c := &cobra.Command{Use: use, Short: short, Args: args, RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := dev.Dial(o.Dir)
 			if err != nil {
@@ -83,13 +83,16 @@ func newDev(app *cli.App) *cobra.Command {
 		}}
 		app.OutputFlag(c)
 		cmd.AddCommand(c)
+		return c
 	}
 	verb("start NAME", "Start a node that is down", cobra.ExactArgs(1), func(ctx context.Context, c *dev.Client, args []string) (dev.Node, error) {
 		return c.Start(ctx, args[0], wait)
 	})
-	verb("stop NAME", "Stop a node in order; it stays down", cobra.ExactArgs(1), func(ctx context.Context, c *dev.Client, args []string) (dev.Node, error) {
-		return c.Stop(ctx, args[0], wait)
+	var force bool
+	stop := verb("stop NAME", "Stop a node in order; it stays down", cobra.ExactArgs(1), func(ctx context.Context, c *dev.Client, args []string) (dev.Node, error) {
+		return c.Stop(ctx, args[0], wait, force)
 	})
+	stop.Flags().BoolVar(&force, "force", false, "also when less than a majority of the nodes stays up: then no shard answers")
 	verb("restart NAME", "Stop a node in order and start it again", cobra.ExactArgs(1), func(ctx context.Context, c *dev.Client, args []string) (dev.Node, error) {
 		return c.Restart(ctx, args[0], wait)
 	})

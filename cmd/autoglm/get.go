@@ -85,6 +85,7 @@ func writeTask(app *cli.App, t *wire.Task) error {
 	row("version", t.Version)
 	row("model", t.Model)
 	row("priority", *t.Priority)
+	row("trace", t.TraceID)
 	row("created", t.CreatedAt.Format(time.RFC3339Nano))
 	if t.EndedAt != nil {
 		row("ended", fmt.Sprintf("%s, after %s", t.EndedAt.Format(time.RFC3339Nano), cli.Millis(t.EndedAt.Sub(t.CreatedAt))))

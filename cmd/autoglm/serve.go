@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/open-autoglm/autoglm/cmd/autoglm/internal/cli"
+	"github.com/open-autoglm/autoglm/cmd/autoglm/internal/clock"
 	"github.com/open-autoglm/autoglm/cmd/glm-worker/model"
 	"github.com/open-autoglm/autoglm/node"
 )
@@ -57,9 +58,18 @@ func newServe(app *cli.App) *cobra.Command {
 			}
 			log := newLogger(app.Err, cfg.Log)
 			for _, name := range unknown {
-				if name != cli.ServerEnv {
+				if name != cli.ServerEnv && name != clock.Env {
 					log.Warn("an environment variable is no setting", "name", name)
 				}
+			}
+			if path := os.Getenv(clock.Env); path != "" {
+				log.Warn("this node's wall clock is set by a file: that is for tests", "variable", clock.Env, "file", path)
+				now, stop, err := clock.Follow(path)
+				if err != nil {
+					return err
+				}
+				defer stop()
+				extra = append(extra, node.WithClock(now))
 			}
 			return serve(cmd.Context(), cfg, log, app.Version)
 		},

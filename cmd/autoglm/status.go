@@ -22,6 +22,9 @@ func newStatus(app *cli.App) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if h, err := c.Health(cmd.Context()); err == nil && h.Status == wire.HealthStarting { // it has no more to tell: do not wait for it
+				return writeStarting(app, h, ready)
+			}
 			st, err := c.Status(cmd.Context())
 			if err != nil {
 				return err
@@ -40,6 +43,18 @@ func newStatus(app *cli.App) *cobra.Command {
 	app.ClientFlags(cmd)
 	cmd.Flags().BoolVar(&ready, "ready", false, "fail unless the node can take work: for health checks where there is no HTTP client")
 	return cmd
+}
+
+// writeStarting shows a node that has no API yet.
+func writeStarting(app *cli.App, h wire.Health, ready bool) error {
+	if ready {
+		return fault.New(fault.Unavailable, "status", "", "the node is starting: %s", h.Reason)
+	}
+	if app.JSON() {
+		return app.PrintJSON(h)
+	}
+	_, err := fmt.Fprintf(app.Out, "the node is starting: %s\n", h.Reason)
+	return err
 }
 
 // queuesShown bounds the queues in a table; -o json has all.

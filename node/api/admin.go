@@ -89,7 +89,7 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	ok, reason := s.svc.Ready()
 	select {
-	case <-s.closing:
+	case <-s.front.leaving:
 		ok, reason = false, "stopping"
 	default:
 	}

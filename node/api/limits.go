@@ -22,6 +22,7 @@ type Limits struct {
 	WriteTimeout   time.Duration `koanf:"write_timeout" doc:"Time for a client to take one piece of an answer."`
 	StreamIdle     time.Duration `koanf:"stream_idle" doc:"A bulk submit that sends nothing for so long is ended."`
 	WaitMax        time.Duration `koanf:"wait_max" doc:"Longest ?wait= of a long poll."`
+	StopGrace      time.Duration `koanf:"stop_grace" doc:"A node that stops says so and goes on serving for so long, so that clients send nothing to a port that closes; shorter where nobody is connected."`
 	Heartbeat      time.Duration `koanf:"heartbeat" doc:"A followed stream says something at least this often."`
 	ResultsPoll    time.Duration `koanf:"results_poll" doc:"How often followed results look for new ones."`
 }
@@ -35,7 +36,7 @@ func DefaultLimits() Limits {
 		LineMax: 8 << 20, ChunkLines: 512, ChunkBytes: 4 << 20, ChunkAge: 20 * time.Millisecond, ChunksInFlight: 4,
 		StreamRetry: 30 * time.Second,
 		ReadTimeout: time.Minute, WriteTimeout: time.Minute, StreamIdle: 10 * time.Minute,
-		WaitMax: 5 * time.Minute, Heartbeat: 15 * time.Second, ResultsPoll: 200 * time.Millisecond,
+		WaitMax: 5 * time.Minute, StopGrace: time.Second, Heartbeat: 15 * time.Second, ResultsPoll: 200 * time.Millisecond,
 	}
 }
 
@@ -51,7 +52,7 @@ func (l Limits) Validate() error {
 		{"chunk_age", int64(l.ChunkAge), 0}, {"chunks_in_flight", int64(l.ChunksInFlight), 1},
 		{"stream_retry", int64(l.StreamRetry), 0}, {"read_timeout", int64(l.ReadTimeout), int64(time.Second)},
 		{"write_timeout", int64(l.WriteTimeout), int64(time.Second)}, {"stream_idle", int64(l.StreamIdle), int64(time.Second)},
-		{"wait_max", int64(l.WaitMax), 0}, {"heartbeat", int64(l.Heartbeat), int64(10 * time.Millisecond)},
+		{"wait_max", int64(l.WaitMax), 0}, {"stop_grace", int64(l.StopGrace), 0}, {"heartbeat", int64(l.Heartbeat), int64(10 * time.Millisecond)},
 		{"results_poll", int64(l.ResultsPoll), int64(time.Millisecond)},
 	} {
 		if v.val < v.min {

@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/open-autoglm/autoglm/cluster/trace"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
@@ -26,7 +27,17 @@ func requestID(ctx context.Context) string {
 	return id
 }
 
-// observe gives each request an id, counts and logs it, and turns a panic into a 500.
+// traceOf is the client's trace, or a new one: without a valid header, or with several, it has none.
+func traceOf(h http.Header) trace.Parent {
+	if v := h[trace.Header]; len(v) == 1 {
+		if p := trace.Parse(v[0]); p != "" {
+			return p
+		}
+	}
+	return trace.New()
+}
+
+// observe gives each request an id and a trace, counts and logs it, and turns a panic into a 500.
 func (s *Server) observe(next http.Handler) (http.Handler, error) {
 	requests := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "autoglm_http_requests_total", Help: "HTTP requests by route, method and status."},
@@ -52,13 +63,14 @@ func (s *Server) observe(next http.Handler) (http.Handler, error) {
 		}
 		w.Header().Set("X-Request-Id", id)
 		rec := &recorder{ResponseWriter: w}
-		r = r.WithContext(context.WithValue(r.Context(), requestIDKey{}, id))
+		parent := traceOf(r.Header)
+		r = r.WithContext(trace.With(context.WithValue(r.Context(), requestIDKey{}, id), parent))
 		inFlight.Inc()
 		defer func() {
 			inFlight.Dec()
 			cause := recover()
 			if cause != nil && cause != http.ErrAbortHandler {
-				s.log.Error("request panicked", "request_id", id, "method", r.Method, "path", r.URL.Path,
+				s.log.Error("request panicked", "request_id", id, "trace_id", parent.ID(), "method", r.Method, "path", r.URL.Path,
 					"panic", fmt.Sprint(cause), "stack", string(debug.Stack()))
 				if rec.status == 0 {
 					s.refuse(rec, r, fault.New(fault.Unknown, "api.serve", "", "internal error: the log has request %s", id))
@@ -73,7 +85,7 @@ func (s *Server) observe(next http.Handler) (http.Handler, error) {
 			requests.WithLabelValues(route, method, strconv.Itoa(rec.code())).Inc()
 			seconds.WithLabelValues(route, method).Observe(took.Seconds())
 			if s.log.Enabled(r.Context(), slog.LevelDebug) {
-				s.log.Debug("request", "request_id", id, "method", r.Method, "path", r.URL.Path, "status", rec.code(),
+				s.log.Debug("request", "request_id", id, "trace_id", parent.ID(), "method", r.Method, "path", r.URL.Path, "status", rec.code(),
 					"bytes", rec.bytes, "took", took, "remote", r.RemoteAddr)
 			}
 			if cause != nil {

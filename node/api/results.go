@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/cluster/trace"
 	"github.com/open-autoglm/autoglm/node/api/wire"
 )
 
@@ -61,7 +62,7 @@ func (s *Server) results(w http.ResponseWriter, r *http.Request) {
 			break
 		}
 		if page, cursor, err = s.page(r, f, cursor); err != nil {
-			s.log.Warn("results broke off", "request_id", requestID(r.Context()), "err", err)
+			s.log.Warn("results broke off", "request_id", requestID(r.Context()), "trace_id", trace.From(r.Context()).ID(), "err", err)
 			panic(http.ErrAbortHandler) // a cut stream: the client goes on from its cursor
 		}
 	}

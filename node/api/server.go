@@ -9,13 +9,13 @@ import (
 	"net/http"
 	"strings"
 	"sync"
-	"time"
 
 	"connectrpc.com/connect"
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/open-autoglm/autoglm/actors/gate"
+	"github.com/open-autoglm/autoglm/cluster/trace"
 	"github.com/open-autoglm/autoglm/node/api/openai"
 	"github.com/open-autoglm/autoglm/node/api/wire"
 )
@@ -36,11 +36,9 @@ type Server struct {
 	handler http.Handler
 	openapi []byte // served at /openapi.json
 	docs    []byte // served at /docs
-	http    *http.Server
-	streams chan struct{} // a token for each long request; cap is StreamsMax
-
-	closing   chan struct{} // closed when the server stops: streams end
-	closeOnce sync.Once
+	front   *Front
+	streams chan struct{}   // a token for each long request; cap is StreamsMax
+	closing <-chan struct{} // closed with the port: streams end
 }
 
 // Option changes a Server before it starts.
@@ -69,10 +67,14 @@ func WithActors(g *gate.Gate) Option { return func(s *Server) { s.actors = g } }
 // WithOpenAI serves OpenAI's API with the parts of d; limits and log are the server's.
 func WithOpenAI(d openai.Deps) Option { return func(s *Server) { s.openai = d } }
 
+// WithFront serves on a port that is open already: its Open takes this server's Handler, and its Serve and Shutdown are those of this
+// server. Without it the server has one of its own.
+func WithFront(f *Front) Option { return func(s *Server) { s.front = f } }
+
 // New makes a server that is not listening yet; it fails on limits that cannot work and on
 // metrics that are registered already.
 func New(svc Service, opts ...Option) (*Server, error) {
-	s := &Server{svc: svc, lim: DefaultLimits(), log: slog.Default(), version: "dev", closing: make(chan struct{}), refusal: connect.NewErrorWriter()}
+	s := &Server{svc: svc, lim: DefaultLimits(), log: slog.Default(), version: "dev", refusal: connect.NewErrorWriter()}
 	for _, opt := range opts {
 		opt(s)
 	}
@@ -83,6 +85,11 @@ func New(svc Service, opts ...Option) (*Server, error) {
 		return nil, fmt.Errorf("api.new: http.%w", err)
 	}
 	s.streams = make(chan struct{}, s.lim.StreamsMax)
+	own := s.front == nil
+	if own {
+		s.front = NewFront(s.lim, s.log, func() string { return "" })
+	}
+	s.closing = s.front.closing // before the routes: some wait for it
 	mux := http.NewServeMux()
 	if err := s.routes(mux); err != nil {
 		return nil, fmt.Errorf("api.new: %w", err)
@@ -92,16 +99,9 @@ func New(svc Service, opts ...Option) (*Server, error) {
 		return nil, fmt.Errorf("api.new: %w", err)
 	}
 	s.handler = observed
-	s.http = &http.Server{
-		Handler:           s.handler,
-		ReadHeaderTimeout: s.lim.ReadTimeout,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    64 << 10,
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
-		Protocols:         new(http.Protocols),
+	if own {
+		s.front.Open(s.handler)
 	}
-	s.http.Protocols.SetHTTP1(true)
-	s.http.Protocols.SetUnencryptedHTTP2(true) // gRPC clients on loopback, and behind a proxy that ends TLS
 	return s, nil
 }
 
@@ -112,25 +112,10 @@ func (s *Server) Handler() http.Handler { return s.handler }
 func (s *Server) OpenAPI() []byte { return s.openapi }
 
 // Serve answers requests on l until Shutdown, and then returns nil.
-func (s *Server) Serve(l net.Listener) error {
-	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("api.serve %s: %w", l.Addr(), err)
-	}
-	return nil
-}
+func (s *Server) Serve(l net.Listener) error { return s.front.Serve(l) }
 
-// Shutdown stops listening, tells streams to end, and waits for requests under way until
-// ctx ends; then it cuts them off. It is safe to call twice.
-func (s *Server) Shutdown(ctx context.Context) error {
-	s.closeOnce.Do(func() { close(s.closing) })
-	if err := s.http.Shutdown(ctx); err != nil {
-		if cerr := s.http.Close(); cerr != nil {
-			return fmt.Errorf("api.shutdown: %w, %w", err, cerr)
-		}
-		return fmt.Errorf("api.shutdown: requests were cut off: %w", err)
-	}
-	return nil
-}
+// Shutdown tells streams to end, says goodbye, stops listening, and waits for requests under way; see Front.
+func (s *Server) Shutdown(ctx context.Context) error { return s.front.Shutdown(ctx) }
 
 // stream takes a token for a long request; release gives it back. Without one it has
 // answered 429 and ok is false.
@@ -158,7 +143,7 @@ func (s *Server) problem(ctx context.Context, err error) error {
 	p := *wire.ProblemOf(err)
 	p.RequestID = requestID(ctx)
 	if p.Status >= http.StatusInternalServerError {
-		s.log.Warn("request failed", "request_id", p.RequestID, "kind", p.Kind, "err", err)
+		s.log.Warn("request failed", "request_id", p.RequestID, "trace_id", trace.From(ctx).ID(), "kind", p.Kind, "err", err)
 	}
 	return &p
 }

@@ -118,7 +118,7 @@ func (s *Store) Join(context.Context, int, uint64) error { return errAlone("join
 func (s *Store) Drop(context.Context, int) error { return errAlone("drop") }
 
 // Transfer is refused.
-func (s *Store) Transfer(int, uint64) error { return errAlone("transfer") }
+func (s *Store) Transfer(context.Context, int, uint64) error { return errAlone("transfer") }
 
 func errAlone(op string) error {
 	return fault.New(fault.Conflict, "store."+op, "", "a store in memory is alone")

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/node/api/wire"
+	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
 // pollMax is one long poll of Wait.
@@ -132,6 +134,25 @@ func (c *Client) Status(ctx context.Context) (*wire.Status, error) {
 		return nil, err
 	}
 	return out, nil
+}
+
+// Health asks once whether the node takes work, and what it waits for if not.
+func (c *Client) Health(ctx context.Context) (h wire.Health, err error) {
+	ctx, cancel := context.WithTimeout(ctx, callMax)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+"/readyz", nil)
+	if err != nil {
+		return h, fault.New(fault.Invalid, "client.health", c.base, "%w", err)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return h, c.away(ctx, "client.health", err)
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(io.LimitReader(resp.Body, answerMax)).Decode(&h); err != nil || h.Status == "" {
+		return h, fault.New(wire.KindOfStatus(resp.StatusCode), "client.health", c.base, "the answer is not a node's: %s", resp.Status)
+	}
+	return h, nil
 }
 
 // Cluster says who is there and who holds which shard.

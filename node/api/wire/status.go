@@ -46,9 +46,12 @@ type Disk struct {
 
 // Health answers /healthz and /readyz.
 type Health struct {
-	Status string `json:"status" enum:"ok,not ready"`
+	Status string `json:"status" enum:"ok,not ready,starting"`
 	Reason string `json:"reason,omitempty"`
 }
+
+// HealthStarting is the Status of a node that has no API yet.
+const HealthStarting = "starting"
 
 // Backup asks for and answers POST /v1/admin/backup.
 type Backup struct {

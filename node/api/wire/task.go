@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/cluster/trace"
 )
 
 // CursorEnd is the cursor after all results there are: follow from it to see only new ones.
@@ -18,6 +19,7 @@ type Task struct {
 	CreatedAt time.Time  `json:"created_at"`
 	UpdatedAt time.Time  `json:"updated_at"`
 	EndedAt   *time.Time `json:"ended_at,omitempty" doc:"When it became final."`
+	TraceID   string     `json:"trace_id,omitempty" doc:"Of the W3C traceparent that the first request for the task had, or was given: it goes on to engines and callbacks."`
 
 	task.Spec
 
@@ -58,7 +60,7 @@ func TaskOf(id string, r *task.Record) *Task {
 		p := r.Spec.PriorityOr()
 		t.Priority = &p
 	}
-	t.ID = id
+	t.ID, t.TraceID = id, trace.Parent(r.Trace).ID()
 	if r.State == task.Pending && r.NotBefore.After(r.UpdatedAt) {
 		t.Waits = moment(r.NotBefore)
 	}

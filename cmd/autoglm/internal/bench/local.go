@@ -22,8 +22,8 @@ const (
 	nodesMin   = 3  // fewer cannot lose one
 	nodesMax   = 16 // on one machine
 	replicas   = 3  // of a shard
-	behindMax  = 1024
-	leadsApart = 1 // leads that one node may have more than another when they are spread
+	behindMax  = 64 // entries that a replica may lack and still count as caught up, as in package placement
+	leadsApart = 1  // leads that one node may have more than another when they are spread
 	lookEvery  = 100 * time.Millisecond
 	lookMax    = 5 * time.Second // for one look
 	restFor    = 3 * time.Second // without a change, after which placement is at rest

@@ -31,6 +31,7 @@ type Env struct {
 	Log     func(format string, args ...any)
 
 	http *client
+	dir  string // of the clocks' files
 }
 
 // cluster is what GET /v1/cluster tells, as far as faults need it.
@@ -184,10 +185,11 @@ func (e *Env) flipBit(i int) (string, error) {
 // dataFiles are the names' ends of what a store checks when it reads: tables, value logs and write-ahead logs.
 var dataFiles = []string{".sst", ".vlog", ".mem", ".log"}
 
-// Heal ends all cuts, frees all disks, wakes all processes, starts all nodes.
+// Heal ends all cuts, frees all disks, sets all clocks right, wakes all processes, starts all nodes.
 func (e *Env) Heal(ctx context.Context) error {
 	err := e.Net.Heal()
 	for i := range e.size() {
+		err = errors.Join(err, e.setClock(i, 0))
 		if e.Disks != nil {
 			err = errors.Join(err, e.Disks.Free(i))
 		}

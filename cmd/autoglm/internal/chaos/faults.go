@@ -33,6 +33,7 @@ func Faults() []Fault {
 		{"stop-5s", 1, false, false, func(ctx context.Context, e *Env) error { return stop(ctx, e, 5*time.Second) }},
 		{"stop-30s", 1, false, false, func(ctx context.Context, e *Env) error { return stop(ctx, e, 30*time.Second) }},
 		{"restart-one", 1, false, false, restart},
+		{"clock-jump", 1, false, false, jump},
 		{"wipe-one", 3, false, false, wipe},
 		{"flip-one", 3, false, false, flip},
 		{"cut-one", 3, true, false, func(ctx context.Context, e *Env) error { return cutOne(ctx, e, e.anyNode()) }},

@@ -16,21 +16,24 @@ import (
 	"time"
 
 	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/cmd/autoglm/internal/clock"
 	"github.com/open-autoglm/autoglm/cmd/autoglm/internal/dev"
 )
 
 // Options say what to break, and for how long. Zero values have defaults.
 type Options struct {
-	Dir    string      // a new folder for the cluster
-	Binary string      // autoglm
-	Nodes  int         // 1
-	Args   []string    // more arguments of `autoglm serve`
-	Seed   uint64      // of everything that is random, but for time itself
-	Rounds int         // faults, one after the other; 4
-	Faults []string    // names; empty: all that are possible
-	More   []Fault     // that exist beside Faults()
-	Net    Net         // Loopback
-	Disks  *SmallDisks // in Dir; nil: disks are not filled
+	Dir    string // a new folder for the cluster
+	Binary string // autoglm
+	// BinaryOf is what a node runs when it is started, by its name; nil: Binary. A fault may change its mind.
+	BinaryOf func(node string) string
+	Nodes    int         // 1
+	Args     []string    // more arguments of `autoglm serve`
+	Seed     uint64      // of everything that is random, but for time itself
+	Rounds   int         // faults, one after the other; 4
+	Faults   []string    // names; empty: all that are possible
+	More     []Fault     // that exist beside Faults()
+	Net      Net         // Loopback
+	Disks    *SmallDisks // in Dir; nil: disks are not filled
 
 	Clients int           // 5 a node
 	Think   time.Duration // of a client between two calls, on average; 20 ms
@@ -122,7 +125,7 @@ func form(ctx context.Context, o Options) (*runner, []Fault, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	e := &Env{Cluster: c, Net: o.Net, Disks: o.Disks, Rand: rand.New(rand.NewPCG(o.Seed, 2)), Log: o.Log, http: newClient()}
+	e := &Env{Cluster: c, dir: o.Dir, Net: o.Net, Disks: o.Disks, Rand: rand.New(rand.NewPCG(o.Seed, 2)), Log: o.Log, http: newClient()}
 	r := &runner{o: o, env: e, rec: NewRecorder(), report: &Report{Seed: o.Seed, Outcomes: map[string]int{}, Ends: map[task.State]int{}}}
 	starting, cancel := context.WithTimeout(ctx, o.StartMax)
 	defer cancel()
@@ -162,6 +165,9 @@ func open(o *Options) (*dev.Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.BinaryOf == nil {
+		o.BinaryOf = func(string) string { return binary }
+	}
 	var mu sync.Mutex
 	numbers := map[string]int{}
 	d.Command = func(name string, args []string) *exec.Cmd {
@@ -171,8 +177,9 @@ func open(o *Options) (*dev.Cluster, error) {
 		if _, err := fmt.Sscanf(name, "node-%d", &i); err == nil {
 			numbers[name] = i - 1
 		}
-		cmd := exec.Command(binary, args...)
+		cmd := exec.Command(o.BinaryOf(name), args...)
 		cmd.Env = slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "AUTOGLM_CHAOS_") }) // not theirs
+		cmd.Env = append(cmd.Env, clock.Env+"="+clockOf(o.Dir, name))
 		return o.Net.Wrap(numbers[name], cmd)
 	}
 	return dev.Open(d)

@@ -2,6 +2,7 @@ package dev
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/open-autoglm/autoglm/node/api/wire"
 )
 
 // Times of a child.
@@ -122,6 +125,10 @@ func (p prober) ready(ctx context.Context, url string) error {
 	defer res.Body.Close()
 	b, _ := io.ReadAll(io.LimitReader(res.Body, 1<<10)) // read, so that the connection is used again
 	if res.StatusCode != http.StatusOK {
+		var h wire.Health
+		if json.Unmarshal(b, &h) == nil && h.Reason != "" {
+			return errors.New(h.Reason)
+		}
 		return errors.New(res.Status + ": " + string(b))
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -26,7 +27,7 @@ const (
 
 // control is HTTP on a unix socket that only this user can open:
 //
-//	GET /nodes     POST /nodes (add)     POST /nodes/NAME/start|stop|restart?wait=30s
+//	GET /nodes     POST /nodes (add)     POST /nodes/NAME/start|stop|restart?wait=30s     stop: &force=1
 type control struct {
 	path   string
 	tmp    string // folder made for the socket because DIR is too deep; "" without
@@ -104,6 +105,11 @@ func (c *Cluster) handler() http.Handler {
 		mux.HandleFunc("POST /nodes/{name}/"+verb, func(w http.ResponseWriter, r *http.Request) {
 			c.command(w, r, func(ctx context.Context) (Node, error) {
 				name := r.PathValue("name")
+				if verb == "stop" && r.FormValue("force") == "" {
+					if err := keepsMajority(c.Nodes(), name); err != nil {
+						return Node{}, err
+					}
+				}
 				if err := do(ctx, name); err != nil {
 					return Node{}, err
 				}
@@ -189,8 +195,12 @@ func (c *Client) Start(ctx context.Context, name string, wait time.Duration) (No
 	return c.verb(ctx, name, "start", wait)
 }
 
-// Stop stops a node in order; after wait it is killed.
-func (c *Client) Stop(ctx context.Context, name string, wait time.Duration) (Node, error) {
+// Stop stops a node in order; after wait it is killed. Unless force is set, a stop that leaves less than a majority of the nodes is
+// refused.
+func (c *Client) Stop(ctx context.Context, name string, wait time.Duration, force bool) (Node, error) {
+	if force {
+		return c.verb(ctx, name, "stop", wait, "&force=1")
+	}
 	return c.verb(ctx, name, "stop", wait)
 }
 
@@ -199,11 +209,11 @@ func (c *Client) Restart(ctx context.Context, name string, wait time.Duration) (
 	return c.verb(ctx, name, "restart", wait)
 }
 
-func (c *Client) verb(ctx context.Context, name, verb string, wait time.Duration) (n Node, err error) {
+func (c *Client) verb(ctx context.Context, name, verb string, wait time.Duration, more ...string) (n Node, err error) {
 	if err := checkName(name); err != nil {
 		return n, err
 	}
-	return n, c.call(ctx, http.MethodPost, fmt.Sprintf("/nodes/%s/%s?wait=%s", name, verb, wait), &n)
+	return n, c.call(ctx, http.MethodPost, fmt.Sprintf("/nodes/%s/%s?wait=%s", name, verb, wait)+strings.Join(more, ""), &n)
 }
 
 func checkName(name string) error {

@@ -167,3 +167,22 @@ func serveArgs(f *File, n *Node, passed []string) []string {
 	}
 	return append(args, passed...)
 }
+
+// keepsMajority refuses to stop a node when fewer than a majority of all would stay up: the shards need one to answer. It is pure.
+func keepsMajority(nodes []Node, name string) error {
+	up, stops := 0, false
+	for _, n := range nodes {
+		switch {
+		case n.State != Ready && n.State != Starting:
+		case n.Name == name:
+			stops = true
+		default:
+			up++
+		}
+	}
+	if need := len(nodes)/2 + 1; stops && up < need {
+		return fault.New(fault.Refused, "dev.stop", name, "of %d nodes only %d would stay up, and the shards need a majority, %d: no task could be submitted, claimed or read until another one is started again", len(nodes), up, need).
+			WithRemedy("start one of the others first with autoglm dev start, or stop it all the same with --force; nothing that was acknowledged is lost")
+	}
+	return nil
+}

@@ -84,3 +84,34 @@ func TestLines(t *testing.T) {
 	require.Equal(t, "fresh\n", string(b))
 	require.Contains(t, w.String(), "\x1b[32mnode-1 | \x1b[0mfresh\n")
 }
+
+// TestAStopKeepsAMajority, or is refused.
+func TestAStopKeepsAMajority(t *testing.T) {
+	for _, c := range []struct {
+		states []State
+		stop   int
+		ok     bool
+	}{
+		{[]State{Ready, Ready, Ready}, 0, true},
+		{[]State{Ready, Down, Ready}, 0, false},
+		{[]State{Ready, Stopping, Starting}, 2, false},
+		{[]State{Ready, Starting, Ready}, 0, true},
+		{[]State{Ready, Ready, Ready, Down, Ready}, 1, true},
+		{[]State{Ready, Ready, Ready, Ready}, 1, true},
+		{[]State{Ready, Ready, Ready, Down}, 1, false},
+		{[]State{Ready, Ready}, 1, false},
+		{[]State{Ready}, 0, false},
+		{[]State{Ready, Down, Down}, 1, true}, // it is down: StopNode says so
+	} {
+		var nodes []Node
+		for i, s := range c.states {
+			nodes = append(nodes, Node{Name: fmt.Sprint(i), State: s})
+		}
+		err := keepsMajority(nodes, fmt.Sprint(c.stop))
+		if c.ok {
+			require.NoError(t, err, "%v, stop %d", c.states, c.stop)
+		} else {
+			require.Equal(t, fault.Refused, fault.KindOf(err), "%v, stop %d", c.states, c.stop)
+		}
+	}
+}
