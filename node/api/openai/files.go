@@ -76,7 +76,9 @@ func (s *server) createFile(w http.ResponseWriter, r *http.Request) {
 			in.Drop() // unless it was kept
 		}
 	}()
-	f, err := openForm(r.Header, s.timed(w, r))
+	body, stop := s.timed(w, r)
+	defer stop()
+	f, err := openForm(r.Header, body)
 	if err == nil {
 		err = f.read("file", func(filename string, content io.Reader) (err error) {
 			if in, err = s.Files.Receive(r.Context(), filename); err != nil {
@@ -271,9 +273,23 @@ func (s *server) closed() bool {
 	}
 }
 
-// timed is a request's body that ends with an error when nothing comes for StreamIdle, and when the server closes.
-func (s *server) timed(w http.ResponseWriter, r *http.Request) io.Reader {
-	return &timedBody{s: s, body: r.Body, rc: http.NewResponseController(w)}
+// timed is a request's body that ends with an error when nothing comes for StreamIdle, and when the server closes. stop is to be
+// called behind it.
+func (s *server) timed(w http.ResponseWriter, r *http.Request) (body io.Reader, stop func()) {
+	t := &timedBody{s: s, body: r.Body, rc: http.NewResponseController(w)}
+	ended, gone := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(gone)
+		select {
+		case <-s.Closing:
+			_ = t.rc.SetReadDeadline(time.Now()) // a read under way ends
+		case <-ended:
+		}
+	}()
+	return t, func() {
+		close(ended)
+		<-gone
+	}
 }
 
 type timedBody struct {
@@ -282,14 +298,23 @@ type timedBody struct {
 	rc   *http.ResponseController
 }
 
+// Read sets its deadline before it looks whether it should read at all, so that a deadline moved to now is never moved back.
 func (t *timedBody) Read(b []byte) (int, error) {
-	if t.s.closed() {
-		return 0, fault.New(fault.Unavailable, "openai.upload", "", "the node is stopping").WithRemedy("send the file again, to another node or later")
-	}
 	_ = t.rc.SetReadDeadline(time.Now().Add(t.s.StreamIdle))
+	if t.s.closed() {
+		return 0, errClosing
+	}
 	n, err := t.body.Read(b)
-	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+	switch {
+	case err == nil:
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		if t.s.closed() {
+			err = errClosing
+		}
+	default:
 		_ = t.rc.SetReadDeadline(time.Time{}) // it would end the next request on this connection
 	}
 	return n, err
 }
+
+var errClosing = fault.New(fault.Unavailable, "openai.upload", "", "the node is stopping").WithRemedy("send the file again, to another node or later")

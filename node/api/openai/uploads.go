@@ -96,7 +96,9 @@ func (s *server) addPart(w http.ResponseWriter, r *http.Request) {
 	defer release()
 	id := r.PathValue("id")
 	var p file.Part
-	f, err := openForm(r.Header, s.timed(w, r))
+	body, stop := s.timed(w, r)
+	defer stop()
+	f, err := openForm(r.Header, body)
 	if err == nil {
 		err = f.read("data", func(_ string, content io.Reader) (err error) {
 			p, err = s.Files.AddPart(r.Context(), id, content)
