@@ -55,12 +55,14 @@ func (n *Node) dispatcher(asker callback.Asker) task.Callbacks {
 		}
 		return n.poster.Post(ctx, callback.Delivery{URL: r.Spec.CallbackURL, ID: callback.MessageID(id), Timestamp: n.now(), Body: body, Trace: r.Trace})
 	}
-	next := func(try int, err error) (time.Duration, bool) {
-		if callback.Final(err) || try >= n.cfg.Callback.Attempts {
-			return 0, true
-		}
-		return callback.Next(try, backoff.AskedBy(err), rand.Float64())
-	}
-	n.calls = callback.NewDispatcher(asker, n.cfg.Callback.InFlight, max(1, n.cfg.Callback.InFlight/4), post, next, n.meter, n.now, n.log)
+	n.calls = callback.NewDispatcher(asker, n.cfg.Callback.InFlight, max(1, n.cfg.Callback.InFlight/4), post, n.callAgain, n.meter, n.now, n.log)
 	return n.calls
+}
+
+// callAgain tells what follows a try that failed.
+func (n *Node) callAgain(try int, err error) (wait time.Duration, giveUp bool) {
+	if callback.Final(err) || try >= n.cfg.Callback.Attempts {
+		return 0, true
+	}
+	return callback.Next(try, backoff.AskedBy(err), rand.Float64())
 }

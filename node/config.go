@@ -29,7 +29,9 @@ type Config struct {
 	Task        TaskConfig     `koanf:"task"`
 	Source      SourceConfig   `koanf:"source"`
 	Callback    CallbackConfig `koanf:"callback"`
+	Webhook     WebhookConfig  `koanf:"webhook"`
 	Files       FilesConfig    `koanf:"files"`
+	Bulk        BulkConfig     `koanf:"bulk"`
 	Store       StoreConfig    `koanf:"store"`
 	Log         LogConfig      `koanf:"log"`
 }
@@ -137,6 +139,17 @@ type FilesConfig struct {
 	StaleAfter time.Duration `koanf:"stale_after" doc:"A file that stopped coming, because its client or its node died, is taken away after this."`
 }
 
+// BulkConfig bounds the batches of OpenAI's Batch API. (Group batch is for what goes to an engine together.)
+type BulkConfig struct {
+	Window     int `koanf:"window" doc:"Lines of one batch that are tasks and have not ended; the others wait in its file, whatever its length."`
+	DriversMax int `koanf:"drivers_max" doc:"Batches that this node works for at once; the others wait."`
+}
+
+// WebhookConfig says who hears of all batches.
+type WebhookConfig struct {
+	URLs []string `koanf:"urls" doc:"Get the events batch.completed, batch.failed, batch.expired and batch.cancelled, signed and repeated like callbacks; at most 8."`
+}
+
 // StoreConfig is for a node with an unusual load; see persistence.Options.
 type StoreConfig struct {
 	InFlightCount int           `koanf:"in_flight_count" doc:"Appends of one shard that wait for Raft; more get 429."`
@@ -177,6 +190,7 @@ func Default() Config {
 			Attempts: 10, Timeout: 15 * time.Second, InFlight: 64,
 		},
 		Files: FilesConfig{StaleAfter: file.DefaultStaleAfter},
+		Bulk:  BulkConfig{Window: 8192, DriversMax: 64},
 		Store: StoreConfig{InFlightCount: 1024, InFlightBytes: 64 << 20, MemTable: 16 << 20, BlockCache: 16 << 20, OpenTimeout: 30 * time.Second},
 		Log:   LogConfig{Level: "info", Format: "text"},
 	}

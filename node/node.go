@@ -20,6 +20,7 @@ import (
 
 	"github.com/open-autoglm/autoglm/actors"
 	"github.com/open-autoglm/autoglm/actors/batch"
+	"github.com/open-autoglm/autoglm/actors/bulk"
 	"github.com/open-autoglm/autoglm/actors/callback"
 	"github.com/open-autoglm/autoglm/actors/file"
 	"github.com/open-autoglm/autoglm/actors/gate"
@@ -54,6 +55,7 @@ type Node struct {
 	calls   *callback.Dispatcher
 	janitor *file.Janitor
 	files   *file.Library
+	batches *bulk.Batches
 	sys     *actors.System
 	svc     *service
 	dir     *dirWatch
@@ -174,8 +176,9 @@ func (n *Node) Start(ctx context.Context) (err error) {
 		return err
 	}
 	n.janitor = file.NewJanitor(n.cfg.Files.StaleAfter, n.log)
+	n.batches = bulk.New(n.now, n.log)
 	opt := actors.Options{
-		Node: id, Self: id, Store: n.store, Engines: engines, Policy: n.policy(), Kinds: append(n.janitor.Kinds(), n.kinds...),
+		Node: id, Self: id, Store: n.store, Engines: engines, Policy: n.policy(), Kinds: append(append(n.janitor.Kinds(), n.batches.Kind()), n.kinds...),
 		Window:    batch.Window(n.cfg.Batch),
 		Callbacks: n.dispatcher, IdleAfter: n.cfg.Task.AsleepAfter, Fatal: n.fatal, Meter: n.meter, Now: n.now, Log: n.log,
 		Runner: &infer.Runner{Fetch: n.fetcher.Fetch, Meter: n.meter, Now: n.now},
@@ -198,6 +201,9 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	n.svc = &service{id: id, version: n.version, started: n.now(), sys: n.sys, store: n.store, defaultModel: n.defaultModel(), timeoutMax: n.cfg.Task.TimeoutMax, engines: n.engineStatus, now: n.now, admit: n.fetcher.Admit}
 	if n.joint != nil {
 		n.joint.shows(n.svc)
+	}
+	if err := n.openBulk(); err != nil {
+		return err
 	}
 	n.reg.MustRegister(newCollector(n.svc))
 	if err := n.Err(); err != nil {
@@ -266,7 +272,7 @@ func (n *Node) open() error {
 		return err
 	}
 	a, err := api.New(n.svc, api.WithFront(n.front), api.WithLimits(n.cfg.HTTP.Limits), api.WithLogger(n.log), api.WithHosts(n.cfg.HTTP.AllowedHosts...), api.WithActors(outside),
-		api.WithOpenAI(openai.Deps{Completions: n.svc, Files: n.files, Started: n.svc.started}),
+		api.WithOpenAI(openai.Deps{Completions: n.svc, Started: n.svc.started, Files: n.files, Batches: n.batches}),
 		api.WithVersion(n.version), api.WithMetrics(n.reg, promhttp.HandlerFor(n.reg, promhttp.HandlerOpts{Registry: n.reg})))
 	if err != nil {
 		return err
@@ -357,6 +363,9 @@ func (n *Node) stop(ctx context.Context) error {
 	}
 	if n.calls != nil {
 		n.calls.Stop()
+	}
+	if n.batches != nil {
+		n.batches.Stop()
 	}
 	if n.janitor != nil {
 		n.janitor.Stop()

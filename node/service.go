@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/open-autoglm/autoglm/actors"
+	"github.com/open-autoglm/autoglm/actors/bulk"
 	"github.com/open-autoglm/autoglm/actors/infer"
 	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/cluster"
@@ -73,16 +74,11 @@ func (s *service) SubmitLines(ctx context.Context, msgs []*task.Submit) []api.Su
 		if out[i].Err = m.Validate(); out[i].Err != nil {
 			continue
 		}
-		if out[i].Err = s.admits(ctx, spec); out[i].Err != nil {
-			continue
-		}
-		if d := time.Duration(spec.Timeout); d > s.timeoutMax {
-			out[i].Err = fault.New(fault.Invalid, "task.validate", "timeout", "is %v, more than this node's task.timeout_max", d).WithRemedy("use at most %v", s.timeoutMax)
-			continue
-		}
 		m.Model = spec.ModelOr(s.defaultModel)
-		if out[i].Err = check.serves(m.Model, spec.EndpointOr()); out[i].Err != nil {
-			continue
+		if m.Line == nil { // a line's was judged with its batch: now it becomes a task, and what is wrong with it meanwhile is how that ends
+			if out[i].Err = s.judge(ctx, m, check); out[i].Err != nil {
+				continue
+			}
 		}
 		if m.Trace == "" {
 			m.Trace = string(trace.From(ctx))
@@ -106,6 +102,21 @@ func (s *service) SubmitLines(ctx context.Context, msgs []*task.Submit) []api.Su
 		}
 	}
 	return out
+}
+
+// judge refuses what a client should hear of before there is a task.
+func (s *service) judge(ctx context.Context, m *task.Submit, check *checker) error {
+	spec := m.Spec
+	if bulk.IsLine(spec.ID) {
+		return fault.New(fault.Invalid, "task.validate", "task_id", "is of the form that lines of batches have").WithRemedy("use another")
+	}
+	if err := s.admits(ctx, spec); err != nil {
+		return err
+	}
+	if d := time.Duration(spec.Timeout); d > s.timeoutMax {
+		return fault.New(fault.Invalid, "task.validate", "timeout", "is %v, more than this node's task.timeout_max", d).WithRemedy("use at most %v", s.timeoutMax)
+	}
+	return check.serves(m.Model, spec.EndpointOr())
 }
 
 // admits refuses a new task that could only fail: its file may not be read, or its deadline has passed. One that exists is a repeat,

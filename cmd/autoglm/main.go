@@ -52,7 +52,7 @@ func newRoot(app *cli.App) *cobra.Command {
 			root.AddCommand(c)
 		}
 	}
-	group("tasks", newSubmit(app), newGet(app), newWatch(app), newCancel(app), newList(app), newResults(app))
+	group("tasks", newSubmit(app), newGet(app), newWatch(app), newCancel(app), newList(app), newResults(app), newBatch(app))
 	group("node", newServe(app), newInit(app), newDev(app), newStatus(app), newCluster(app), newBackup(app), newRestore(app))
 	group("try", newDemo(app), bench.NewCommand(bench.WithPrompts(demo.Tasks)))
 	root.AddCommand(newVersion(app))

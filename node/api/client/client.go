@@ -77,6 +77,11 @@ func (c *Client) Server() string { return c.servers.current() }
 // call makes a short request, repeated while that may help; body is sent as JSON unless
 // nil, and a good answer is decoded into out unless nil.
 func (c *Client) call(ctx context.Context, op, method, path string, body, out any) error {
+	return c.ask(ctx, op, method, path, waitOf(path), body, out)
+}
+
+// ask is call for what a node may take extra time for, or what wants headers: names and values in turn.
+func (c *Client) ask(ctx context.Context, op, method, path string, extra time.Duration, body, out any, headers ...string) error {
 	var raw []byte
 	if body != nil {
 		var err error
@@ -84,12 +89,12 @@ func (c *Client) call(ctx context.Context, op, method, path string, body, out an
 			return fault.New(fault.Invalid, op, "", "%w", err)
 		}
 	}
-	return c.repeat(ctx, waitOf(path), func(ctx context.Context, base string) error {
+	return c.repeat(ctx, extra, func(ctx context.Context, base string) error {
 		var rd io.Reader
 		if raw != nil {
 			rd = bytes.NewReader(raw)
 		}
-		resp, err := c.send(ctx, base, op, method, path, "application/json", rd)
+		resp, err := c.send(ctx, base, op, method, path, "application/json", rd, headers...)
 		if err != nil {
 			return err
 		}
@@ -164,6 +169,14 @@ func refusal(op string, resp *http.Response) error {
 	p := &wire.Problem{}
 	if json.Unmarshal(b, p) != nil || p.Kind == "" {
 		text := strings.TrimSpace(string(b[:min(len(b), 200)]))
+		var of struct { // the routes of OpenAI's API refuse in its own words
+			Error struct {
+				Message string `json:"message"`
+			} `json:"error"`
+		}
+		if json.Unmarshal(b, &of) == nil && of.Error.Message != "" {
+			text = of.Error.Message
+		}
 		p = wire.NewProblem(resp.StatusCode, wire.KindOfStatus(resp.StatusCode), "", fmt.Sprintf("%s: %s", resp.Status, text))
 	}
 	if sec, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && sec > 0 {

@@ -143,6 +143,16 @@ func (s *server) getFile(w http.ResponseWriter, r *http.Request) {
 
 func (s *server) deleteFile(w http.ResponseWriter, r *http.Request) {
 	id := r.PathValue("id")
+	if s.Batches != nil { // a batch whose input is gone could not go on
+		batch, err := s.Batches.Used(r.Context(), id)
+		if err == nil && batch != "" {
+			err = Conflict("File %s is the input of %s, which has not ended: cancel it first, or wait.", id, batch)
+		}
+		if err != nil {
+			s.fail(w, r, err)
+			return
+		}
+	}
 	if err := s.Files.Delete(r.Context(), id); err != nil {
 		s.fail(w, r, err)
 		return

@@ -17,12 +17,13 @@ import (
 type Deps struct {
 	Completions Completions
 	Files       Files // and uploads
+	Batches     Batches
 
 	Log          *slog.Logger
 	BodyMax      int64         // bytes of a JSON body
 	ReadTimeout  time.Duration // of a JSON body
-	WriteTimeout time.Duration // for a client to take an answer
 	StreamIdle   time.Duration // a file that is sent is given up when nothing comes for so long
+	WriteTimeout time.Duration // for a client to take an answer, or one piece of a file
 	Started      time.Time     // of the node
 
 	Hold    func() (release func(), err error) // takes a token for a request that waits; nil: there is no limit
@@ -41,6 +42,9 @@ func Routes(mux *http.ServeMux, d Deps) {
 	if d.Files != nil {
 		s.fileRoutes(mux)
 		s.uploadRoutes(mux)
+	}
+	if d.Batches != nil {
+		s.batchRoutes(mux)
 	}
 }
 
