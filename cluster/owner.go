@@ -40,6 +40,7 @@ type Owner struct {
 		floor int64     // what floor became by that
 	}
 	confirms *confirmer // nil where nobody else can own the shard
+	hands    inHand
 }
 
 // Observer hears of index rows after they are durable, before the writer does. It
@@ -115,10 +116,18 @@ func (o *Owner) Append(w persistence.Write, done func(persistence.Outcome, error
 	o.appender.add(w, done)
 }
 
-// Settled returns a time before which no append is under way any more: what an index
-// ordered by time shows before it is complete, up to clock readings taken before
-// the append.
-func (o *Owner) Settled() time.Time { return o.appender.settled() }
+// Begin says that a message is in hand whose behavior reads the clock; see Settled.
+func (o *Owner) Begin() *InHand { return o.hands.begin(o.Now) }
+
+// Settled returns a time before which nothing is under way any more: an index ordered by the shard's time is complete before it, for
+// rows of messages that were in hand by Begin. In whole microseconds, as keys are.
+func (o *Owner) Settled() time.Time {
+	t := o.appender.settled() // first: a message that is taken in hand after it begins later
+	if began, some := o.hands.oldest(); some && began.Before(t) {
+		t = began
+	}
+	return t.Truncate(time.Microsecond)
+}
 
 // Read returns a journal as it stands; see persistence.Journal.
 func (o *Owner) Read(key persistence.Key, after uint64) (persistence.Log, error) {

@@ -25,7 +25,7 @@ const (
 	scanMax      = 20_000                 // tasks looked at for one page: a page may be short and still have a next
 	resultsPage  = 256                    // rows read from a shard at a time
 	recordsAhead = 32                     // tasks read from a shard at a time
-	settleFor    = 250 * time.Millisecond // between reading the clock and adding the append
+	settleFor    = 250 * time.Millisecond // a node of the version before does not count messages in hand when it says how far it is settled: that long they take there
 )
 
 // A cursor is the last index key given, for each shard: a page merges all shards.

@@ -15,7 +15,7 @@ const (
 	countPage   = 2048                   // ends read from a shard at a time
 	countShards = 8                      // asked side by side
 	countWithin = 2 * time.Second        // a shard that does not answer is left for the next look
-	settleFor   = 250 * time.Millisecond // between reading the clock and adding the append; see node/pages.go
+	settleFor   = 250 * time.Millisecond // see node/pages.go
 )
 
 const (
@@ -23,8 +23,8 @@ const (
 	recountMax = 5 * time.Minute // of what that grows to while it finds nothing: engines may be slow
 )
 
-// look is count, and now and then a recount. An end may have been put into its index behind what was counted: when its process
-// was stopped between reading its clock and adding the append, for longer than settleFor.
+// look is count, and now and then a recount. An end may have been put into its index behind what was counted: by a node of the
+// version before, that was stopped between reading its clock and adding the append, for longer than settleFor.
 func (d *driver) look(ctx context.Context, p Progress) (next Progress, more bool, err error) {
 	if next, more, err = d.count(ctx, p); err != nil {
 		return p, false, err

@@ -109,7 +109,13 @@ func (in *incarnation[S, E]) handle(c actor.Context, m *cluster.Envelope) {
 			return
 		}
 	}
-	began := in.o.Now()
+	hand := in.o.Begin()
+	committing := false
+	defer func() {
+		if !committing {
+			hand.End()
+		}
+	}()
 	x := &Context[S, E]{kind: in.kind, o: in.o, id: in.key.ID, state: in.state, seq: in.seq, env: m, clock: in.o.Now}
 	in.kind.Behave(in.state)(x)
 	if x.refused != nil {
@@ -131,9 +137,12 @@ func (in *incarnation[S, E]) handle(c actor.Context, m *cluster.Envelope) {
 		m.Answer(nil, fmt.Errorf("entity.commit: %w", err))
 		return
 	}
-	in.committing, in.next, in.began = x, next, began
+	in.committing, in.next, in.began, committing = x, next, hand.Began, true
 	self, root := c.Self(), c.ActorSystem().Root
-	in.o.Append(w, func(out persistence.Outcome, err error) { root.Send(self, &durable{of: in, out: out, err: err}) })
+	in.o.Append(w, func(out persistence.Outcome, err error) {
+		hand.End()
+		root.Send(self, &durable{of: in, out: out, err: err})
+	})
 }
 
 // remember returns what makes the memory of the command in hand, with the answer that it will get; nil where there is
