@@ -49,7 +49,7 @@ var nextVersion = []mutant.Edit{
 	{File: "actors/task/types.go", Old: "\tAdd(\"cancel\", (*Cancel)(nil)).\n", New: "\tAdd(\"cancel\", (*Cancel)(nil)).\n\tAdd(\"note\", (*Note)(nil)).\n"},
 	{File: "actors/task/task.go", Old: "// Dropped answers a Done or Lost", New: "type Note struct {\n\tText string `json:\"text\"`\n}\n\n// Dropped answers a Done or Lost"},
 	{File: "node/service.go", Old: "\t\t\tout[i].Version, out[i].State = 1, task.Pending\n",
-		New: "\t\t\tout[i].Version, out[i].State = 1, task.Pending\n\t\t\ts.sys.Router.Tell(task.Key(specs[i].ID), &task.Note{Text: \"next\"})\n"},
+		New: "\t\t\tout[i].Version, out[i].State = 1, task.Pending\n\t\t\ts.sys.Router.Tell(task.Key(msgs[i].Spec.ID), &task.Note{Text: \"next\"})\n"},
 	{File: "actors/task/task.go", Old: "\tcase *Cancel:\n\t\tc.Commit(Fact{Event: CancelAsked, At: clock(c), Reason: m.Reason})\n",
 		New: "\tcase *Note:\n\t\tc.Commit(Fact{Event: Noted, At: clock(c), Skip: true, Note: m.Text})\n\tcase *Cancel:\n\t\tc.Commit(Fact{Event: CancelAsked, At: clock(c), Reason: m.Reason})\n"},
 	{File: "actors/task/task.go", Old: "\tcase *Claim:\n\t\tc.Refuse(fault.New(fault.Conflict, \"task.claim\", c.ID(), \"attempt %d holds it\", r.Attempt))\n",
