@@ -222,6 +222,9 @@ func TestABatchThatIsCancelled(t *testing.T) {
 	require.Len(t, download(t, c, b.OutputFileID), 1)
 	_, err := c.Files.Delete(t.Context(), b.InputFileID)
 	apiError(t, err, 409, "")
+	_, err = c.Files.Delete(t.Context(), b.OutputFileID)
+	apiError(t, err, 409, "")
+	require.Len(t, download(t, c, b.OutputFileID), 1, "what ends later would be nowhere")
 
 	b, err = c.Batches.Cancel(t.Context(), b.ID)
 	require.NoError(t, err)
@@ -394,6 +397,9 @@ func TestABatchIsPausedAndGoesOn(t *testing.T) {
 	require.Zero(t, *got.Priority)
 	require.Equal(t, 400, call(t, n, "POST", "/v1/batches/"+b.ID+"/priority", map[string]int{"priority": 10}, nil).StatusCode)
 	require.Equal(t, 400, call(t, n, "POST", "/v1/batches/"+b.ID+"/priority", map[string]int{}, nil).StatusCode)
+	for _, verb := range []string{"pause", "resume", "cancel", "retry"} {
+		require.Equal(t, 400, call(t, n, "POST", "/v1/batches/"+b.ID+"/"+verb, map[string]int{"foo": 1}, nil).StatusCode, verb)
+	}
 	var on struct {
 		Paused bool `json:"paused"`
 	}

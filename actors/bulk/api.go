@@ -183,8 +183,14 @@ func (b *Batches) Used(ctx context.Context, file string) (string, error) {
 	return "", nil
 }
 
+// Again is what a retry may want otherwise than the batch that it repeats: what is empty stays as it was.
+type Again struct {
+	Window   string
+	Priority *int
+}
+
 // Retry makes a batch of the lines of a final one that did not complete. Its input is a new file with those lines.
-func (b *Batches) Retry(ctx context.Context, id, of string) (State, error) {
+func (b *Batches) Retry(ctx context.Context, id, of string, again Again) (State, error) {
 	if s, err := b.Get(ctx, id); err == nil && s.Header.RetryOf == of {
 		return s, nil // asked for again, under the same idempotency key
 	}
@@ -196,8 +202,10 @@ func (b *Batches) Retry(ctx context.Context, id, of string) (State, error) {
 	switch {
 	case !old.Phase.Final():
 		return State{}, fault.New(fault.Conflict, "bulk.retry", of, "a batch with status %q cannot be tried again", old.Phase.Status()).WithRemedy("wait until it has ended, or cancel it")
+	case total == 0:
+		return State{}, fault.New(fault.Invalid, "bulk.retry", "", "the input of %s was refused: it never had a line", of).WithRemedy("upload a corrected file, and make a batch of it")
 	case total == completed:
-		return State{}, fault.New(fault.Invalid, "bulk.retry", of, "has no line that failed")
+		return State{}, fault.New(fault.Invalid, "bulk.retry", "", "%s has no line that failed", of)
 	}
 	in, err := b.o.Files.Get(ctx, old.Header.InputFile)
 	if err != nil {
@@ -205,6 +213,15 @@ func (b *Batches) Retry(ctx context.Context, id, of string) (State, error) {
 	}
 	h := *old.Header
 	h.RetryOf = of
+	if again.Window != "" {
+		h.Window = again.Window
+	}
+	if again.Priority != nil {
+		h.Priority = again.Priority
+	}
+	if err := h.Validate(); err != nil { // before a file is made of it
+		return State{}, err
+	}
 	r, w := io.Pipe()
 	go func() { w.CloseWithError(b.copyFailed(ctx, w, of, &old)) }()
 	defer r.Close() // which ends the copying

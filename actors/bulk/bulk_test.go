@@ -187,10 +187,10 @@ func TestRetry(t *testing.T) {
 	id := p.create(input(30), plain)
 	p.check(id, 30)
 	next := bulk.NewID()
-	s, err := p.batches.Retry(ctx, next, id)
+	s, err := p.batches.Retry(ctx, next, id, bulk.Again{})
 	require.NoError(t, err)
 	require.Equal(t, id, s.Header.RetryOf)
-	same, err := p.batches.Retry(ctx, next, id)
+	same, err := p.batches.Retry(ctx, next, id, bulk.Again{})
 	require.NoError(t, err)
 	require.Equal(t, s.Header.InputFile, same.Header.InputFile)
 	p.final(next)
@@ -201,11 +201,11 @@ func TestRetry(t *testing.T) {
 	}
 	require.Equal(t, []string{"c3", "c10", "c17", "c24"}, ids)
 	good := p.create(line("a", "x"), plain)
-	_, err = p.batches.Retry(ctx, bulk.NewID(), good)
+	_, err = p.batches.Retry(ctx, bulk.NewID(), good, bulk.Again{})
 	if p.final(good); fault.KindOf(err) != fault.Conflict { // it may have ended already
 		require.Equal(t, fault.Invalid, fault.KindOf(err))
 	}
-	_, err = p.batches.Retry(ctx, bulk.NewID(), good)
+	_, err = p.batches.Retry(ctx, bulk.NewID(), good, bulk.Again{})
 	require.Equal(t, fault.Invalid, fault.KindOf(err), "nothing failed")
 }
 

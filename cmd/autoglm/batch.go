@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -25,11 +26,12 @@ func newBatch(app *cli.App) *cobra.Command {
 		Long: "A batch is a file of requests, one JSON object a line, each with custom_id, method, url and body. Its answers are a file, too.\n" +
 			"Any client of OpenAI's API can do the same: see docs/openai.md.",
 	}
+	cli.Group(cmd)
 	cmd.AddCommand(newBatchCreate(app), newBatchList(app), newBatchGet(app), newBatchWatch(app), newBatchResults(app),
 		newBatchSay(app, "cancel", "Cancel a batch", "What has ended by then is kept. The other lines are in the error file."),
 		newBatchSay(app, "pause", "Create no more tasks of a batch", "Those that there are go on."),
 		newBatchSay(app, "resume", "Let a batch that was paused go on", ""),
-		newBatchSay(app, "retry", "Make a batch of the lines of another that did not complete", "Prints the new batch."))
+		newBatchRetry(app))
 	return cmd
 }
 
@@ -40,7 +42,7 @@ func newBatchCreate(app *cli.App) *cobra.Command {
 	var priority int
 	cmd := &cobra.Command{
 		Use: "create FILE|FILE_ID", Short: "Upload a file and make a batch of it", Args: cobra.ExactArgs(1),
-		Long: "Uploads the file, or takes one that was uploaded (file-…), and makes a batch. --wait waits for its end.",
+		Long: "Uploads the file (- is the standard input), or takes one that was uploaded (file-…), and makes a batch. --wait waits for its end.",
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if q.Metadata, err = cli.Metadata(metadata); err != nil {
 				return err
@@ -53,10 +55,8 @@ func newBatchCreate(app *cli.App) *cobra.Command {
 				return err
 			}
 			q.InputFileID = args[0]
-			if _, err := os.Stat(args[0]); err == nil || !strings.HasPrefix(args[0], "file-") {
-				if q.InputFileID, err = c.UploadFile(cmd.Context(), args[0], nil); err != nil {
-					return err
-				}
+			if q.InputFileID, err = uploaded(cmd.Context(), app, c, args[0]); err != nil {
+				return err
 			}
 			b, err := c.CreateBatch(cmd.Context(), q, uuid.NewString())
 			if err != nil {
@@ -77,6 +77,28 @@ func newBatchCreate(app *cli.App) *cobra.Command {
 	cmd.Flags().IntVar(&priority, "priority", task.PriorityDefault, "`n`, from 0 (first) to 9 (last)")
 	cmd.Flags().BoolVar(&wait, "wait", false, "wait until the batch has ended")
 	return cmd
+}
+
+// uploaded returns the id of a file, which is uploaded unless it is one of the node's.
+func uploaded(ctx context.Context, app *cli.App, c *client.Client, path string) (string, error) {
+	if path == "-" {
+		return c.UploadFile(ctx, "stdin.jsonl", app.In, nil)
+	}
+	info, err := os.Stat(path)
+	switch {
+	case err != nil && strings.HasPrefix(path, "file-"):
+		return path, nil
+	case err != nil:
+		return "", cli.Usage("%v", err)
+	case info.IsDir():
+		return "", cli.Usage("%s is a directory: name a file of requests, one JSON object a line", path)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return "", cli.Usage("%v", err)
+	}
+	defer f.Close()
+	return c.UploadFile(ctx, filepath.Base(path), f, nil)
 }
 
 // showBatch prints a batch for people, or whole.
@@ -106,7 +128,11 @@ func showBatch(app *cli.App, b *client.Batch) error {
 	}
 	if b.Errors != nil {
 		for _, e := range b.Errors.Data {
-			line(fmt.Sprint("line ", e.Line), e.Code+": "+cli.Cut(e.Message, 160))
+			where := "input"
+			if e.Line > 0 {
+				where = fmt.Sprint("line ", e.Line)
+			}
+			line(where, e.Code+": "+cli.Cut(e.Message, 160))
 		}
 	}
 	_, err := io.WriteString(app.Out, w.String())
@@ -118,11 +144,14 @@ func newBatchList(app *cli.App) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "list", Short: "List batches, the newest first", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if limit < 1 {
+				return cli.Usage("--limit is %d: use at least 1", limit)
+			}
 			c, err := app.Client()
 			if err != nil {
 				return err
 			}
-			tab := cli.NewTable("BATCH", "STATUS", "TOTAL>", "COMPLETED>", "FAILED>", "CREATED", "ENDPOINT")
+			tab := cli.NewTable("BATCH", "STATUS", "TOTAL>", "COMPLETED>", "FAILED>", "AGE>", "ENDPOINT")
 			after, more := "", true
 			for left := limit; left > 0 && more; {
 				var page []client.Batch
@@ -185,7 +214,7 @@ func newBatchSay(app *cli.App, verb, short, long string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			b, err := c.SayBatch(cmd.Context(), args[0], verb, uuid.NewString())
+			b, err := c.SayBatch(cmd.Context(), args[0], verb)
 			if err != nil {
 				return err
 			}
@@ -193,6 +222,33 @@ func newBatchSay(app *cli.App, verb, short, long string) *cobra.Command {
 		},
 	}
 	app.ClientFlags(cmd)
+	return cmd
+}
+
+func newBatchRetry(app *cli.App) *cobra.Command {
+	var q client.RetryBatch
+	var priority int
+	cmd := &cobra.Command{
+		Use: "retry ID", Short: "Make a batch of the lines of another that did not complete", Args: cobra.ExactArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
+		Long: "Makes a batch of the lines of another that did not complete, and prints it.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("priority") {
+				q.Priority = &priority
+			}
+			c, err := app.Client()
+			if err != nil {
+				return err
+			}
+			b, err := c.RetryBatch(cmd.Context(), args[0], q, uuid.NewString())
+			if err != nil {
+				return err
+			}
+			return showBatch(app, b)
+		},
+	}
+	app.ClientFlags(cmd)
+	cmd.Flags().StringVar(&q.Window, "window", "", "`time` for the whole new batch; that of the other when not given")
+	cmd.Flags().IntVar(&priority, "priority", task.PriorityDefault, "`n`, from 0 (first) to 9 (last); that of the other when not given")
 	return cmd
 }
 
@@ -256,9 +312,12 @@ func newBatchResults(app *cli.App) *cobra.Command {
 	var out, failed string
 	cmd := &cobra.Command{
 		Use: "results ID", Short: "Download the output of a batch", Args: cobra.ExactArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
-		Long: "Writes the lines that completed to --out (standard output when it is not given), and with --errors the others to another file.\n" +
+		Long: "Writes the lines that completed to --out (- or nothing is the standard output), and with --errors the others to another file.\n" +
 			"While the batch runs, it is what has ended so far.",
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if failed != "" && same(out, failed) {
+				return cli.Usage("--out and --errors are the same file: one would overwrite the other")
+			}
 			c, err := app.Client()
 			if err != nil {
 				return err
@@ -267,13 +326,11 @@ func newBatchResults(app *cli.App) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := saveFile(cmd.Context(), app, c, b.OutputFileID, out); err != nil {
-				return err
+			err = saveFile(cmd.Context(), app, c, b.OutputFileID, out)
+			if failed != "" { // also when the output is gone: it may have been deleted
+				err = errors.Join(err, saveFile(cmd.Context(), app, c, b.ErrorFileID, failed))
 			}
-			if failed == "" {
-				return nil
-			}
-			return saveFile(cmd.Context(), app, c, b.ErrorFileID, failed)
+			return err
 		},
 	}
 	app.ClientFlags(cmd)
@@ -282,10 +339,26 @@ func newBatchResults(app *cli.App) *cobra.Command {
 	return cmd
 }
 
+// same tells whether two outputs are one: "" and "-" are the standard output.
+func same(a, b string) bool {
+	if a == "" {
+		a = "-"
+	}
+	if a == b {
+		return true
+	}
+	x, err := os.Stat(a)
+	if err != nil {
+		return filepath.Clean(a) == filepath.Clean(b)
+	}
+	y, err := os.Stat(b)
+	return err == nil && os.SameFile(x, y)
+}
+
 // saveFile writes a file of the node to a path, or to the standard output. One that there is not is empty.
 func saveFile(ctx context.Context, app *cli.App, c *client.Client, id *string, path string) (err error) {
 	w := app.Out
-	if path != "" {
+	if path != "" && path != "-" {
 		f, err := os.Create(path)
 		if err != nil {
 			return cli.Usage("%v", err)

@@ -59,6 +59,7 @@ func TestBatchCommands(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 2, strings.Count(string(b), "\n"))
 	require.Equal(t, string(b), must("results", id))
+	whole := b
 	b, err = os.ReadFile(errs)
 	require.NoError(t, err)
 	require.Empty(t, b, "no line failed")
@@ -80,6 +81,26 @@ func TestBatchCommands(t *testing.T) {
 	require.Contains(t, out, failed)
 	require.NotContains(t, out, id)
 	require.Contains(t, must("get", id), "/v1/tasks")
+
+	require.NoError(t, json.Unmarshal([]byte(must("retry", failed, "--window", "48h", "--priority", "2", "-o", "json")), &got))
+	var again struct {
+		Window   string `json:"completion_window"`
+		Priority int    `json:"priority"`
+	}
+	require.NoError(t, json.Unmarshal([]byte(must("get", got.ID, "-o", "json")), &again))
+	require.Equal(t, "48h", again.Window)
+	require.Equal(t, 2, again.Priority)
+	require.Equal(t, string(whole), must("results", id, "--out", "-"), "- is the standard output")
+	for _, args := range [][]string{
+		{"results", id, "--out", answers, "--errors", dir + "/./out.jsonl"}, {"results", id, "--errors", "-"},
+		{"create", dir}, {"list", "--limit", "0"}, {"frob"},
+	} {
+		_, err = run(args...)
+		require.Equal(t, cli.ExitUsage, cli.Code(err), "%v: %v", args, err)
+	}
+	b, err = os.ReadFile(answers)
+	require.NoError(t, err)
+	require.Equal(t, string(whole), string(b), "nothing was overwritten")
 
 	_, err = run("cancel", id)
 	require.Equal(t, cli.ExitRefused, cli.Code(err), "%v", err)

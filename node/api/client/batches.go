@@ -7,10 +7,7 @@ import (
 	"mime/multipart"
 	"net/http"
 	"net/url"
-	"os"
-	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/open-autoglm/autoglm/persistence/fault"
@@ -71,13 +68,8 @@ type NewBatch struct {
 	Priority    *int              `json:"priority,omitempty"`
 }
 
-// UploadFile sends a file for a batch, as it is read, and returns its id. read, where given, hears of bytes sent.
-func (c *Client) UploadFile(ctx context.Context, path string, sent func(n int)) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", fault.New(fault.Invalid, "client.upload", path, "%w", err)
-	}
-	defer f.Close()
+// UploadFile uploads the input of a batch from r and returns the file's id. sent, unless nil, is called as bytes go.
+func (c *Client) UploadFile(ctx context.Context, name string, f io.Reader, sent func(n int)) (string, error) {
 	r, w := io.Pipe()
 	defer r.Close() // which ends the writer
 	form := multipart.NewWriter(w)
@@ -85,7 +77,7 @@ func (c *Client) UploadFile(ctx context.Context, path string, sent func(n int)) 
 		err := form.WriteField("purpose", "batch")
 		var part io.Writer
 		if err == nil {
-			part, err = form.CreateFormFile("file", filepath.Base(path))
+			part, err = form.CreateFormFile("file", name)
 		}
 		if err == nil {
 			_, err = io.Copy(part, &counted{f, sent})
@@ -124,7 +116,7 @@ func (c *counted) Read(b []byte) (int, error) {
 
 // CreateBatch makes a batch. key is its idempotency key: a repeat under the same one makes no second batch.
 func (c *Client) CreateBatch(ctx context.Context, q NewBatch, key string) (*Batch, error) {
-	return c.askBatch(ctx, "/v1/batches", q, key)
+	return c.askBatch(ctx, "/v1/batches", 0, q, key)
 }
 
 // Batch returns one batch.
@@ -147,23 +139,30 @@ func (c *Client) Batches(ctx context.Context, after string, limit int) ([]Batch,
 	return page.Data, page.HasMore, err
 }
 
-// SayBatch cancels, pauses, resumes, or retries a batch: the verb is the end of the route. A retry is a new batch, under an idempotency key.
-func (c *Client) SayBatch(ctx context.Context, id, verb, key string) (*Batch, error) {
-	return c.askBatch(ctx, "/v1/batches/"+url.PathEscape(id)+"/"+verb, struct{}{}, key)
+// SayBatch cancels, pauses or resumes a batch: the verb is the end of the route.
+func (c *Client) SayBatch(ctx context.Context, id, verb string) (*Batch, error) {
+	return c.askBatch(ctx, "/v1/batches/"+url.PathEscape(id)+"/"+verb, 0, struct{}{}, "")
+}
+
+// RetryBatch is what a retry may want otherwise than the batch that it repeats.
+type RetryBatch struct {
+	Window   string `json:"completion_window,omitempty"`
+	Priority *int   `json:"priority,omitempty"`
+}
+
+// RetryBatch makes a batch of the lines of another that did not complete, under an idempotency key.
+func (c *Client) RetryBatch(ctx context.Context, id string, q RetryBatch, key string) (*Batch, error) {
+	return c.askBatch(ctx, "/v1/batches/"+url.PathEscape(id)+"/retry", copyWithin, q, key)
 }
 
 // copyWithin is how long a node may take to make a batch that retries another: it copies lines.
 const copyWithin = 9 * time.Minute
 
-func (c *Client) askBatch(ctx context.Context, path string, body any, key string) (*Batch, error) {
+func (c *Client) askBatch(ctx context.Context, path string, extra time.Duration, body any, key string) (*Batch, error) {
 	b := &Batch{}
 	var headers []string
 	if key != "" {
 		headers = []string{"Idempotency-Key", key}
-	}
-	var extra time.Duration
-	if strings.HasSuffix(path, "/retry") {
-		extra = copyWithin
 	}
 	return b, c.ask(ctx, "client.batch", http.MethodPost, path, extra, body, b, headers...)
 }

@@ -20,7 +20,7 @@ type Batches interface {
 	Get(ctx context.Context, id string) (bulk.State, error)
 	List(ctx context.Context, after string, limit int) (page []bulk.Item, more bool, err error)
 	Say(ctx context.Context, id string, msg any) (bulk.State, error)
-	Retry(ctx context.Context, id, of string) (bulk.State, error)
+	Retry(ctx context.Context, id, of string, again bulk.Again) (bulk.State, error)
 	Used(ctx context.Context, file string) (batch string, err error) // by one that has not ended
 }
 
@@ -227,11 +227,11 @@ func (s *server) getBatch(w http.ResponseWriter, r *http.Request) {
 	s.answerBatch(w, r, id, nil, func() (bulk.State, error) { return s.Batches.Get(r.Context(), id) })
 }
 
-// sayToBatch is a route that sends a batch a message. What comes as its body is of no concern: some clients send an empty object.
+// sayToBatch is a route that sends a batch a message. Some clients send an empty object as its body.
 func (s *server) sayToBatch(msg any) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		id := r.PathValue("id")
-		s.answerBatch(w, r, id, nil, func() (bulk.State, error) { return s.Batches.Say(r.Context(), id, msg) })
+		s.answerBatch(w, r, id, s.batchMay(w, r, &struct{}{}), func() (bulk.State, error) { return s.Batches.Say(r.Context(), id, msg) })
 	}
 }
 
@@ -250,8 +250,17 @@ func (s *server) prioritizeBatch(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *server) retryBatch(w http.ResponseWriter, r *http.Request) {
+	var q struct {
+		Window   string `json:"completion_window"`
+		Priority *int   `json:"priority"`
+	}
 	id, err := newBatchID(r)
-	s.answerBatch(w, r, id, err, func() (bulk.State, error) { return s.Batches.Retry(r.Context(), id, r.PathValue("id")) })
+	if err == nil {
+		err = s.batchMay(w, r, &q)
+	}
+	s.answerBatch(w, r, id, err, func() (bulk.State, error) {
+		return s.Batches.Retry(r.Context(), id, r.PathValue("id"), bulk.Again{Window: q.Window, Priority: q.Priority})
+	})
 }
 
 func (s *server) listBatches(w http.ResponseWriter, r *http.Request) {
@@ -292,6 +301,19 @@ func (s *server) batchBody(w http.ResponseWriter, r *http.Request, v any) error 
 	if err != nil {
 		return err
 	}
+	return strictly(b, v)
+}
+
+// batchMay is batchBody where a request may have no body.
+func (s *server) batchMay(w http.ResponseWriter, r *http.Request, v any) error {
+	b, err := s.readJSON(w, r)
+	if err != nil || len(bytes.TrimSpace(b)) == 0 {
+		return err
+	}
+	return strictly(b, v)
+}
+
+func strictly(b []byte, v any) (err error) {
 	dec := json.NewDecoder(bytes.NewReader(b))
 	dec.DisallowUnknownFields()
 	if err = dec.Decode(v); err == nil {

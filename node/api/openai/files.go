@@ -141,12 +141,28 @@ func (s *server) getFile(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, fileOf(in))
 }
 
+// grows refuses the deletion of a file that a batch still writes: what ends later would be nowhere to be read.
+func (s *server) grows(ctx context.Context, id string) error {
+	in, err := s.Files.Get(ctx, id)
+	if err != nil || in.Of == nil {
+		return err
+	}
+	b, err := s.Batches.Get(ctx, in.Of.Batch)
+	if err == nil && !b.Phase.Final() {
+		err = Conflict("File %s is written by %s, which has not ended: cancel it first, or wait.", id, in.Of.Batch)
+	}
+	return err
+}
+
 func (s *server) deleteFile(w http.ResponseWriter, r *http.Request) {
 	id := r.PathValue("id")
 	if s.Batches != nil { // a batch whose input is gone could not go on
 		batch, err := s.Batches.Used(r.Context(), id)
 		if err == nil && batch != "" {
 			err = Conflict("File %s is the input of %s, which has not ended: cancel it first, or wait.", id, batch)
+		}
+		if err == nil {
+			err = s.grows(r.Context(), id)
 		}
 		if err != nil {
 			s.fail(w, r, err)
