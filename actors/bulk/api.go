@@ -64,7 +64,7 @@ func (h *Header) Validate() (err error) {
 	}
 	for k, v := range h.Metadata {
 		if k == "" || len([]rune(k)) > metaKeyMax || len([]rune(v)) > metaValueMax {
-			return bad("metadata", "key %.20q: keys have 1 to %d characters, values at most %d", k, metaKeyMax, metaValueMax)
+			return bad("metadata", "has the key %.20q: keys have 1 to %d characters, values at most %d", k, metaKeyMax, metaValueMax)
 		}
 	}
 	if h.CallbackURL != "" {
@@ -197,7 +197,7 @@ func (b *Batches) Retry(ctx context.Context, id, of string) (State, error) {
 	case !old.Phase.Final():
 		return State{}, fault.New(fault.Conflict, "bulk.retry", of, "a batch with status %q cannot be tried again", old.Phase.Status()).WithRemedy("wait until it has ended, or cancel it")
 	case total == completed:
-		return State{}, fault.New(fault.Invalid, "bulk.retry", of, "has no line that failed")
+		return State{}, fault.New(fault.Invalid, "bulk.retry", "", "the batch has no line that failed: %s", of)
 	}
 	in, err := b.o.Files.Get(ctx, old.Header.InputFile)
 	if err != nil {
