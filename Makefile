@@ -1,7 +1,7 @@
 # Open-AutoGLM. The two commands: make run, make test. Everything they need beyond Go,
-# gcc, g++ and make they get themselves.
+# gcc, g++ and make (and for the tests node and npm) they get themselves.
 .DEFAULT_GOAL := help
-.PHONY: help build run test check bench chaos mutation fuzz clean
+.PHONY: help build run test check npm bench chaos mutation fuzz clean
 
 GO_SOURCES := $(shell find cmd actors cluster persistence node -name '*.go' -not -path 'cmd/glm-worker/*') go.mod go.sum
 JOBS ?= 2
@@ -25,10 +25,11 @@ run: build ## build, start a cluster of three nodes, run the shipped tasks throu
 
 test: check ## the whole test suite
 
-check: build bin/outside-engine ## format, vet, layers, tests, race tests
+check: build bin/outside-engine npm ## format, vet, layers, tests, race tests
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "not formatted: run gofmt -w on"; gofmt -l $$(git ls-files '*.go'); exit 1; }
 	@echo "vet"; $(GLM_ENV) go vet -p $(JOBS) ./...
 	@echo "test: glm-worker"; $(GLM_ENV) go test -p $(JOBS) ./cmd/glm-worker/...
+	@echo "test: OpenAI's clients"; $(GLM_ENV) go test -p $(JOBS) -timeout 20m $(OFFICIAL)
 	@echo "test: all other packages, with the race detector"; go test -race -p $(JOBS) -timeout 20m $(PURE)
 
 chaos: build ## break a node and a cluster 40 times under load and judge what clients saw; a shorter one is in make test
@@ -46,8 +47,22 @@ fuzz: ## each fuzz test for FUZZ_TIME (60s); their seeds run in make test
 		for f in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
 			echo "$$pkg $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZ_TIME) $$pkg || exit 1; done; done
 
-clean: ## remove what make built; the Go build cache stays
-	@rm -rf bin results.jsonl
+# OpenAI's npm client, for its test. Without npm that test says what is missing: a skip on one's own machine, an error in CI.
+NPM := cmd/autoglm/internal/openaitest/npm
+npm: ## OpenAI's npm client, for its test
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(NPM)/node_modules/.installed; \
+		else echo "npm is not installed: OpenAI's npm client will not be tested"; fi
+
+$(NPM)/node_modules/.installed: $(NPM)/package.json $(NPM)/package-lock.json $(NPM)/.npmrc
+	@echo "npm: installing what $(NPM)/package-lock.json names"
+	@cd $(NPM) && npm ci --silent && touch node_modules/.installed
+
+clean: ## remove what make built or installed; the Go build cache stays
+	@rm -rf bin results.jsonl $(NPM)/node_modules
+
+# The tests with OpenAI's Go client, which takes 3 GB and a minute to compile: only once, for vet and test alike, which is why
+# they have the same flags, and never for the race detector.
+OFFICIAL := ./node/openaitest ./cmd/autoglm/internal/openaitest
 
 # Everything without C++ in it; the race detector would compile llama.cpp once more.
-PURE = $(shell go list ./... | grep -v /cmd/glm-worker) $(GLM_PURE)
+PURE = $(shell go list ./... | grep -v -e /cmd/glm-worker -e '/openaitest$$') $(GLM_PURE)

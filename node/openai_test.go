@@ -1,221 +1,17 @@
 package node
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/openai/openai-go/v3"
-	"github.com/openai/openai-go/v3/option"
-	"github.com/openai/openai-go/v3/packages/param"
-	"github.com/openai/openai-go/v3/responses"
 	"github.com/stretchr/testify/require"
 
 	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
-
-// official is OpenAI's own client of a node.
-func official(n *Node) openai.Client {
-	return openai.NewClient(option.WithBaseURL("http://"+n.HTTPAddr()+"/v1"), option.WithAPIKey("any"), option.WithMaxRetries(0))
-}
-
-func TestTheOfficialClientAsks(t *testing.T) {
-	c := official(boot(t, testConfig(t)))
-	ctx := t.Context()
-	say := []openai.ChatCompletionMessageParamUnion{openai.SystemMessage("s"), openai.UserMessage("hello <you>")}
-
-	chat, err := c.Chat.Completions.New(ctx, openai.ChatCompletionNewParams{Model: "any", Messages: say})
-	require.NoError(t, err)
-	require.Equal(t, "hello <you>", chat.Choices[0].Message.Content)
-	require.Equal(t, "any", chat.Model)
-	require.Positive(t, chat.Usage.TotalTokens)
-
-	stream := c.Chat.Completions.NewStreaming(ctx, openai.ChatCompletionNewParams{Model: "any", Messages: say,
-		StreamOptions: openai.ChatCompletionStreamOptionsParam{IncludeUsage: openai.Bool(true)}})
-	var whole openai.ChatCompletionAccumulator
-	for stream.Next() {
-		require.True(t, whole.AddChunk(stream.Current()))
-	}
-	require.NoError(t, stream.Err())
-	require.Equal(t, "hello <you>", whole.Choices[0].Message.Content)
-	require.Equal(t, "stop", whole.Choices[0].FinishReason)
-	require.Equal(t, chat.Usage.TotalTokens, whole.Usage.TotalTokens)
-
-	plain, err := c.Completions.New(ctx, openai.CompletionNewParams{Model: "any", Prompt: openai.CompletionNewParamsPromptUnion{OfString: openai.String("once")}})
-	require.NoError(t, err)
-	require.Equal(t, "once", plain.Choices[0].Text)
-
-	vectors, err := c.Embeddings.New(ctx, openai.EmbeddingNewParams{Model: "any", Input: openai.EmbeddingNewParamsInputUnion{OfArrayOfStrings: []string{"a", "b"}}})
-	require.NoError(t, err)
-	require.Len(t, vectors.Data, 2)
-	require.NotEmpty(t, vectors.Data[1].Embedding)
-
-	models, err := c.Models.List(ctx)
-	require.NoError(t, err)
-	require.Equal(t, task.AnyModel, models.Data[0].ID)
-	m, err := c.Models.Get(ctx, "zai-org/GLM-4") // an echo takes every name
-	require.NoError(t, err)
-	require.Equal(t, "zai-org/GLM-4", m.ID)
-
-	_, err = c.Responses.New(ctx, responses.ResponseNewParams{Model: "any", Input: responses.ResponseNewParamsInputUnion{OfString: param.NewOpt("x")}})
-	e := apiError(t, err, 400, "")
-	require.Equal(t, "endpoint", e.Param)
-
-	_, err = c.Chat.Completions.New(ctx, openai.ChatCompletionNewParams{Model: "any", Messages: []openai.ChatCompletionMessageParamUnion{openai.UserMessage("#echo fail=always kind=too_large\nx")}})
-	require.Equal(t, "failed as the prompt asked", apiError(t, err, 413, "").Message)
-}
-
-func apiError(t *testing.T, err error, status int, code string) *openai.Error {
-	t.Helper()
-	var e *openai.Error
-	require.ErrorAs(t, err, &e)
-	require.Equal(t, status, e.StatusCode, "%v", err)
-	require.Equal(t, code, e.Code)
-	return e
-}
-
-func TestAnIdempotencyKeyIsOneTask(t *testing.T) {
-	n := boot(t, testConfig(t))
-	c := official(n)
-	ask := func(text string) (string, error) {
-		var res *http.Response
-		_, err := c.Chat.Completions.New(t.Context(), openai.ChatCompletionNewParams{Model: "any", Messages: []openai.ChatCompletionMessageParamUnion{openai.UserMessage(text)}},
-			option.WithHeader("Idempotency-Key", "order 1"), option.WithResponseInto(&res))
-		if err != nil {
-			require.Equal(t, "false", res.Header.Get("X-Should-Retry"))
-			return "", err
-		}
-		return res.Header.Get("X-Autoglm-Task"), nil
-	}
-	first, err := ask("one")
-	require.NoError(t, err)
-	again, err := ask("one")
-	require.NoError(t, err)
-	require.Equal(t, first, again)
-	require.NotEmpty(t, first)
-	_, err = ask("two")
-	apiError(t, err, http.StatusConflict, "")
-}
-
-// engineBehind is a node whose only engine is serve, which has the model glm.
-func engineBehind(t *testing.T, serve http.HandlerFunc, edit func(*Config)) *Node {
-	t.Helper()
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /health", func(http.ResponseWriter, *http.Request) {})
-	mux.HandleFunc("GET /v1/models", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"data":[{"id":"glm"}]}`) })
-	mux.HandleFunc("POST /v1/", serve)
-	s := httptest.NewServer(mux)
-	t.Cleanup(s.Close)
-	cfg := testConfig(t)
-	cfg.Engines = []EngineConfig{{URL: s.URL}}
-	if edit != nil {
-		edit(&cfg)
-	}
-	n := boot(t, cfg)
-	require.Eventually(t, func() bool { return len(n.sys.Engines()[0].Models) > 0 }, 20*time.Second, time.Millisecond, "the engine said what it serves")
-	return n
-}
-
-func TestARequestGoesThroughAsItIs(t *testing.T) {
-	sent := make(chan string, 10)
-	n := engineBehind(t, func(w http.ResponseWriter, r *http.Request) {
-		b, _ := io.ReadAll(r.Body)
-		sent <- r.URL.Path + " " + string(b)
-		io.WriteString(w, "{\"output\":[{\"content\":[{\"text\":\"yes\"}]}], \"choices\":[{\"message\":{\"content\":\"yes\"}}],\"odd\":1.50}")
-	}, nil)
-	post := func(path, body string) string {
-		res, err := http.Post("http://"+n.HTTPAddr()+path, "", strings.NewReader(body))
-		require.NoError(t, err)
-		defer res.Body.Close()
-		b, err := io.ReadAll(res.Body)
-		require.NoError(t, err)
-		require.Equal(t, 200, res.StatusCode, "%s", b)
-		return string(b)
-	}
-	answer := `{"output":[{"content":[{"text":"yes"}]}],"choices":[{"message":{"content":"yes"}}],"odd":1.50}`
-	require.Equal(t, answer, post("/v1/chat/completions", `{"model":"glm","top_k":7,"temperature":0.70,"messages":[]}`))
-	require.Equal(t, `/v1/chat/completions {"model":"glm","top_k":7,"temperature":0.70,"messages":[]}`, <-sent)
-	post("/v1/responses", `{"model":"default","input":"x"}`)
-	require.Equal(t, `/v1/responses {"model":"glm","input":"x"}`, <-sent, "the default's name is ours")
-
-	var view struct {
-		taskView
-		Response struct {
-			Status int             `json:"status_code"`
-			Body   json.RawMessage `json:"body"`
-		} `json:"response"`
-	}
-	call(t, n, "POST", "/v1/tasks", map[string]any{"task_id": "r", "endpoint": task.EndpointResponses, "request": map[string]any{"input": "x"}}, nil)
-	call(t, n, "GET", "/v1/tasks/r?wait=20s", nil, &view)
-	require.Equal(t, "completed", view.State)
-	require.Equal(t, "yes", view.Answer)
-	require.Equal(t, 200, view.Response.Status)
-	require.Equal(t, answer, string(view.Response.Body))
-
-	c := official(n)
-	_, err := c.Chat.Completions.New(t.Context(), openai.ChatCompletionNewParams{Model: "gpt-9"})
-	require.Equal(t, "model", apiError(t, err, 404, "model_not_found").Param)
-	_, err = c.Models.Get(t.Context(), "gpt-9")
-	apiError(t, err, 404, "model_not_found")
-	models, err := c.Models.List(t.Context())
-	require.NoError(t, err)
-	require.Equal(t, "glm", models.Data[1].ID)
-}
-
-func TestAnEnginesErrorReachesTheCaller(t *testing.T) {
-	n := engineBehind(t, func(w http.ResponseWriter, _ *http.Request) {
-		w.WriteHeader(418)
-		io.WriteString(w, `{"error":{"message":"I am a teapot","type":"tea","code":"short_and_stout","param":"spout"}}`)
-	}, nil)
-	c := official(n)
-	_, err := c.Embeddings.New(t.Context(), openai.EmbeddingNewParams{Model: "glm", Input: openai.EmbeddingNewParamsInputUnion{OfString: openai.String("x")}})
-	e := apiError(t, err, 418, "short_and_stout")
-	require.Equal(t, []string{"I am a teapot", "tea", "spout"}, []string{e.Message, e.Type, e.Param})
-}
-
-// TestAClientThatGoesAwayCancelsItsTask unless it may come back for it.
-func TestAClientThatGoesAwayCancelsItsTask(t *testing.T) {
-	began := make(chan string, 2)
-	n := engineBehind(t, func(_ http.ResponseWriter, r *http.Request) {
-		io.Copy(io.Discard, r.Body)
-		id, _, _ := strings.Cut(r.Header.Get("X-Request-Id"), "/")
-		began <- id
-		<-r.Context().Done()
-	}, nil)
-	c := official(n)
-	ask := func(key string) (id string) {
-		ctx, cancel := context.WithCancel(t.Context())
-		failed := make(chan error, 1)
-		go func() {
-			var o []option.RequestOption
-			if key != "" {
-				o = append(o, option.WithHeader("Idempotency-Key", key))
-			}
-			_, err := c.Chat.Completions.New(ctx, openai.ChatCompletionNewParams{Model: "glm"}, o...)
-			failed <- err
-		}()
-		id = <-began
-		cancel()
-		require.Error(t, <-failed)
-		return id
-	}
-	var view taskView
-	call(t, n, "GET", "/v1/tasks/"+ask("")+"?wait=20s", nil, &view)
-	require.Equal(t, "cancelled", view.State)
-
-	id := ask("k")
-	call(t, n, "GET", "/v1/tasks/"+id, nil, &view)
-	require.Equal(t, "running", view.State)
-	call(t, n, "POST", "/v1/tasks/"+id+"/cancel", nil, &view)
-	require.Equal(t, "cancelled", view.State)
-}
 
 // TestOnlyAnEndpointsEngineGetsItsTasks: two engines have the model, and each serves one endpoint.
 func TestOnlyAnEndpointsEngineGetsItsTasks(t *testing.T) {
@@ -301,39 +97,70 @@ func TestLinesOfABatchLeaveRows(t *testing.T) {
 	}
 }
 
-// TestAStoppingNodeLetsItsClientsGo: they are told to come again, and nothing is left running for them.
-func TestAStoppingNodeLetsItsClientsGo(t *testing.T) {
-	began, release := make(chan bool, 1), make(chan bool)
-	n := engineBehind(t, func(http.ResponseWriter, *http.Request) {
-		began <- true
-		<-release // the attempt itself runs to its end: the node waits for it
-	}, nil)
-	failed := make(chan error, 1)
-	go func() {
-		c := official(n)
-		_, err := c.Chat.Completions.New(context.Background(), openai.ChatCompletionNewParams{Model: "glm"})
-		failed <- err
-	}()
-	<-began
-	stopped := make(chan error, 1)
-	go func() {
-		stop, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-		defer cancel()
-		stopped <- n.Stop(stop)
-	}()
-	apiError(t, <-failed, http.StatusServiceUnavailable, "")
-	close(release)
-	require.NoError(t, <-stopped)
-}
-
 func TestOpenAIsRoutesAreDescribed(t *testing.T) {
 	n := boot(t, testConfig(t))
-	var doc struct {
-		Paths map[string]map[string]any `json:"paths"`
+	type body struct {
+		Content map[string]struct {
+			Schema struct {
+				Ref        string         `json:"$ref"`
+				Properties map[string]any `json:"properties"`
+			}
+		}
 	}
-	call(t, n, "GET", "/openapi.json", nil, &doc)
+	var doc struct {
+		Paths map[string]map[string]struct {
+			RequestBody body
+			Responses   map[string]body
+		} `json:"paths"`
+		Components struct {
+			Schemas map[string]struct {
+				Properties map[string]any
+				Required   []string
+			}
+		}
+	}
+	require.Equal(t, 200, call(t, n, "GET", "/openapi.json", nil, &doc).StatusCode)
 	for _, path := range task.Endpoints() {
 		require.Contains(t, doc.Paths[path], "post")
 	}
 	require.Contains(t, doc.Paths["/v1/models/{model}"], "get")
+
+	const inJSON, inForm = "application/json", "multipart/form-data"
+	for _, r := range []struct{ method, path, media, takes, gives string }{ // takes: a field of the request's body; gives: of the answer's
+		{"post", "/v1/files", inForm, "expires_after[seconds]", "sha256"},
+		{"get", "/v1/files", "", "", "has_more"},
+		{"get", "/v1/files/{id}", "", "", "sha256"},
+		{"delete", "/v1/files/{id}", "", "", "deleted"},
+		{"get", "/v1/files/{id}/content", "", "", ""},
+		{"post", "/v1/uploads", inJSON, "mime_type", "file"},
+		{"post", "/v1/uploads/{id}/parts", inForm, "data", "upload_id"},
+		{"post", "/v1/uploads/{id}/complete", inJSON, "part_ids", "file"},
+		{"post", "/v1/uploads/{id}/cancel", "", "", "file"},
+		{"post", "/v1/batches", inJSON, "mixed_models", "request_counts"},
+		{"get", "/v1/batches", "", "", "has_more"},
+		{"get", "/v1/batches/{id}", "", "", "request_counts"},
+		{"post", "/v1/batches/{id}/cancel", "", "", "request_counts"},
+		{"post", "/v1/batches/{id}/pause", "", "", "request_counts"},
+		{"post", "/v1/batches/{id}/resume", "", "", "request_counts"},
+		{"post", "/v1/batches/{id}/priority", inJSON, "priority", "request_counts"},
+		{"post", "/v1/batches/{id}/retry", "", "", "request_counts"},
+	} {
+		op, ok := doc.Paths[r.path][r.method]
+		require.True(t, ok, "%s %s", r.method, r.path)
+		fields := func(b body, media string) map[string]any {
+			s := b.Content[media].Schema
+			if s.Ref == "" {
+				return s.Properties
+			}
+			return doc.Components.Schemas[strings.TrimPrefix(s.Ref, "#/components/schemas/")].Properties
+		}
+		if require.Equal(t, r.takes == "", len(op.RequestBody.Content) == 0, r.path); r.takes != "" {
+			require.Contains(t, fields(op.RequestBody, r.media), r.takes, r.path)
+		}
+		if r.gives != "" {
+			require.Contains(t, fields(op.Responses["200"], inJSON), r.gives, r.path)
+		}
+		require.Contains(t, fields(op.Responses["default"], inJSON), "error", r.path)
+	}
+	require.ElementsMatch(t, []string{"input_file_id", "endpoint", "completion_window"}, doc.Components.Schemas["BatchRequest"].Required)
 }

@@ -64,7 +64,7 @@ func (h *Header) Validate() (err error) {
 	}
 	for k, v := range h.Metadata {
 		if k == "" || len([]rune(k)) > metaKeyMax || len([]rune(v)) > metaValueMax {
-			return bad("metadata", "key %.20q: keys have 1 to %d characters, values at most %d", k, metaKeyMax, metaValueMax)
+			return bad("metadata", "has the key %.20q: keys have 1 to %d characters, values at most %d", k, metaKeyMax, metaValueMax)
 		}
 	}
 	if h.CallbackURL != "" {
@@ -203,9 +203,9 @@ func (b *Batches) Retry(ctx context.Context, id, of string, again Again) (State,
 	case !old.Phase.Final():
 		return State{}, fault.New(fault.Conflict, "bulk.retry", of, "a batch with status %q cannot be tried again", old.Phase.Status()).WithRemedy("wait until it has ended, or cancel it")
 	case total == 0:
-		return State{}, fault.New(fault.Invalid, "bulk.retry", "", "the input of %s was refused: it never had a line", of).WithRemedy("upload a corrected file, and make a batch of it")
+		return State{}, fault.New(fault.Invalid, "bulk.retry", "", "the input was refused: the batch never had a line: %s", of).WithRemedy("upload a corrected file, and make a batch of it")
 	case total == completed:
-		return State{}, fault.New(fault.Invalid, "bulk.retry", "", "%s has no line that failed", of)
+		return State{}, fault.New(fault.Invalid, "bulk.retry", "", "the batch has no line that failed: %s", of)
 	}
 	in, err := b.o.Files.Get(ctx, old.Header.InputFile)
 	if err != nil {

@@ -97,7 +97,7 @@ func (j *judge) judgeModel(model string) (*Problem, error) {
 		good = err == nil
 		j.models[model] = good
 		if !good {
-			return &Problem{Code: codeNoModel, Param: "body.model", Message: fmt.Sprintf("The model %.100q is not available: %v.", model, err)}, nil
+			return &Problem{Code: codeNoModel, Param: "body.model", Message: fmt.Sprintf("The model %.100q is not available. %s", model, fault.Sentence(err))}, nil
 		}
 	}
 	if !good {
@@ -146,7 +146,7 @@ func gone(err error) bool {
 }
 
 func inputGone(err error) []Problem {
-	return []Problem{{Code: codeInput, Param: "input_file_id", Message: fmt.Sprintf("The input file cannot be read: %v.", err)}}
+	return []Problem{{Code: codeInput, Param: "input_file_id", Message: fmt.Sprintf("The input file cannot be read. %s", fault.Sentence(err))}}
 }
 
 // validate judges the input.

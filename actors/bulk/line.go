@@ -91,7 +91,7 @@ func decode(b []byte, endpoint string) (l Line, p *Problem) {
 		if e, ok := errors.AsType[*fault.Error](err); ok && e.Key != "request" && e.Key != "body" {
 			param += "." + strings.TrimPrefix(strings.TrimPrefix(e.Key, "request."), "body.")
 		}
-		return bad(codeOf(err), param, "%v.", err)
+		return bad(codeOf(err), param, "%s", strings.ReplaceAll(fault.Sentence(err), "'request.", "'"))
 	}
 	l.timeout = time.Duration(spec.Timeout)
 	if l.model = spec.ModelOr(""); l.model == "" && endpoint != EndpointTasks {

@@ -89,7 +89,7 @@ func TestChosen(t *testing.T) {
 		ids  string
 		want string
 	}{
-		{"a b", ""}, {"b a", ""}, {"", "is empty"}, {"a", "have 2 bytes"}, {"a a b", `"a" is no whole part`}, {"a c", `"c" is no whole part`}, {"a x", `"x" is no`},
+		{"a b", ""}, {"b a", ""}, {"", "is empty"}, {"a", "the parts have 2"}, {"a a b", `"a", which is no whole part`}, {"a c", `"c", which is no whole part`}, {"a x", `"x", which is no`},
 	} {
 		refs, err := u.chosen(strings.Fields(c.ids))
 		if c.want != "" {

@@ -69,7 +69,7 @@ func (o PutOptions) Check() error {
 	case o.Purpose == "":
 		return bad("purpose", "is missing")
 	case !slices.Contains(purposes, o.Purpose):
-		return bad("purpose", "is %q: one of %s", o.Purpose, strings.Join(purposes, ", "))
+		return bad("purpose", "is %q: use one of %s", o.Purpose, strings.Join(purposes, ", "))
 	case o.ExpiresAfter != 0 && (o.ExpiresAfter < ExpiresMin || o.ExpiresAfter > ExpiresMax):
 		return bad("expires_after[seconds]", "is %d: %d to %d", int64(o.ExpiresAfter.Seconds()), int64(ExpiresMin.Seconds()), int64(ExpiresMax.Seconds()))
 	}

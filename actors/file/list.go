@@ -78,10 +78,10 @@ func (l *Library) List(ctx context.Context, q Query) (page []Info, more bool, er
 	case Oldest:
 		name = IndexOldest
 	default:
-		return nil, false, fault.New(fault.Invalid, "file.list", "order", "is %q: asc or desc", q.Order)
+		return nil, false, fault.New(fault.Invalid, "file.list", "order", "is %q: use asc or desc", q.Order)
 	}
 	if q.Limit < 1 || q.Limit > PageMax {
-		return nil, false, fault.New(fault.Invalid, "file.list", "limit", "is %d: 1 to %d", q.Limit, PageMax)
+		return nil, false, fault.New(fault.Invalid, "file.list", "limit", "is %d: use 1 to %d", q.Limit, PageMax)
 	}
 	var from []byte
 	if q.After != "" {
@@ -90,7 +90,7 @@ func (l *Library) List(ctx context.Context, q Query) (page []Info, more bool, er
 			return nil, false, err
 		}
 		if r.Status == None { // one that was deleted meanwhile still has its place
-			return nil, false, fault.New(fault.Invalid, "file.list", "after", "there is no file %s", q.After)
+			return nil, false, fault.New(fault.Invalid, "file.list", "after", "is no file: %.100q", q.After)
 		}
 		from = append(orderKey(name, r.Info), 0)
 	}

@@ -165,14 +165,14 @@ func (u Upload) chosen(ids []string) (refs []blob.Ref, err error) {
 	for _, id := range ids {
 		p, ok := whole[id]
 		if !ok {
-			return nil, bad("part_ids", "%q is no whole part of this upload, or comes twice", id)
+			return nil, bad("part_ids", "has %q, which is no whole part of this upload, or comes twice", id)
 		}
 		delete(whole, id)
 		sum += p.Bytes
 		refs = append(refs, p.ref())
 	}
 	if sum != u.Bytes {
-		return nil, bad("bytes", "the parts have %d bytes, the upload was made for %d", sum, u.Bytes)
+		return nil, bad("bytes", "is %d, but the parts have %d", u.Bytes, sum)
 	}
 	return refs, nil
 }

@@ -29,6 +29,9 @@ type noLoader struct{}
 
 func (noLoader) Load(string) (any, error) { return nil, errNoLoader }
 
+// schemaURL names a schema in messages; a relative name would get this process's folder before it.
+const schemaURL = "file:///schema.json"
+
 // CompileFormat parses raw and compiles its schema, which is nil for the formats
 // without one. An empty raw is text.
 func CompileFormat(raw json.RawMessage) (Format, *jsonschema.Schema, error) {
@@ -61,10 +64,10 @@ func CompileFormat(raw json.RawMessage) (Format, *jsonschema.Schema, error) {
 	}
 	c := jsonschema.NewCompiler()
 	c.UseLoader(noLoader{})
-	if err := c.AddResource("schema.json", doc); err != nil {
+	if err := c.AddResource(schemaURL, doc); err != nil {
 		return f, nil, bad("json_schema.schema: %w", err)
 	}
-	s, err := c.Compile("schema.json")
+	s, err := c.Compile(schemaURL)
 	if err != nil {
 		return f, nil, bad("json_schema.schema: %w", err)
 	}

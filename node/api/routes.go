@@ -70,6 +70,7 @@ func (s *Server) routes(mux *http.ServeMux) error {
 	if s.openai.Completions != nil {
 		describeCompletions(api.OpenAPI())
 	}
+	openai.Describe(api.OpenAPI(), s.openai)
 	openAnswers(api.OpenAPI())
 
 	var err error
@@ -134,7 +135,7 @@ func (s *Server) elsewhere(mux *http.ServeMux) http.HandlerFunc {
 }
 
 // asked are the schemas of what clients send, in which an unknown field is refused.
-var asked = []string{"Spec", "Message", "Retry", "Cancel", "Backup"}
+var asked = []string{"Spec", "Message", "Retry", "Cancel", "Backup", "BatchRequest", "PriorityRequest"}
 
 // openAnswers lets the schemas of answers grow: a client made from the document must not
 // break on a field that a later version adds.

@@ -111,6 +111,54 @@ func Bare(err error) string {
 	return text
 }
 
+// Sentence says err to who knows nothing of steps: "'priority' is 12: use 0 to 9." Ops are left out, what is wrong with a
+// field begins with its name, and a remedy is a sentence of its own.
+func Sentence(err error) string {
+	s := sentence(plain(err))
+	if r := RemedyOf(err); r != "" {
+		s += " " + sentence(r)
+	}
+	return s
+}
+
+func plain(err error) string {
+	var e *Error
+	if !errors.As(err, &e) {
+		return err.Error()
+	}
+	return strings.Replace(err.Error(), e.Error(), e.plain(), 1)
+}
+
+func (e *Error) plain() string {
+	s := strings.ReplaceAll(e.Kind.String(), "_", " ")
+	if e.Err != nil {
+		s = plain(e.Err)
+	}
+	switch {
+	case e.Key == "":
+	case e.Kind == Invalid || e.Kind == TooLarge: // a field: its message is a predicate
+		return "'" + e.Key + "' " + s
+	case (e.Kind == NotFound || e.Kind == Conflict) && !strings.Contains(s, e.Key): // a task, a file; other kinds' keys are ours
+		return s + ": " + e.Key
+	}
+	return s
+}
+
+// sentence begins with a capital, unless its first word is more than a word, and ends with a full stop.
+func sentence(s string) string {
+	word, _, _ := strings.Cut(s, " ")
+	if s == "" {
+		return s
+	}
+	if !strings.ContainsFunc(strings.TrimRight(word, ",;:.!?"), func(r rune) bool { return r < 'a' || r > 'z' }) {
+		s = strings.ToUpper(s[:1]) + s[1:]
+	}
+	if !strings.ContainsRune(".!?", rune(s[len(s)-1])) {
+		s += "."
+	}
+	return s
+}
+
 // KindOf returns the Kind of the outermost *Error in err's chain that has one,
 // and Unknown when there is none (also for nil).
 func KindOf(err error) Kind {

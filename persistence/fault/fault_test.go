@@ -23,3 +23,22 @@ func TestBareLeavesRemediesOut(t *testing.T) {
 		require.Equal(t, want, fault.Bare(err))
 	}
 }
+
+func TestSentencesHaveNoSteps(t *testing.T) {
+	field := fault.New(fault.Invalid, "task.validate", "model", "is %q, which no engine here serves", "m").WithRemedy("use one of: a, b")
+	for want, err := range map[string]error{
+		"EOF.":                      io.EOF,
+		"Only a field.":             errors.New("only a field"),
+		"task_id is taken? Really!": errors.New("task_id is taken? Really!"),
+		`'model' is "m", which no engine here serves. Use one of: a, b.`:         field,
+		`Line 3: 'model' is "m", which no engine here serves. Use one of: a, b.`: fault.New(fault.Unavailable, "bulk.feed", "key", "line 3: %w", field),
+		`Over 'model' is "m", which no engine here serves. Leave it out.`:        fmt.Errorf("over %w", fault.New(fault.Unknown, "api.x", "", "%w", field).WithRemedy("leave it out")),
+		"No such file: file-x.":    fault.New(fault.NotFound, "file", "file-x", "no such file"),
+		`No such batch: "b".`:      fault.New(fault.NotFound, "bulk.batch", "b", "no such batch: %q", "b"),
+		"'bytes' is 7: at most 5.": fault.New(fault.TooLarge, "file.upload", "bytes", "is 7: at most 5"),
+		"The node is stopping.":    fault.New(fault.Unavailable, "node.complete", "some id", "the node is stopping"),
+		"No space.":                &fault.Error{Op: "store.write", Kind: fault.NoSpace},
+	} {
+		require.Equal(t, want, fault.Sentence(err))
+	}
+}

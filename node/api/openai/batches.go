@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/open-autoglm/autoglm/actors/bulk"
+	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
 // Batches is what the routes of batches need of the node: a *bulk.Batches.
@@ -44,15 +45,17 @@ func (s *server) batchRoutes(mux *http.ServeMux) {
 type batchRequest struct {
 	InputFileID   string            `json:"input_file_id"`
 	Endpoint      string            `json:"endpoint"`
-	Window        string            `json:"completion_window"`
-	Metadata      map[string]string `json:"metadata"`
-	OutputExpires *struct {
-		Anchor  string `json:"anchor"`
-		Seconds int64  `json:"seconds"`
-	} `json:"output_expires_after"`
-	MixedModels bool   `json:"mixed_models"`
-	CallbackURL string `json:"callback_url"`
-	Priority    *int   `json:"priority"`
+	Window        string            `json:"completion_window" doc:"24h, or another duration from 1s to 365d."`
+	Metadata      map[string]string `json:"metadata" required:"false"`
+	OutputExpires *expiresAfter     `json:"output_expires_after" required:"false"`
+	MixedModels   bool              `json:"mixed_models" required:"false" doc:"Lines may name several models."`
+	CallbackURL   string            `json:"callback_url" required:"false" doc:"Gets the batch's webhook, too."`
+	Priority      *int              `json:"priority" required:"false" doc:"Of its lines: 0 runs first, 9 last."`
+}
+
+type expiresAfter struct {
+	Anchor  string `json:"anchor" enum:"created_at"`
+	Seconds int64  `json:"seconds"`
 }
 
 func (q *batchRequest) header() (*bulk.Header, error) {
@@ -65,10 +68,10 @@ func (q *batchRequest) header() (*bulk.Header, error) {
 	}
 	if e := q.OutputExpires; e != nil {
 		if e.Anchor != "created_at" {
-			return nil, Invalid("output_expires_after.anchor", "", "output_expires_after.anchor is %q: only created_at is known", e.Anchor)
+			return nil, Invalid("output_expires_after.anchor", "", "'output_expires_after.anchor' is %q: only created_at is known", e.Anchor)
 		}
 		if e.Seconds <= 0 || e.Seconds > int64((1<<62)/time.Second) {
-			return nil, Invalid("output_expires_after.seconds", "", "output_expires_after.seconds is %d", e.Seconds)
+			return nil, Invalid("output_expires_after.seconds", "", "'output_expires_after.seconds' is %d: a number of seconds", e.Seconds)
 		}
 		h.OutputExpires = time.Duration(e.Seconds) * time.Second
 	}
@@ -194,7 +197,13 @@ func (s *server) createBatch(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		h, err = q.header()
 	}
-	s.answerBatch(w, r, id, err, func() (bulk.State, error) { return s.Batches.Create(r.Context(), id, h) })
+	s.answerBatch(w, r, id, err, func() (bulk.State, error) {
+		st, err := s.Batches.Create(r.Context(), id, h)
+		if fault.KindOf(err) == fault.NotFound {
+			err = NotFound("input_file_id", "%s", fault.Sentence(err))
+		}
+		return st, err
+	})
 }
 
 // newBatchID is a new id, or the one of the client's idempotency key.
@@ -235,10 +244,12 @@ func (s *server) sayToBatch(msg any) http.HandlerFunc {
 	}
 }
 
+type priorityRequest struct {
+	Priority *int `json:"priority"`
+}
+
 func (s *server) prioritizeBatch(w http.ResponseWriter, r *http.Request) {
-	var q struct {
-		Priority *int `json:"priority"`
-	}
+	var q priorityRequest
 	id := r.PathValue("id")
 	err := s.batchBody(w, r, &q)
 	if err == nil && q.Priority == nil {
@@ -269,7 +280,7 @@ func (s *server) listBatches(w http.ResponseWriter, r *http.Request) {
 	if text := query.Get("limit"); text != "" {
 		n, err := strconv.Atoi(text)
 		if err != nil {
-			WriteError(w, r, Invalid("limit", "", "limit is %q: 1 to %d", text, bulk.ListMax))
+			WriteError(w, r, Invalid("limit", "", "'limit' is %q: use 1 to %d", text, bulk.ListMax))
 			return
 		}
 		limit = n
@@ -279,13 +290,7 @@ func (s *server) listBatches(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	list := struct {
-		Object  string        `json:"object"`
-		Data    []batchObject `json:"data"`
-		FirstID *string       `json:"first_id"`
-		LastID  *string       `json:"last_id"`
-		HasMore bool          `json:"has_more"`
-	}{Object: "list", Data: make([]batchObject, len(page)), HasMore: more}
+	list := pageOf[batchObject]{Object: "list", Data: make([]batchObject, len(page)), HasMore: more}
 	for i, x := range page {
 		list.Data[i] = batchOf(x.ID, x.State)
 	}

@@ -138,7 +138,7 @@ func cutStream(endpoint string, body []byte) ([]byte, *live, error) {
 		return body, nil, nil
 	case "true":
 	default:
-		return nil, nil, Invalid("stream", "", "stream must be true or false.")
+		return nil, nil, Invalid("stream", "", "'stream' must be true or false.")
 	}
 	if endpoint != task.EndpointChat && endpoint != task.EndpointCompletions {
 		return nil, nil, Invalid("stream", "unsupported_parameter", "%s is not streamed here: leave stream out.", endpoint)
@@ -147,7 +147,7 @@ func cutStream(endpoint string, body []byte) ([]byte, *live, error) {
 		Usage bool `json:"include_usage"`
 	}
 	if raw := fields["stream_options"]; raw != nil && json.Unmarshal(raw, &options) != nil {
-		return nil, nil, Invalid("stream_options", "", "stream_options must be an object.")
+		return nil, nil, Invalid("stream_options", "", "'stream_options' must be an object.")
 	}
 	l.usage = options.Usage
 	delete(fields, "stream")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/open-autoglm/autoglm/node/api/wire"
 	"github.com/open-autoglm/autoglm/persistence/fault"
@@ -23,6 +24,11 @@ type Error struct {
 	retryAfter int  // seconds; 0: not said
 }
 
+// errorBody is how an Error is sent.
+type errorBody struct {
+	Error *Error `json:"error"`
+}
+
 // Error is the message.
 func (e *Error) Error() string { return e.Message }
 
@@ -35,7 +41,7 @@ const (
 
 // Invalid is a request that is wrong, and stays wrong: 400. param and code may be empty.
 func Invalid(param, code, format string, args ...any) *Error {
-	return &Error{Status: http.StatusBadRequest, Message: fmt.Sprintf(format, args...), Type: typeRequest, Param: some(param), Code: some(code)}
+	return &Error{Status: http.StatusBadRequest, Message: fault.Sentence(fmt.Errorf(format, args...)), Type: typeRequest, Param: some(param), Code: some(code)}
 }
 
 // NotFound is something that is not there: 404.
@@ -65,20 +71,21 @@ func ErrorOf(err error) *Error {
 		return e
 	}
 	p := wire.ProblemOf(err)
-	e := &Error{Status: p.Status, Message: p.Error(), retryAfter: int(p.RetryAfter.Seconds())}
+	field := fieldOf(err, p)
+	e := &Error{Status: p.Status, Message: strings.ReplaceAll(messageOf(err), "'"+inTask, "'"), retryAfter: int(p.RetryAfter.Seconds())}
 	switch kind := wire.KindNamed(p.Kind); kind {
 	case fault.Invalid:
 		e.Type = typeRequest
 		if e.Status == http.StatusUnprocessableEntity { // of a field, which OpenAI has as 400
-			e.Status, e.Param = http.StatusBadRequest, some(p.Key)
+			e.Status, e.Param = http.StatusBadRequest, some(strings.TrimPrefix(field, inTask))
 		}
-		if p.Key == "model" {
+		if field == "model" {
 			e.Status, e.Code = http.StatusNotFound, some("model_not_found")
 		}
 	case fault.NotFound, fault.Refused:
 		e.Type = typeRequest
 	case fault.TooLarge:
-		e.Type, e.Code = typeRequest, some("request_too_large")
+		e.Type, e.Code, e.Param = typeRequest, some("request_too_large"), some(strings.TrimPrefix(field, inTask))
 	case fault.Conflict:
 		e.Type, e.final = typeRequest, true
 	case fault.Overloaded:
@@ -94,6 +101,32 @@ func ErrorOf(err error) *Error {
 	return e
 }
 
+// inTask is how the fields of a client's body are called in its task.
+const inTask = "request."
+
+// messageOf is err in sentences, without the steps that only a log needs.
+func messageOf(err error) string {
+	p, ok := errors.AsType[*wire.Problem](err)
+	if !ok {
+		return fault.Sentence(err)
+	}
+	text := p.Detail
+	if text == "" {
+		text = p.Title
+	}
+	return fault.Sentence(&fault.Error{Remedy: p.Remedy, Err: errors.New(text)})
+}
+
+// fieldOf is the field that err is about, however deep in it.
+func fieldOf(err error, p *wire.Problem) string {
+	for f, ok := errors.AsType[*fault.Error](err); ok; f, ok = errors.AsType[*fault.Error](f.Err) {
+		if f.Key != "" && (f.Kind == fault.Invalid || f.Kind == fault.TooLarge) {
+			return f.Key
+		}
+	}
+	return p.Key
+}
+
 // WriteError answers with err in OpenAI's words.
 func WriteError(w http.ResponseWriter, _ *http.Request, err error) {
 	e := ErrorOf(err)
@@ -104,7 +137,7 @@ func WriteError(w http.ResponseWriter, _ *http.Request, err error) {
 	if e.final {
 		h.Set("X-Should-Retry", "false")
 	}
-	writeJSON(w, e.Status, map[string]*Error{"error": e})
+	writeJSON(w, e.Status, errorBody{e})
 }
 
 // writeJSON answers with v. A client that went away is nobody to tell.

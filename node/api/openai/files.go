@@ -52,6 +52,21 @@ type fileObject struct {
 	SHA256    string `json:"sha256,omitempty"`
 }
 
+type fileDeleted struct {
+	ID      string `json:"id"`
+	Object  string `json:"object"`
+	Deleted bool   `json:"deleted"`
+}
+
+// pageOf is a page of a list as OpenAI has it.
+type pageOf[T any] struct {
+	Object  string  `json:"object"`
+	Data    []T     `json:"data"`
+	FirstID *string `json:"first_id"`
+	LastID  *string `json:"last_id"`
+	HasMore bool    `json:"has_more"`
+}
+
 func fileOf(in file.Info) fileObject {
 	o := fileObject{ID: in.ID, Object: "file", Bytes: in.Bytes, CreatedAt: in.CreatedAt.Unix(), Filename: in.Filename, Purpose: in.Purpose,
 		Status: string(file.Processed), SHA256: in.SHA256}
@@ -111,7 +126,7 @@ func optionsOf(fields map[string]string) (o file.PutOptions, err error) {
 		return fields["expires_after."+name]
 	}
 	if o.Purpose = fields["purpose"]; o.Purpose == "" {
-		return o, Invalid("purpose", "missing_required_parameter", "the field purpose is missing")
+		return o, Invalid("purpose", "missing_required_parameter", "Missing required parameter: 'purpose'.")
 	}
 	o.ExpiresAfter, err = expiry(either("anchor"), either("seconds"))
 	return o, err
@@ -123,11 +138,11 @@ func expiry(anchor, seconds string) (time.Duration, error) {
 		return 0, nil
 	}
 	if anchor != "created_at" {
-		return 0, Invalid("expires_after[anchor]", "", "expires_after[anchor] is %q: only created_at is known", anchor)
+		return 0, Invalid("expires_after[anchor]", "", "'expires_after[anchor]' is %q: only created_at is known", anchor)
 	}
 	n, err := strconv.ParseInt(seconds, 10, 32)
 	if err != nil || n <= 0 {
-		return 0, Invalid("expires_after[seconds]", "", "expires_after[seconds] is %q: a number of seconds", seconds)
+		return 0, Invalid("expires_after[seconds]", "", "'expires_after[seconds]' is %q: a number of seconds", seconds)
 	}
 	return time.Duration(n) * time.Second, nil
 }
@@ -173,11 +188,7 @@ func (s *server) deleteFile(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	writeJSON(w, http.StatusOK, struct {
-		ID      string `json:"id"`
-		Object  string `json:"object"`
-		Deleted bool   `json:"deleted"`
-	}{id, "file", true})
+	writeJSON(w, http.StatusOK, fileDeleted{id, "file", true})
 }
 
 func (s *server) listFiles(w http.ResponseWriter, r *http.Request) {
@@ -186,7 +197,7 @@ func (s *server) listFiles(w http.ResponseWriter, r *http.Request) {
 	if limit := query.Get("limit"); limit != "" {
 		n, err := strconv.Atoi(limit)
 		if err != nil {
-			WriteError(w, r, Invalid("limit", "", "limit is %q: 1 to %d", limit, file.PageMax))
+			WriteError(w, r, Invalid("limit", "", "'limit' is %q: use 1 to %d", limit, file.PageMax))
 			return
 		}
 		q.Limit = n
@@ -196,13 +207,7 @@ func (s *server) listFiles(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	list := struct {
-		Object  string       `json:"object"`
-		Data    []fileObject `json:"data"`
-		FirstID *string      `json:"first_id"`
-		LastID  *string      `json:"last_id"`
-		HasMore bool         `json:"has_more"`
-	}{Object: "list", Data: make([]fileObject, len(page)), HasMore: more}
+	list := pageOf[fileObject]{Object: "list", Data: make([]fileObject, len(page)), HasMore: more}
 	for i, in := range page {
 		list.Data[i] = fileOf(in)
 	}

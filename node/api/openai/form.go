@@ -94,7 +94,7 @@ func (f *form) read(name string, take func(filename string, r io.Reader) error) 
 		}
 	}
 	if !taken {
-		return Invalid(name, "missing_required_parameter", "the part %s is missing", name)
+		return Invalid(name, "missing_required_parameter", "Missing required parameter: '%s'.", name)
 	}
 	return nil
 }
@@ -108,7 +108,7 @@ func (f *form) field(name string, r io.Reader) error {
 		return Invalid("", "", "a field has more than fieldMax of %d bytes", fieldMax)
 	}
 	if _, twice := f.fields[name]; twice {
-		return Invalid(name, "", "the field comes twice")
+		return Invalid(name, "", "'%s' comes twice: send it once", name)
 	}
 	f.fields[name] = string(b)
 	return nil

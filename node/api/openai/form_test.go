@@ -71,7 +71,7 @@ func TestForm(t *testing.T) {
 		{"packed part", head("B"), with(part, part+"Content-Encoding: gzip\r\n"), 415, "gzip"},
 		{"base64", head("B"), with(part, part+"Content-Transfer-Encoding: base64\r\n"), 415, "base64"},
 		{"quoted-printable", head("B"), with(part, part+"Content-Transfer-Encoding: quoted-printable\r\n"), 415, "quoted"},
-		{"no file", head("B"), with("\"file\"", "\"fail\""), 400, "file is missing"},
+		{"no file", head("B"), with("\"file\"", "\"fail\""), 400, "'file'"},
 		{"two files", head("B"), with("\"purpose\"", "\"file\""), 400, "two parts"},
 		{"twice", head("B"), with("\"file\"", "\"purpose\""), 400, "twice"},
 		{"no name", head("B"), with("; name=\"purpose\"", ""), 400, "no name"},

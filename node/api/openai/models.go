@@ -27,7 +27,7 @@ func (s *server) models(w http.ResponseWriter, r *http.Request) {
 func (s *server) model(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("model")
 	if err := s.Completions.CheckModel(r.Context(), name); err != nil || name == "" {
-		e := NotFound("model", "The model '%s' does not exist", name)
+		e := NotFound("model", "The model '%s' does not exist.", name)
 		e.Code = some("model_not_found")
 		s.fail(w, r, e)
 		return

@@ -80,9 +80,10 @@ func TestErrorsInOpenAIsWords(t *testing.T) {
 	}{
 		{fault.New(fault.Invalid, "o", "endpoint", "is wrong"), 400, "invalid_request_error", "endpoint", "", "", ""},
 		{fault.New(fault.Invalid, "o", "model", "is unknown"), 404, "invalid_request_error", "model", "model_not_found", "", ""},
+		{fault.New(fault.Unknown, "o", "t", "%w", fault.New(fault.Invalid, "o", "request.tools", "is deep")), 400, "invalid_request_error", "tools", "", "", ""},
 		{fault.New(fault.NotFound, "o", "k", "none"), 404, "invalid_request_error", "", "", "", ""},
 		{fault.New(fault.Conflict, "o", "k", "other"), 409, "invalid_request_error", "", "", "", "false"},
-		{fault.New(fault.TooLarge, "o", "k", "long"), 413, "invalid_request_error", "", "request_too_large", "", ""},
+		{fault.New(fault.TooLarge, "o", "k", "long"), 413, "invalid_request_error", "k", "request_too_large", "", ""},
 		{fault.New(fault.Overloaded, "o", "k", "busy"), 429, "rate_limit_exceeded", "", "rate_limit_exceeded", "2", ""},
 		{fault.New(fault.Unavailable, "o", "k", "down"), 503, "server_error", "", "", "1", ""},
 		{fault.New(fault.NoSpace, "o", "k", "full"), 503, "server_error", "", "", "30", ""},
@@ -108,7 +109,9 @@ func TestErrorsInOpenAIsWords(t *testing.T) {
 		}
 		require.Equal(t, c.status, w.Code, "%v", c.err)
 		require.Equal(t, []string{c.typ, c.param, c.code}, []string{e.Type, text(e.Param), text(e.Code)}, "%v", c.err)
-		require.NotEmpty(t, e.Message)
+		require.Regexp(t, `^['A-Z].*[.?]$`, e.Message, "a sentence")
+		require.NotContains(t, e.Message, "o k", "the step is for logs")
+		require.NotContains(t, e.Message, "request.")
 		require.Equal(t, []string{c.retryAfter, c.final}, []string{w.Header().Get("Retry-After"), w.Header().Get("X-Should-Retry")}, "%v", c.err)
 	}
 }

@@ -61,12 +61,16 @@ func Owns(path string) bool {
 	return false
 }
 
-// fail answers with err; what is the node's own trouble is logged, too.
+// fail answers with err; what is the node's own trouble is logged, too. What is not there is what the path named.
 func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
-	if e := ErrorOf(err); e.Status >= http.StatusInternalServerError && s.Log != nil && r.Context().Err() == nil {
+	e := *ErrorOf(err)
+	if e.Status == http.StatusNotFound && e.Param == nil && r.PathValue("id") != "" {
+		e.Param = some("id")
+	}
+	if e.Status >= http.StatusInternalServerError && s.Log != nil && r.Context().Err() == nil {
 		s.Log.Warn("request failed", "request_id", w.Header().Get("X-Request-Id"), "path", r.URL.Path, "err", err)
 	}
-	WriteError(w, r, err)
+	WriteError(w, r, &e)
 }
 
 // readJSON reads all of a JSON body in the time and size that it may take. Its Content-Type is not looked at: what is no

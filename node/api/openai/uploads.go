@@ -2,6 +2,7 @@ package openai
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"strconv"
@@ -29,6 +30,26 @@ type uploadObject struct {
 	File      *fileObject `json:"file"`
 }
 
+type uploadRequest struct {
+	Bytes        int64         `json:"bytes" doc:"How many the file will have."`
+	Filename     string        `json:"filename" required:"false"`
+	Mime         string        `json:"mime_type" required:"false"`
+	Purpose      string        `json:"purpose"`
+	ExpiresAfter *expiresAfter `json:"expires_after" required:"false"`
+}
+
+type completeRequest struct {
+	Parts []string `json:"part_ids" doc:"In the order in which they make the file."`
+	MD5   string   `json:"md5" required:"false" doc:"Of the whole file, in hexadecimal."`
+}
+
+type uploadPart struct {
+	ID        string `json:"id"`
+	Object    string `json:"object"`
+	CreatedAt int64  `json:"created_at"`
+	UploadID  string `json:"upload_id"`
+}
+
 func uploadOf(u file.UploadInfo) uploadObject {
 	o := uploadObject{ID: u.ID, Object: "upload", Bytes: u.Bytes, CreatedAt: u.CreatedAt.Unix(), ExpiresAt: u.ExpiresAt.Unix(),
 		Filename: u.Filename, Purpose: u.Purpose, Status: string(u.Status)}
@@ -43,16 +64,7 @@ func uploadOf(u file.UploadInfo) uploadObject {
 }
 
 func (s *server) createUpload(w http.ResponseWriter, r *http.Request) {
-	var q struct {
-		Bytes        int64  `json:"bytes"`
-		Filename     string `json:"filename"`
-		Mime         string `json:"mime_type"`
-		Purpose      string `json:"purpose"`
-		ExpiresAfter *struct {
-			Anchor  string `json:"anchor"`
-			Seconds int64  `json:"seconds"`
-		} `json:"expires_after"`
-	}
+	var q uploadRequest
 	err := s.decode(w, r, &q)
 	o := file.UploadOptions{PutOptions: file.PutOptions{Filename: q.Filename, Purpose: q.Purpose}, Mime: q.Mime, Bytes: q.Bytes}
 	if err == nil && q.ExpiresAfter != nil {
@@ -62,10 +74,7 @@ func (s *server) createUpload(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *server) completeUpload(w http.ResponseWriter, r *http.Request) {
-	var q struct {
-		Parts []string `json:"part_ids"`
-		MD5   string   `json:"md5"`
-	}
+	var q completeRequest
 	err := s.decode(w, r, &q)
 	s.answerUpload(w, r, err, func() (file.UploadInfo, error) {
 		return s.Files.CompleteUpload(r.Context(), r.PathValue("id"), q.Parts, q.MD5)
@@ -109,12 +118,7 @@ func (s *server) addPart(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	writeJSON(w, http.StatusOK, struct {
-		ID        string `json:"id"`
-		Object    string `json:"object"`
-		CreatedAt int64  `json:"created_at"`
-		UploadID  string `json:"upload_id"`
-	}{p.ID, "upload.part", p.CreatedAt.Unix(), id})
+	writeJSON(w, http.StatusOK, uploadPart{p.ID, "upload.part", p.CreatedAt.Unix(), id})
 }
 
 // decode reads a JSON body.
@@ -123,8 +127,12 @@ func (s *server) decode(w http.ResponseWriter, r *http.Request, v any) error {
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(b, v); err != nil {
-		return Invalid("", "", "The body is no JSON of the right shape: %v", err)
+	err = json.Unmarshal(b, v)
+	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		return Invalid(wrong.Field, "invalid_type", "Invalid type for '%s': a %s cannot be it.", wrong.Field, wrong.Value)
+	}
+	if err != nil {
+		return Invalid("", "", "We could not parse the JSON body of your request: %v.", err)
 	}
 	return nil
 }
