@@ -202,7 +202,7 @@ func TestAnEnginesOwnErrorIsKept(t *testing.T) {
 	err := fmt.Errorf("engine e: %w", &EngineError{Status: 429, Body: SaidBody([]byte(` {"error": {"code": 1}} `), "m"),
 		Err: fault.New(fault.Overloaded, "infer.http", "e", "slow down").WithRemedy("wait")})
 	f := FailureOf(err)
-	require.Equal(t, &Failure{Kind: "overloaded", Message: err.Error(), Remedy: "wait", Status: 429, Body: request(`{"error":{"code":1}}`)}, f)
+	require.Equal(t, &Failure{Kind: "overloaded", Message: "engine e: infer.http e: slow down", Remedy: "wait", Status: 429, Body: request(`{"error":{"code":1}}`)}, f)
 	back := FailureOf(SaidOf(err).Err())
 	require.Equal(t, f, back, "over the wire, too")
 
