@@ -60,7 +60,7 @@ $(NPM)/node_modules/.installed: $(NPM)/package.json $(NPM)/package-lock.json $(N
 clean: ## remove what make built or installed; the Go build cache stays
 	@rm -rf bin results.jsonl $(NPM)/node_modules
 
-# The tests with OpenAI's Go client, which takes 3 GB and a minute to compile: only once, for vet and test alike, which is why
+# The tests with OpenAI's Go client, which takes 2.6 GB and some minutes to compile: only once, for vet and test alike, which is why
 # they have the same flags, and never for the race detector.
 OFFICIAL := ./node/openaitest ./cmd/autoglm/internal/openaitest
 
