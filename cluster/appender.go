@@ -150,23 +150,6 @@ func (a *appender) open() bool {
 	return a.closed == nil
 }
 
-// settled returns a time before which nothing is still under way: every write added
-// earlier is durable or refused.
-func (a *appender) settled() time.Time {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	t := a.now()
-	for g := range a.groups {
-		if g.began.Before(t) {
-			t = g.began
-		}
-	}
-	if len(a.pending) > 0 && a.pending[0].at.Before(t) {
-		t = a.pending[0].at
-	}
-	return t
-}
-
 // close refuses what waits and all that comes later with err; proposals under way
 // still end as they end.
 func (a *appender) close(err error) {

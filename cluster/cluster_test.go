@@ -182,22 +182,6 @@ func TestAppenderLimits(t *testing.T) {
 	require.Equal(t, appendInFlightMax, b.count())
 }
 
-func TestSettledIsTheOldestUnderWay(t *testing.T) {
-	b := &blocking{}
-	now := time.Unix(100, 0)
-	a := &appender{journal: b, epoch: 1, now: func() time.Time { return now }}
-	require.Equal(t, now, a.settled())
-	a.add(persistence.Write{}, func(persistence.Outcome, error) {})
-	now = now.Add(time.Second)
-	a.add(persistence.Write{}, func(persistence.Outcome, error) {})
-	require.Equal(t, time.Unix(100, 0), a.settled())
-	b.end(0, nil)
-	require.Equal(t, time.Unix(101, 0), a.settled())
-	b.end(1, nil)
-	now = now.Add(time.Second)
-	require.Equal(t, now, a.settled())
-}
-
 func TestTimerRows(t *testing.T) {
 	at := time.UnixMicro(123456)
 	k := persistence.Key{Kind: "task", ID: "a\x00b"}

@@ -67,17 +67,18 @@ func (o *Owner) Now() time.Time {
 	for n := t.UnixNano(); ; {
 		switch floor := o.floor.Load(); {
 		case n < floor:
-			return o.ahead(t)
+			return o.ahead()
 		case o.floor.CompareAndSwap(floor, n):
 			return t
 		}
 	}
 }
 
-// ahead is Now while the clock, which says t, is behind.
-func (o *Owner) ahead(t time.Time) time.Time {
+// ahead is Now while the clock is behind.
+func (o *Owner) ahead() time.Time {
 	o.behind.mu.Lock()
 	defer o.behind.mu.Unlock()
+	t := o.now() // under the lock: readings in any other order would count an interval twice
 	floor := o.floor.Load()
 	passed := time.Duration(0)
 	if floor == o.behind.floor { // nothing else has set it since the last look
@@ -90,6 +91,9 @@ func (o *Owner) ahead(t time.Time) time.Time {
 	o.behind.floor, o.behind.read = next, t
 	return time.Unix(0, next)
 }
+
+// Wall returns the injected time as it is: for what a client gave as a time of day.
+func (o *Owner) Wall() time.Time { return o.now() }
 
 // Local returns by this node's clock when the shard's time will be t: for who waits by a clock of its own.
 func (o *Owner) Local(t time.Time) time.Time { return o.now().Add(t.Sub(o.Now())) }
@@ -122,7 +126,7 @@ func (o *Owner) Begin() *InHand { return o.hands.begin(o.Now) }
 // Settled returns a time before which nothing is under way any more: an index ordered by the shard's time is complete before it, for
 // rows of messages that were in hand by Begin. In whole microseconds, as keys are.
 func (o *Owner) Settled() time.Time {
-	t := o.appender.settled() // first: a message that is taken in hand after it begins later
+	t := o.Now() // first: what is taken in hand after it begins then or later, whatever the clock does
 	if began, some := o.hands.oldest(); some && began.Before(t) {
 		t = began
 	}

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"sync"
 	"testing"
 	"time"
 
@@ -33,4 +34,25 @@ func TestAClockThatIsSetBack(t *testing.T) {
 	clock = begin.Add(40 * time.Minute) // it has caught up
 	require.Equal(t, 40*time.Minute, at())
 	require.Equal(t, clock, o.Local(o.Now()))
+}
+
+// TestManyReadersDoNotHurryTheTime: readings of the clock reach the owner in any order, and no interval may count twice.
+func TestManyReadersDoNotHurryTheTime(t *testing.T) {
+	began := time.Now()
+	o := &Owner{now: time.Now}
+	ahead := began.Add(time.Hour)
+	o.NotBefore(ahead)
+	o.Now() // from here on it counts
+	var wg sync.WaitGroup
+	for range 64 {
+		wg.Go(func() {
+			for range 20_000 {
+				o.Now()
+			}
+		})
+	}
+	wg.Wait()
+	passed := o.Now().Sub(ahead)
+	require.LessOrEqual(t, passed, time.Since(began)/2)
+	require.Positive(t, passed)
 }

@@ -23,6 +23,7 @@ type dirWatch struct {
 
 func watchDir(dir string, look <-chan time.Time, gone func(error)) *dirWatch {
 	done := make(chan struct{})
+	first, _ := os.Stat(dir) // nil: it is gone already, and the first look says so
 	var once sync.Once
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -32,7 +33,8 @@ func watchDir(dir string, look <-chan time.Time, gone func(error)) *dirWatch {
 			case <-done:
 				return
 			}
-			if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+			now, err := os.Stat(dir)
+			if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(first, now) { // below a mount there is another folder
 				gone(fault.New(fault.Unavailable, "node", dir, "%w: it was removed or unmounted while the node ran", ErrDataGone).
 					WithRemedy("put it back, or start the node with an empty one: a node of a cluster is filled again by the others"))
 				return

@@ -213,7 +213,7 @@ func (s *service) List(ctx context.Context, q api.Query) ([]api.Item, string, er
 		return nil, "", err
 	}
 	index, prefix, parse := listIndex(q.State)
-	ss, err := s.streams(ctx, cur, index, prefix, parse, time.Time{})
+	ss, err := s.streams(ctx, cur, index, prefix, parse, false)
 	if err != nil {
 		return nil, "", err
 	}
@@ -283,9 +283,9 @@ func listIndex(s task.State) (name string, prefix []byte, parse func(key []byte)
 	return task.IndexAll, nil, whole
 }
 
-// streams opens an index on every shard behind the cursor. before, when set, ends
-// each stream at that time: rows of IndexEnded below it are complete.
-func (s *service) streams(ctx context.Context, cur cursor, index string, prefix []byte, parse func([]byte) ([]byte, string, bool), before time.Time) ([]*stream, error) {
+// streams opens an index on every shard behind the cursor. settled ends each stream where its rows, of IndexEnded, are
+// complete now.
+func (s *service) streams(ctx context.Context, cur cursor, index string, prefix []byte, parse func([]byte) ([]byte, string, bool), settled bool) ([]*stream, error) {
 	var to []byte
 	if prefix != nil {
 		to = slices.Clone(prefix)
@@ -294,19 +294,17 @@ func (s *service) streams(ctx context.Context, cur cursor, index string, prefix 
 	ss := make([]*stream, s.store.Shards())
 	for n := range ss {
 		st := &stream{shard: n, last: cur[n], prefix: prefix, ahead: recordsAhead}
+		end := to
+		asked := false
 		st.read = func(from []byte, max int) (rows []indexRow, ended bool, err error) {
-			end := to
-			if !before.IsZero() {
-				// How far the index is complete is asked first: what settled by then is in the page.
+			if settled && !asked {
+				// How far the index is complete is asked first: what settled by then is in the pages. It is the shard's own
+				// time, whatever other clocks say, and asked once: a reader comes to an end while tasks go on ending.
 				p, err := s.sys.Router.Scan(ctx, n, index, nil, nil, 0)
 				if err != nil {
 					return nil, false, err
 				}
-				settled := p.Settled.Add(-settleFor)
-				if before.Before(settled) {
-					settled = before
-				}
-				end = task.EndedBound(settled)
+				end, asked = task.EndedBound(p.Settled.Add(-settleFor)), true
 			}
 			p, err := s.sys.Router.Scan(ctx, n, index, from, end, max)
 			if err != nil {
@@ -370,7 +368,7 @@ func (s *service) Results(ctx context.Context, after string, f func(api.Item) bo
 		return after, err
 	}
 	_, _, parse := listIndex(task.Completed)
-	ss, err := s.streams(ctx, cur, task.IndexEnded, nil, parse, s.now())
+	ss, err := s.streams(ctx, cur, task.IndexEnded, nil, parse, true)
 	if err != nil {
 		return after, err
 	}

@@ -127,14 +127,14 @@ func (s *service) admits(ctx context.Context, spec *task.Spec) error {
 		err = fault.New(fault.Invalid, "task.validate", "deadline", "is %v, which has passed", spec.Deadline.UTC().Format(time.RFC3339)).
 			WithRemedy("give a time to come, or leave it out")
 	}
-	if err == nil && spec.DataURL != "" && s.admit != nil {
+	if err == nil && spec.DataURL != "" && s.admit != nil && s.cluster == "" { // another node's engine may be allowed to read it
 		err = s.admit(spec.DataURL)
 	}
 	if err == nil {
 		return nil
 	}
-	if _, there := s.Get(ctx, spec.ID); there == nil {
-		return nil
+	if _, there := s.Get(ctx, spec.ID); fault.KindOf(there) != fault.NotFound {
+		return there
 	}
 	return err
 }

@@ -51,6 +51,14 @@ func (c *Context[S, E]) Recovered() bool { return c.recovered }
 // Now returns the injected time.
 func (c *Context[S, E]) Now() time.Time { return c.clock() }
 
+// Wall returns the wall clock of the shard's owner, which Now may be ahead of: for what a client gave as a time of day.
+func (c *Context[S, E]) Wall() time.Time {
+	if c.o == nil {
+		return c.clock()
+	}
+	return c.o.Wall()
+}
+
 // Epoch returns the epoch of the shard's owner; outside effects carry it.
 func (c *Context[S, E]) Epoch() uint64 {
 	if c.o == nil {

@@ -64,3 +64,30 @@ func TestSettledGoesOn(t *testing.T) {
 	require.Error(t, err)
 	settled()
 }
+
+// TestSettledIsTheShardsTime: what was written while the clock was ahead is settled as soon as it is durable, also when the clock is
+// right again; and what is written after a look is behind that look.
+func TestSettledIsTheShardsTime(t *testing.T) {
+	wall := time.UnixMicro(1_000_000)
+	var micros atomic.Int64
+	micros.Store(wall.Add(7 * time.Minute).UnixMicro())
+	var saw atomic.Int64
+	k := kind()
+	k.Behave = func(ledger) entity.Behavior[ledger, entry] {
+		return func(c *entity.Context[ledger, entry]) {
+			if _, ok := c.Message().(add); ok {
+				saw.Store(c.Now().UnixMicro())
+				c.Commit(entry{Until: c.Now()})
+			}
+		}
+	}
+	w := newWorld(t, k, func() time.Time { return time.UnixMicro(micros.Load()) })
+	o := w.shards.Owners()[0]
+	w.must("a", add{1})
+	micros.Store(wall.UnixMicro()) // set right
+	look := o.Settled()
+	require.False(t, look.Before(time.UnixMicro(saw.Load())))
+	w.must("b", add{1})
+	require.False(t, time.UnixMicro(saw.Load()).Before(look), "or who goes on from there would miss it")
+	require.Equal(t, wall, o.Wall())
+}

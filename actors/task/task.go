@@ -272,7 +272,7 @@ func (t *Task) late(c *context) { c.Reply(Dropped{}) }
 
 func (t *Task) expired(c *context, now time.Time) bool {
 	r := c.State()
-	if d := r.Spec.Deadline; d == nil || d.After(now) {
+	if d := r.Spec.Deadline; d == nil || d.After(c.Wall()) {
 		return false
 	}
 	err := fault.New(fault.Timeout, "task", c.ID(), "the deadline %v passed", r.Spec.Deadline.UTC().Format(time.RFC3339))

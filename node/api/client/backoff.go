@@ -79,7 +79,7 @@ func (b *backoff) wait(ctx context.Context, err error) bool {
 	if ctx.Err() != nil || !kind.Retryable() || kind == fault.NoSpace { // a full disk needs a person
 		return false
 	}
-	if kind == fault.Unavailable || kind == fault.Timeout {
+	if kind == fault.Unavailable || kind == fault.Timeout || kind == fault.Overloaded {
 		b.base = b.c.servers.leave(b.base)
 	}
 	if b.tried++; b.tried < len(b.c.servers.bases) {
