@@ -275,7 +275,7 @@ func TestResultsFromTheEnd(t *testing.T) {
 func TestATaskWithoutAModelOutlivesItsEngine(t *testing.T) {
 	c := embeddedConfig(t, 1)
 	n := boot(t, c)
-	res := call(t, n, "POST", "/v1/tasks", map[string]any{"task_id": "m", "prompt": "x", "not_before": time.Now().Add(time.Second)}, nil)
+	res := call(t, n, "POST", "/v1/tasks", map[string]any{"task_id": "m", "prompt": "x", "not_before": time.Now().Add(6 * time.Second)}, nil)
 	require.Equal(t, http.StatusCreated, res.StatusCode)
 	halt(t, n)
 	c.Engines = []EngineConfig{{URL: EngineEcho}}

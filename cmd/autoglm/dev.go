@@ -165,10 +165,8 @@ func devSettings(f *pflag.FlagSet, o *dev.Options) error {
 // runDev runs a cluster until ctx ends. A second signal kills all nodes.
 func runDev(ctx context.Context, app *cli.App, o dev.Options, wait time.Duration) error {
 	// Who read the output may go before the cluster does, as in `autoglm dev | head`. Caught, a write just fails; ignored,
-	// the nodes would inherit it.
-	pipe := make(chan os.Signal, 1)
-	signal.Notify(pipe, syscall.SIGPIPE)
-	defer signal.Stop(pipe)
+	// the nodes would inherit it. It stays caught to the process's end: main may have a last word.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	signals := make(chan os.Signal, 2) // main's own handler takes the first one too, and makes ctx end
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(signals)

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/open-autoglm/autoglm/cmd/autoglm/internal/cli"
 	"github.com/open-autoglm/autoglm/cmd/autoglm/internal/dev"
 	"github.com/open-autoglm/autoglm/node/api/wire"
 	"github.com/open-autoglm/autoglm/persistence/fault"
@@ -100,7 +102,12 @@ func TestDevOutlivesItsReader(t *testing.T) {
 		ready = err == nil && len(f.Nodes) == 1 && f.Nodes[0].State == dev.Ready
 	}
 	require.NoError(t, cmd.Process.Signal(os.Interrupt))
-	require.NoError(t, <-ended, "Ctrl-C is how it ends in order")
+	var exit *exec.ExitError
+	if err := <-ended; errors.As(err, &exit) {
+		require.Equal(t, cli.ExitInterrupted, exit.ExitCode(), "Ctrl-C came before it was done with starting: %v", err)
+	} else {
+		require.NoError(t, err, "Ctrl-C is how it ends in order")
+	}
 }
 
 // Who loses one of two nodes loses the cluster: nobody is told to try that.
