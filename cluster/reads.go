@@ -149,6 +149,13 @@ type Page struct {
 	Settled time.Time  `json:"settled"` // see Owner.Settled; taken before the rows were read
 }
 
+// settleFor is how long a message may be in hand on a node of the version before, which does not count it when it says how far it
+// is settled.
+const settleFor = 250 * time.Millisecond
+
+// Complete is a time before which an index ordered by the shard's time has all its rows: none will turn up there later.
+func (p Page) Complete() time.Time { return p.Settled.Add(-settleFor) }
+
 // Scan returns up to limit rows of a shard's index with from <= key < to (nil: its end), fewer when they are
 // large: then Ended is false. It is the owner's view without a barrier: an owner that was just replaced may miss the newest rows.
 func (r *Router) Scan(ctx context.Context, shard int, index string, from, to []byte, limit int) (p Page, err error) {

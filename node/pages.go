@@ -11,7 +11,6 @@ import (
 	"maps"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/node/api"
@@ -21,11 +20,10 @@ import (
 )
 
 const (
-	pageMax      = 1000                   // tasks of one page
-	scanMax      = 20_000                 // tasks looked at for one page: a page may be short and still have a next
-	resultsPage  = 256                    // rows read from a shard at a time
-	recordsAhead = 32                     // tasks read from a shard at a time
-	settleFor    = 250 * time.Millisecond // a node of the version before does not count messages in hand when it says how far it is settled: that long they take there
+	pageMax      = 1000   // tasks of one page
+	scanMax      = 20_000 // tasks looked at for one page: a page may be short and still have a next
+	resultsPage  = 256    // rows read from a shard at a time
+	recordsAhead = 32     // tasks read from a shard at a time
 )
 
 // A cursor is the last index key given, for each shard: a page merges all shards.
@@ -304,7 +302,7 @@ func (s *service) streams(ctx context.Context, cur cursor, index string, prefix 
 				if err != nil {
 					return nil, false, err
 				}
-				end, asked = task.EndedBound(p.Settled.Add(-settleFor)), true
+				end, asked = task.EndedBound(p.Complete()), true
 			}
 			p, err := s.sys.Router.Scan(ctx, n, index, from, end, max)
 			if err != nil {
@@ -352,7 +350,7 @@ func (s *service) end(ctx context.Context) (cursor, error) {
 		if err != nil {
 			return nil, err
 		}
-		c[n] = task.EndedBound(p.Settled.Add(-settleFor))
+		c[n] = task.EndedBound(p.Complete())
 	}
 	return c, nil
 }

@@ -12,10 +12,9 @@ import (
 )
 
 const (
-	countPage   = 2048                   // ends read from a shard at a time
-	countShards = 8                      // asked side by side
-	countWithin = 2 * time.Second        // a shard that does not answer is left for the next look
-	settleFor   = 250 * time.Millisecond // see node/pages.go
+	countPage   = 2048            // ends read from a shard at a time
+	countShards = 8               // asked side by side
+	countWithin = 2 * time.Second // a shard that does not answer is left for the next look
 )
 
 const (
@@ -24,7 +23,7 @@ const (
 )
 
 // look is count, and now and then a recount. An end may have been put into its index behind what was counted: by a node of the
-// version before, that was stopped between reading its clock and adding the append, for longer than settleFor.
+// version before, that was stopped between reading its clock and adding the append, for longer than Page.Complete allows for.
 func (d *driver) look(ctx context.Context, p Progress) (next Progress, more bool, err error) {
 	if next, more, err = d.count(ctx, p); err != nil {
 		return p, false, err
@@ -121,14 +120,14 @@ func (d *driver) count(ctx context.Context, p Progress) (next Progress, more boo
 
 // tallyOf adds up the rows of a page that are settled, and returns the last one of them. all tells that all of them are.
 func tallyOf(page cluster.Page, mark Mark) (_ Mark, t Tally, all bool, err error) {
-	settled := page.Settled.Add(-settleFor)
+	complete := page.Complete()
 	for _, row := range page.Rows {
 		_, ended, number, ok := task.ParseLineEndKey(row.Key)
 		r, ok2 := task.ParseLineRow(row.Value)
 		if !ok || !ok2 {
 			return mark, t, false, fault.New(fault.Corrupt, "bulk.count", "", "a row of index %s does not decode", task.IndexLineEnd)
 		}
-		if !ended.Before(settled) {
+		if !ended.Before(complete) {
 			return mark, t, false, nil
 		}
 		mark = Mark{Micro: ended.UnixMicro(), Number: number}

@@ -62,7 +62,7 @@ func TestEndsAreCountedOnce(t *testing.T) {
 	e.end(1, start.Add(2*time.Second), 2, true)
 	e.rows[1] = append(e.rows[1], cluster.IndexRow{Key: task.LineEndKey("batch_b", start, 1)}) // another batch's
 	look(0)
-	e.settled = start.Add(time.Second + settleFor)
+	e.settled = start.Add(time.Second).Add(start.Sub(cluster.Page{Settled: start}.Complete()))
 	look(0)
 	e.settled = e.settled.Add(1)
 	look(1)

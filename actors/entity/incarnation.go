@@ -110,9 +110,8 @@ func (in *incarnation[S, E]) handle(c actor.Context, m *cluster.Envelope) {
 		}
 	}
 	hand := in.o.Begin()
-	committing := false
 	defer func() {
-		if !committing {
+		if in.committing == nil { // else when the commit is durable
 			hand.End()
 		}
 	}()
@@ -137,7 +136,7 @@ func (in *incarnation[S, E]) handle(c actor.Context, m *cluster.Envelope) {
 		m.Answer(nil, fmt.Errorf("entity.commit: %w", err))
 		return
 	}
-	in.committing, in.next, in.began, committing = x, next, hand.Began, true
+	in.committing, in.next, in.began = x, next, hand.Began
 	self, root := c.Self(), c.ActorSystem().Root
 	in.o.Append(w, func(out persistence.Outcome, err error) {
 		hand.End()

@@ -187,26 +187,8 @@ func newBatchList(app *cli.App) *cobra.Command {
 	return cmd
 }
 
-func newBatchGet(app *cli.App) *cobra.Command {
-	cmd := &cobra.Command{
-		Use: "get ID", Short: "Show a batch", Args: cobra.ExactArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := app.Client()
-			if err != nil {
-				return err
-			}
-			b, err := c.Batch(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			return showBatch(app, b)
-		},
-	}
-	app.ClientFlags(cmd)
-	return cmd
-}
-
-func newBatchSay(app *cli.App, verb, short, long string) *cobra.Command {
+// newOfBatch is a command about one batch.
+func newOfBatch(app *cli.App, verb, short, long string, do func(context.Context, *client.Client, string) error) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: verb + " ID", Short: short, Long: strings.TrimSpace(short + ". " + long), Args: cobra.ExactArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -214,15 +196,31 @@ func newBatchSay(app *cli.App, verb, short, long string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			b, err := c.SayBatch(cmd.Context(), args[0], verb)
-			if err != nil {
-				return err
-			}
-			return showBatch(app, b)
+			return do(cmd.Context(), c, args[0])
 		},
 	}
 	app.ClientFlags(cmd)
 	return cmd
+}
+
+func newBatchGet(app *cli.App) *cobra.Command {
+	return newOfBatch(app, "get", "Show a batch", "", func(ctx context.Context, c *client.Client, id string) error {
+		b, err := c.Batch(ctx, id)
+		if err != nil {
+			return err
+		}
+		return showBatch(app, b)
+	})
+}
+
+func newBatchSay(app *cli.App, verb, short, long string) *cobra.Command {
+	return newOfBatch(app, verb, short, long, func(ctx context.Context, c *client.Client, id string) error {
+		b, err := c.SayBatch(ctx, id, verb)
+		if err != nil {
+			return err
+		}
+		return showBatch(app, b)
+	})
 }
 
 func newBatchRetry(app *cli.App) *cobra.Command {
@@ -253,18 +251,9 @@ func newBatchRetry(app *cli.App) *cobra.Command {
 }
 
 func newBatchWatch(app *cli.App) *cobra.Command {
-	cmd := &cobra.Command{
-		Use: "watch ID", Short: "Follow a batch to its end", Args: cobra.ExactArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := app.Client()
-			if err != nil {
-				return err
-			}
-			return watchBatch(cmd.Context(), app, c, args[0])
-		},
-	}
-	app.ClientFlags(cmd)
-	return cmd
+	return newOfBatch(app, "watch", "Follow a batch to its end", "", func(ctx context.Context, c *client.Client, id string) error {
+		return watchBatch(ctx, app, c, id)
+	})
 }
 
 // batchEvery is the time between two looks at a batch that is watched.
