@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"math/rand/v2"
-	"net"
 	"os"
 	"strings"
 	"time"
@@ -39,10 +38,9 @@ func (n *Node) newPoster() (*callback.Poster, error) {
 	if err != nil {
 		return nil, err
 	}
-	host, _, err := net.SplitHostPort(n.cfg.HTTP.Listen)
 	return callback.New(callback.Options{Secret: secret, Timeout: c.Timeout, Egress: egress.Policy{
-		// Whoever can submit to a loopback listener is on this machine already.
-		AllowLoopback: err == nil && loopbackHost(host), AllowPrivate: c.AllowPrivate, Allow: nets,
+		// Whoever can submit to a loopback listener without a key is on this machine already.
+		AllowLoopback: n.cfg.local() && !n.cfg.keysNeeded(), AllowPrivate: c.AllowPrivate, Allow: nets,
 	}})
 }
 

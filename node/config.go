@@ -22,6 +22,7 @@ type Config struct {
 	MemoryLimit Size           `koanf:"memory_limit" doc:"Soft limit of this process' memory, workers not counted: the collector works harder near it. GOMEMLIMIT wins; 0: none."`
 	Drain       time.Duration  `koanf:"drain" doc:"Longest wait at SIGTERM for requests and attempts under way."`
 	HTTP        HTTPConfig     `koanf:"http"`
+	Access      AccessConfig   `koanf:"access"`
 	Cluster     ClusterConfig  `koanf:"cluster"`
 	Engines     []EngineConfig `koanf:"engines" doc:"What answers the tasks: \"embedded\", \"echo\", a URL, or a mapping with url, name, models, endpoints, concurrency, api_key_env, timeout."`
 	Model       ModelConfig    `koanf:"model"`
@@ -38,11 +39,20 @@ type Config struct {
 
 // HTTPConfig is the API's listener and its limits.
 type HTTPConfig struct {
-	Listen       string   `koanf:"listen" doc:"Address of the API. Port 0 takes a free one."`
-	AllowRemote  bool     `koanf:"allow_remote" doc:"Listen on an address that other machines reach, although clients are not authenticated yet."`
-	AllowedHosts []string `koanf:"allowed_hosts" doc:"More names for the Host header on loopback: those of a reverse proxy."`
+	Listen         string   `koanf:"listen" doc:"Address of the API. Port 0 takes a free one."`
+	TLSCert        string   `koanf:"tls_cert" doc:"File with the certificate that clients see, and those that it is signed by (PEM); read again when it changes. Empty: api.crt of cluster.identity, where the API is reached from other machines."`
+	TLSKey         string   `koanf:"tls_key" doc:"File with its key."`
+	AllowPlaintext bool     `koanf:"allow_plaintext" doc:"Serve without TLS on an address that other machines reach: for a proxy in front that ends TLS, in a network that you trust."`
+	AllowedHosts   []string `koanf:"allowed_hosts" doc:"More names for the Host header on loopback: those of a reverse proxy."`
 
 	api.Limits `koanf:",squash"`
+}
+
+// AccessConfig says who may use the API.
+type AccessConfig struct {
+	Keys         string `koanf:"keys" doc:"Who needs an API key: auto (all, unless this node is alone and listens on loopback), required (all), or off (nobody; on loopback only)."`
+	AdminKey     Secret `koanf:"admin_key" doc:"The operator's first API key, or its id and hash as autoglm key root prints it; empty: admin.hash of cluster.identity."`
+	AdminKeyFile string `koanf:"admin_key_file" doc:"File with either, instead."`
 }
 
 // ClusterConfig makes this node one of several. Without an identity it is alone.
@@ -173,6 +183,7 @@ func Default() Config {
 		MemoryLimit: 384 << 20,
 		Drain:       30 * time.Second,
 		HTTP:        HTTPConfig{Listen: "127.0.0.1:8080", Limits: api.DefaultLimits()},
+		Access:      AccessConfig{Keys: KeysAuto},
 		Cluster:     ClusterConfig{Listen: "0.0.0.0:7946", Replicas: 3, DeadAfter: 30 * time.Second},
 		Engines:     []EngineConfig{{URL: EngineEmbedded}},
 		Model: ModelConfig{

@@ -95,10 +95,17 @@ func TestLoadRefuses(t *testing.T) {
 		{"disk_reserve: lots", "is no size"},
 		{"engines: [{urll: x}]", "urll"},
 		{"disk_reserve: 1MiB", "disk_reserve: is 1MiB (keep at least 64MiB"},
-		{"http: {listen: '0.0.0.0:80'}", "http.listen: is 0.0.0.0:80 (anybody"},
+		{"http: {listen: '0.0.0.0:80'}", "http.listen: is 0.0.0.0:80 (other machines reach it, and keys and prompts would go over the network in clear"},
+		{"http: {listen: '0.0.0.0:80', allow_plaintext: true}", "access.admin_key: is not set (clients need keys here"},
+		{"http: {listen: '0.0.0.0:80', allow_plaintext: true}\naccess: {keys: 'off'}", "access.keys: is off (http.listen is 0.0.0.0:80, which other machines reach"},
+		{"http: {tls_cert: c}", "http.tls_cert: is \"c\", tls_key \"\" (name both"},
+		{"access: {keys: maybe}", "access.keys: is \"maybe\" (use auto"},
+		{"access: {keys: required}", "autoglm key root --out"},
+		{"access: {admin_key: hunter2}", "access.admin_key: is neither"},
+		{"access: {admin_key: a, admin_key_file: b}", "set one of them"},
 		{"http: {listen: '127.0.0.1:99999'}", "http.listen: is \"127.0.0.1:99999\" (use a port"},
 		{"http: {listen: '127.0.0.1:no'}", "http.listen: is \"127.0.0.1:no\" (use a port"},
-		{"http: {listen: ':80'}", "http.listen: is :80 (anybody"},
+		{"http: {listen: ':80'}", "http.listen: is :80 (other machines"},
 		{"http: {listen: 'localhost'}", "write host:port"},
 		{"http: {chunk_lines: 0}", "chunk_lines is 0"},
 		{"engines: []", "engines: is empty (name one"},
@@ -145,9 +152,16 @@ func TestLoadRefuses(t *testing.T) {
 	require.ErrorContains(t, err, "no such file")
 	_, _, err = Load("", []string{"AUTOGLM_SHARDS=x"}, nil)
 	require.ErrorContains(t, err, "hards")
-	c, _, err := Load(writeConfig(t, "http: {listen: '0.0.0.0:80', allow_remote: true}"), nil, nil)
-	require.NoError(t, err)
-	require.True(t, c.HTTP.AllowRemote)
+	root := "abcdefghijkm:" + strings.Repeat("0a", 32)
+	for _, good := range []string{
+		"http: {listen: '0.0.0.0:80', allow_plaintext: true}\naccess: {admin_key: '" + root + "'}",
+		"http: {listen: '0.0.0.0:80', tls_cert: c, tls_key: k}\naccess: {admin_key_file: f}",
+		"http: {listen: '0.0.0.0:80'}\ncluster: {identity: i}",
+		"access: {keys: required, admin_key: '" + root + "'}",
+	} {
+		_, _, err := Load(writeConfig(t, good), nil, nil)
+		require.NoError(t, err, good)
+	}
 	_, _, err = Load(writeConfig(t, "engines: ['unix:///run/x.sock', 'https://api.example/v4']"), nil, nil)
 	require.NoError(t, err)
 }

@@ -25,7 +25,7 @@ func invalidConfig(field string, value any, format string, args ...any) error {
 // Validate checks every bound that needs no other part of the system. The first field that
 // is wrong gives an Invalid fault with its name, its value and what to do.
 func (c *Config) Validate() error {
-	for _, check := range []func() error{c.checkNode, c.checkHTTP, c.checkCluster, c.checkEngines, c.checkModel, c.checkTask, c.checkSource, c.checkCallback, c.checkFiles, c.checkBulk} {
+	for _, check := range []func() error{c.checkNode, c.checkHTTP, c.checkAccess, c.checkCluster, c.checkEngines, c.checkModel, c.checkTask, c.checkSource, c.checkCallback, c.checkFiles, c.checkBulk} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -53,7 +53,6 @@ func (c *Config) checkNode() error {
 	return nil
 }
 
-// checkHTTP also keeps a node that authenticates nobody off the network.
 func (c *Config) checkHTTP() error {
 	host, port, err := net.SplitHostPort(c.HTTP.Listen)
 	if err != nil {
@@ -62,10 +61,12 @@ func (c *Config) checkHTTP() error {
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
 		return invalidConfig("http.listen", fmt.Sprintf("%q", c.HTTP.Listen), "use a port from 0 to 65535")
 	}
-	if !c.HTTP.AllowRemote && !loopbackHost(host) {
-		return invalidConfig("http.listen", c.HTTP.Listen,
-			"anybody who reaches it could use this node, because clients are not authenticated yet: listen on 127.0.0.1 and put a proxy "+
-				"that authenticates in front, or set http.allow_remote in a network that you trust")
+	if (c.HTTP.TLSCert == "") != (c.HTTP.TLSKey == "") {
+		return invalidConfig("http.tls_cert", fmt.Sprintf("%q, tls_key %q", c.HTTP.TLSCert, c.HTTP.TLSKey), "name both, or neither")
+	}
+	if !loopbackHost(host) && c.HTTP.TLSCert == "" && c.Cluster.Identity == "" && !c.HTTP.AllowPlaintext {
+		return invalidConfig("http.listen", c.HTTP.Listen, "other machines reach it, and keys and prompts would go over the network in clear: "+
+			"give it a certificate with http.tls_cert and http.tls_key, or set http.allow_plaintext where a proxy in front ends TLS, or listen on 127.0.0.1")
 	}
 	if err := c.HTTP.Limits.Validate(); err != nil {
 		return fault.New(fault.Invalid, "config", "http", "%w", err)

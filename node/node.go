@@ -19,6 +19,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/open-autoglm/autoglm/actors"
+	"github.com/open-autoglm/autoglm/actors/apikey"
+	"github.com/open-autoglm/autoglm/actors/audit"
 	"github.com/open-autoglm/autoglm/actors/batch"
 	"github.com/open-autoglm/autoglm/actors/bulk"
 	"github.com/open-autoglm/autoglm/actors/callback"
@@ -60,6 +62,8 @@ type Node struct {
 	svc     *service
 	dir     *dirWatch
 	front   *api.Front // the port; nil before Start
+	secure  bool       // it speaks TLS
+	root    apikey.Root
 	addr    atomic.Pointer[string]
 	waits   atomic.Pointer[func() string] // what Start is at
 
@@ -178,7 +182,7 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	n.janitor = file.NewJanitor(n.cfg.Files.StaleAfter, n.log)
 	n.batches = bulk.New(n.now, n.log)
 	opt := actors.Options{
-		Node: id, Self: id, Store: n.store, Engines: engines, Policy: n.policy(), Kinds: append(append(n.janitor.Kinds(), n.batches.Kind()), n.kinds...),
+		Node: id, Self: id, Store: n.store, Engines: engines, Policy: n.policy(), Kinds: append(append(n.janitor.Kinds(), n.batches.Kind(), apikey.Kind(), audit.Kind()), n.kinds...),
 		Window:    batch.Window(n.cfg.Batch),
 		Callbacks: n.dispatcher, IdleAfter: n.cfg.Task.AsleepAfter, Fatal: n.fatal, Meter: n.meter, Now: n.now, Log: n.log,
 		Runner: &infer.Runner{Fetch: n.fetcher.Fetch, Meter: n.meter, Now: n.now},
@@ -245,13 +249,21 @@ func (n *Node) identity() (string, error) {
 // listen opens the port first: until there is something behind it, it says what is waited for.
 func (n *Node) listen() error {
 	n.waitsFor("the node to begin")
+	secure, err := n.cfg.serverTLS(n.log)
+	if err != nil {
+		return err
+	}
+	if n.root, err = n.cfg.root(); err != nil {
+		return err
+	}
 	l, err := net.Listen("tcp", n.cfg.HTTP.Listen)
 	if err != nil {
 		return fault.New(fault.Unavailable, "node.listen", n.cfg.HTTP.Listen, "%w", err).WithRemedy("another program may have the port: choose one with --http, or stop it")
 	}
 	addr := l.Addr().String()
 	n.addr.Store(&addr)
-	n.front = api.NewFront(n.cfg.HTTP.Limits, n.log, func() string { return "waiting for " + (*n.waits.Load())() })
+	n.front = api.NewFront(n.cfg.HTTP.Limits, n.log, secure, func() string { return "waiting for " + (*n.waits.Load())() })
+	n.secure = secure != nil
 	go func() {
 		if err := n.front.Serve(l); err != nil {
 			n.fatal(err)
@@ -271,8 +283,8 @@ func (n *Node) open() error {
 	if err != nil {
 		return err
 	}
-	a, err := api.New(n.svc, api.WithFront(n.front), api.WithLimits(n.cfg.HTTP.Limits), api.WithLogger(n.log), api.WithHosts(n.cfg.HTTP.AllowedHosts...), api.WithActors(outside),
-		api.WithOpenAI(openai.Deps{Completions: n.svc, Started: n.svc.started, Files: n.files, Batches: n.batches}),
+	a, err := api.New(n.svc, api.WithFront(n.front), api.WithLimits(n.cfg.HTTP.Limits), api.WithLogger(n.log), api.WithHosts(n.cfg.HTTP.AllowedHosts...), api.WithActors(outside), api.WithAccess(n.access()),
+		api.WithOpenAI(openai.Deps{Completions: n.svc, Started: n.svc.started, Files: tenantFiles{n.files}, Batches: tenantBatches{n.batches}}),
 		api.WithVersion(n.version), api.WithMetrics(n.reg, promhttp.HandlerFor(n.reg, promhttp.HandlerOpts{Registry: n.reg})))
 	if err != nil {
 		return err
@@ -282,7 +294,11 @@ func (n *Node) open() error {
 	if n.joint != nil {
 		n.joint.serving(n.HTTPAddr())
 	}
-	n.log.Info("serving", "http", "http://"+n.HTTPAddr(), "data_dir", n.cfg.DataDir, "shards", n.store.Shards(), "engines", len(n.engines))
+	scheme := "http://"
+	if n.secure {
+		scheme = "https://"
+	}
+	n.log.Info("serving", "http", scheme+n.HTTPAddr(), "keys", n.cfg.keysNeeded(), "data_dir", n.cfg.DataDir, "shards", n.store.Shards(), "engines", len(n.engines))
 	return nil
 }
 

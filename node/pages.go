@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/node/api"
 	"github.com/open-autoglm/autoglm/node/api/wire"
 	"github.com/open-autoglm/autoglm/persistence"
@@ -210,7 +211,8 @@ func (s *service) List(ctx context.Context, q api.Query) ([]api.Item, string, er
 	if err != nil {
 		return nil, "", err
 	}
-	index, prefix, parse := listIndex(q.State)
+	whose := tenant.From(ctx)
+	index, prefix, parse := listIndex(q.State, whose)
 	ss, err := s.streams(ctx, cur, index, prefix, parse, false)
 	if err != nil {
 		return nil, "", err
@@ -227,11 +229,16 @@ func (s *service) List(ctx context.Context, q api.Query) ([]api.Item, string, er
 			return false, nil
 		}
 		looked++
+		name, id := tenant.Split(r.id)
+		if name != whose {
+			st.pop()
+			cur[st.shard] = st.last
+			return true, nil
+		}
 		rec, err := st.record()
 		if err != nil {
 			return false, err
 		}
-		id := r.id
 		st.pop()
 		cur[st.shard] = st.last
 		if matches(q, rec) {
@@ -259,26 +266,28 @@ func matches(q api.Query, r *task.Record) bool {
 	return true
 }
 
-// listIndex chooses the index that has a state's tasks in its own order.
-func listIndex(s task.State) (name string, prefix []byte, parse func(key []byte) (sort []byte, id string, ok bool)) {
+// listIndex chooses the index that has a state's tasks in its own order. What waits and runs is in one index for all tenants, whose
+// order only the operator's lists show: a cursor there may tell ids of others. Another tenant's come out of all of its own.
+func listIndex(s task.State, whose string) (name string, prefix []byte, parse func(key []byte) (sort []byte, id string, ok bool)) {
 	whole := func(key []byte) ([]byte, string, bool) { _, id, ok := task.ParseTimeKey(key); return key, id, ok }
-	switch s {
-	case task.Pending:
+	switch {
+	case whose != tenant.Default && !s.Final():
+	case s == task.Pending:
 		return task.IndexReady, nil, func(key []byte) ([]byte, string, bool) {
 			k, ok := task.ParseReadyKey(key)
 			return key, k.ID, ok
 		}
-	case task.Running:
+	case s == task.Running:
 		return task.IndexRunning, nil, func(key []byte) ([]byte, string, bool) { return key, string(key), true }
-	case task.Completed:
-		return task.IndexEnded, nil, whole
-	case task.Failed, task.Cancelled:
-		return task.IndexTrouble, task.TroublePrefix(s), func(key []byte) ([]byte, string, bool) {
+	case s == task.Completed:
+		return tenant.Index(task.IndexEnded, whose), nil, whole
+	case s == task.Failed || s == task.Cancelled:
+		return tenant.Index(task.IndexTrouble, whose), task.TroublePrefix(s), func(key []byte) ([]byte, string, bool) {
 			_, id, ok := task.ParseTimeKey(key[1:])
 			return key, id, ok
 		}
 	}
-	return task.IndexAll, nil, whole
+	return tenant.Index(task.IndexAll, whose), nil, whole
 }
 
 // streams opens an index on every shard behind the cursor. settled ends each stream where its rows, of IndexEnded, are
@@ -346,7 +355,7 @@ func (s *service) records(ctx context.Context, shard int, ids []string) ([]*task
 func (s *service) end(ctx context.Context) (cursor, error) {
 	c := cursor{}
 	for n := range s.store.Shards() {
-		p, err := s.sys.Router.Scan(ctx, n, task.IndexEnded, nil, nil, 0)
+		p, err := s.sys.Router.Scan(ctx, n, tenant.Index(task.IndexEnded, tenant.From(ctx)), nil, nil, 0)
 		if err != nil {
 			return nil, err
 		}
@@ -365,8 +374,8 @@ func (s *service) Results(ctx context.Context, after string, f func(api.Item) bo
 	if err != nil {
 		return after, err
 	}
-	_, _, parse := listIndex(task.Completed)
-	ss, err := s.streams(ctx, cur, task.IndexEnded, nil, parse, true)
+	index, _, parse := listIndex(task.Completed, tenant.From(ctx))
+	ss, err := s.streams(ctx, cur, index, nil, parse, true)
 	if err != nil {
 		return after, err
 	}
@@ -378,7 +387,7 @@ func (s *service) Results(ctx context.Context, after string, f func(api.Item) bo
 		if err != nil {
 			return false, err
 		}
-		id := r.id
+		id := tenant.Bare(r.id)
 		st.pop()
 		cur[st.shard] = st.last
 		return f(api.Item{ID: id, Record: rec}), nil

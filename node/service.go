@@ -14,6 +14,7 @@ import (
 	"github.com/open-autoglm/autoglm/actors/bulk"
 	"github.com/open-autoglm/autoglm/actors/infer"
 	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/cluster"
 	"github.com/open-autoglm/autoglm/cluster/trace"
 	"github.com/open-autoglm/autoglm/node/api"
@@ -54,7 +55,8 @@ func (s *service) Submit(ctx context.Context, specs []*task.Spec) []api.Submitte
 	return s.SubmitLines(ctx, msgs)
 }
 
-// SubmitLines is Submit of tasks that may be lines of batches. Their Model is filled in here.
+// SubmitLines is Submit of tasks that may be lines of batches, which belong to whom their batch does; else they are the caller's tenant's.
+// Their Model is filled in here.
 func (s *service) SubmitLines(ctx context.Context, msgs []*task.Submit) []api.Submitted {
 	out := make([]api.Submitted, len(msgs))
 	writes := make([]persistence.Write, 0, len(msgs))
@@ -83,7 +85,7 @@ func (s *service) SubmitLines(ctx context.Context, msgs []*task.Submit) []api.Su
 		if m.Trace == "" {
 			m.Trace = string(trace.From(ctx))
 		}
-		_, w, err := s.sys.Tasks.First(spec.ID, m, s.now)
+		_, w, err := s.sys.Tasks.First(whole(ctx, m), m, s.now)
 		if err != nil {
 			out[i].Err = err
 			continue
@@ -96,7 +98,7 @@ func (s *service) SubmitLines(ctx context.Context, msgs []*task.Submit) []api.Su
 		case err == nil:
 			out[i].Version, out[i].State = 1, task.Pending
 		case fault.KindOf(err) == fault.Conflict:
-			out[i] = s.resubmit(ctx, msgs[i].Spec.ID, msgs[i])
+			out[i] = s.resubmit(ctx, msgs[i])
 		default:
 			out[i].Err = err
 		}
@@ -130,6 +132,9 @@ func (s *service) admits(ctx context.Context, spec *task.Spec) error {
 	if err == nil && spec.DataURL != "" && s.admit != nil && s.cluster == "" { // another node's engine may be allowed to read it
 		err = s.admit(spec.DataURL)
 	}
+	if err == nil && tenant.From(ctx) != tenant.Default && strings.HasPrefix(strings.ToLower(spec.DataURL), "file:") {
+		err = fault.New(fault.Refused, "task.validate", "data_url", "names a file of the node, which is the operator's").WithRemedy("use an http(s) URL")
+	}
 	if err == nil {
 		return nil
 	}
@@ -139,8 +144,17 @@ func (s *service) admits(ctx context.Context, spec *task.Spec) error {
 	return err
 }
 
-func (s *service) resubmit(ctx context.Context, id string, m *task.Submit) api.Submitted {
-	v, err := s.sys.Router.Ask(ctx, task.Key(id), m)
+// whole is the id of a task's journal.
+func whole(ctx context.Context, m *task.Submit) string {
+	if m.Line != nil {
+		return tenant.Beside(m.Line.Batch, m.Spec.ID)
+	}
+	return tenant.Own(ctx, m.Spec.ID)
+}
+
+func (s *service) resubmit(ctx context.Context, m *task.Submit) api.Submitted {
+	id := m.Spec.ID
+	v, err := s.sys.Router.Ask(ctx, task.Key(whole(ctx, m)), m)
 	if err != nil {
 		return api.Submitted{ID: id, Err: err}
 	}
@@ -150,7 +164,7 @@ func (s *service) resubmit(ctx context.Context, id string, m *task.Submit) api.S
 
 // Get folds the task's journal; it wakes nothing.
 func (s *service) Get(ctx context.Context, id string) (*task.Record, error) {
-	r, seq, err := s.sys.Tasks.Load(cluster.Reader{Context: ctx, Router: s.sys.Router}, id)
+	r, seq, err := s.sys.Tasks.Load(cluster.Reader{Context: ctx, Router: s.sys.Router}, tenant.Own(ctx, id))
 	if err != nil {
 		return nil, err
 	}
@@ -162,7 +176,7 @@ func (s *service) Get(ctx context.Context, id string) (*task.Record, error) {
 
 // Cancel asks the task.
 func (s *service) Cancel(ctx context.Context, id, reason string) (*task.Record, error) {
-	v, err := s.sys.Router.Ask(ctx, task.Key(id), &task.Cancel{Reason: reason})
+	v, err := s.sys.Router.Ask(ctx, task.Key(tenant.Own(ctx, id)), &task.Cancel{Reason: reason})
 	if err != nil {
 		if fault.KindOf(err) == fault.Conflict {
 			if r, gerr := s.Get(ctx, id); gerr == nil {
@@ -177,7 +191,7 @@ func (s *service) Cancel(ctx context.Context, id, reason string) (*task.Record, 
 
 // Events decodes the task's rows. One row is one fact, so a version is a row.
 func (s *service) Events(ctx context.Context, id string, after uint64) ([]task.Fact, error) {
-	facts, err := s.sys.Tasks.History(cluster.Reader{Context: ctx, Router: s.sys.Router}, id, after)
+	facts, err := s.sys.Tasks.History(cluster.Reader{Context: ctx, Router: s.sys.Router}, tenant.Own(ctx, id), after)
 	if err != nil {
 		return nil, err
 	}
@@ -190,8 +204,8 @@ func (s *service) Events(ctx context.Context, id string, after uint64) ([]task.F
 }
 
 // Watch follows appends to the task.
-func (s *service) Watch(_ context.Context, id string) (<-chan struct{}, func(), error) {
-	c, stop := s.sys.Router.Watch(task.Key(id))
+func (s *service) Watch(ctx context.Context, id string) (<-chan struct{}, func(), error) {
+	c, stop := s.sys.Router.Watch(task.Key(tenant.Own(ctx, id)))
 	return c, stop, nil
 }
 
@@ -206,11 +220,15 @@ func (s *service) Status(ctx context.Context) api.Status {
 		st.Ready, st.Reason = false, err.Error()
 	}
 	st.Partial = err != nil
+	whose := tenant.From(ctx)
+	own := tally.Of(whose)
 	for _, state := range []task.State{task.Pending, task.Running, task.Completed, task.Failed, task.Cancelled} {
-		st.Tasks[state.String()] = tally.ByState[state]
+		st.Tasks[state.String()] = own[state]
 	}
-	for q, n := range tally.Queues() {
-		st.Queues = append(st.Queues, api.Queue{Model: q.Model, Priority: q.Priority, Waiting: n})
+	if whose == tenant.Default { // what all wait for is the operator's to see
+		for q, n := range tally.Queues() {
+			st.Queues = append(st.Queues, api.Queue{Model: q.Model, Priority: q.Priority, Waiting: n})
+		}
 	}
 	slices.SortFunc(st.Queues, func(a, b api.Queue) int {
 		if c := strings.Compare(a.Model, b.Model); c != 0 {

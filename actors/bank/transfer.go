@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/open-autoglm/autoglm/actors/entity"
+	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/cluster"
 	"github.com/open-autoglm/autoglm/persistence"
 	"github.com/open-autoglm/autoglm/persistence/fault"
@@ -281,7 +282,7 @@ func drive(c *entity.Context[Transfer, Step]) {
 	case Reserving:
 		for _, side := range []Side{Out, In} {
 			if t.leg(side).Hold == 0 {
-				c.Tell(t.account(side), Reserve{Transfer: c.ID(), Side: side, Cents: t.Cents})
+				c.Tell(t.account(c.ID(), side), Reserve{Transfer: c.ID(), Side: side, Cents: t.Cents})
 			}
 		}
 	case Booking, Cancelling:
@@ -298,14 +299,15 @@ func drive(c *entity.Context[Transfer, Step]) {
 }
 
 func settle(c *entity.Context[Transfer, Step], side Side, hold uint64, book bool) {
-	c.Tell(c.State().account(side), Settle{Transfer: c.ID(), Side: side, Hold: hold, Book: book})
+	c.Tell(c.State().account(c.ID(), side), Settle{Transfer: c.ID(), Side: side, Hold: hold, Book: book})
 }
 
-func (t Transfer) account(s Side) persistence.Key {
+// account is one side's account, of the tenant whose transfer it is.
+func (t Transfer) account(transfer string, s Side) persistence.Key {
 	if s == Out {
-		return accountKey(t.From)
+		return accountKey(tenant.Beside(transfer, t.From))
 	}
-	return accountKey(t.To)
+	return accountKey(tenant.Beside(transfer, t.To))
 }
 
 func transferKey(id string) persistence.Key { return persistence.Key{Kind: TransferKind, ID: id} }

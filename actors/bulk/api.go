@@ -11,6 +11,7 @@ import (
 
 	"github.com/open-autoglm/autoglm/actors/file"
 	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/persistence"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
@@ -119,7 +120,7 @@ type Item struct {
 	State State
 }
 
-// List returns batches, the newest first, after one of them, and whether more follow.
+// List returns batches of the tenant that ctx is for, the newest first, after one of them, and whether more follow.
 func (b *Batches) List(ctx context.Context, after string, limit int) (page []Item, more bool, err error) {
 	if limit < 1 || limit > ListMax {
 		return nil, false, fault.New(fault.Invalid, "bulk.list", "limit", "is %d: use 1 to %d", limit, ListMax)
@@ -135,7 +136,7 @@ func (b *Batches) List(ctx context.Context, after string, limit int) (page []Ite
 		}
 		from = append(task.AllKey(s.CreatedAt, after), 0)
 	}
-	rows, err := b.o.Router.Newest(ctx, IndexAll, from, limit+1, nil)
+	rows, err := b.o.Router.Newest(ctx, tenant.Index(IndexAll, tenant.From(ctx)), from, limit+1, nil)
 	if err != nil {
 		return nil, false, err
 	}

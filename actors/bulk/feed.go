@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/persistence"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
@@ -183,7 +184,7 @@ func (d *driver) submit(b []byte, number uint64, s *State, priority *int) (*task
 	if p != nil {
 		return nil, fault.New(fault.Corrupt, "bulk.feed", s.Header.InputFile, "line %d is not what it was: %s", number+1, p.Message)
 	}
-	spec, err := l.spec(LineID(d.id, number))
+	spec, err := l.spec(tenant.Bare(LineID(d.id, number)))
 	if err != nil {
 		return nil, err
 	}
@@ -203,7 +204,7 @@ func (d *driver) submit(b []byte, number uint64, s *State, priority *int) (*task
 		if spec.Metadata == nil {
 			spec.Metadata = map[string]string{}
 		}
-		spec.Metadata["batch_id"] = d.id
+		spec.Metadata["batch_id"] = tenant.Bare(d.id)
 	}
 	return &task.Submit{Spec: spec, Model: l.model, Line: &task.Line{Batch: d.id, Number: number, CustomID: l.CustomID, Model: l.model}}, nil
 }
@@ -244,7 +245,7 @@ func (d *driver) create(ctx context.Context, chunk []*task.Submit) error {
 // mine returns nil when the task that has a line's id is the line's, though not with the same words: the priority of the batch was
 // changed between a crash and now, say.
 func (d *driver) mine(ctx context.Context, m *task.Submit, conflict error) error {
-	r, seq, err := d.Tasks.Load(reader{ctx, d.Router}, m.Spec.ID)
+	r, seq, err := d.Tasks.Load(reader{ctx, d.Router}, tenant.Beside(d.id, m.Spec.ID))
 	if err == nil && (seq == 0 || r.Line == nil || *r.Line != *m.Line) {
 		err = conflict
 	}

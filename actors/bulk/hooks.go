@@ -9,6 +9,7 @@ import (
 
 	"github.com/open-autoglm/autoglm/actors/callback"
 	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/actors/tenant"
 )
 
 const (
@@ -34,7 +35,7 @@ func EventID(batch string) string { return "evt_" + derived("event", batch) }
 
 // body builds what is posted for a final batch. It is pure, and the same at every try.
 func body(id string, s *State) ([]byte, error) {
-	return json.Marshal(event{ID: EventID(id), Object: "event", CreatedAt: s.EndedAt.Unix(), Type: "batch." + s.Phase.Status(), Data: eventData{id}})
+	return json.Marshal(event{ID: EventID(id), Object: "event", CreatedAt: s.EndedAt.Unix(), Type: "batch." + s.Phase.Status(), Data: eventData{tenant.Bare(id)}})
 }
 
 // urls are those who are to hear of a batch's end.

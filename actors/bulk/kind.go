@@ -10,6 +10,7 @@ import (
 
 	"github.com/open-autoglm/autoglm/actors/entity"
 	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/cluster"
 	"github.com/open-autoglm/autoglm/persistence"
 	"github.com/open-autoglm/autoglm/persistence/fault"
@@ -18,7 +19,7 @@ import (
 // KindName is the kind of a batch.
 const KindName = "batch"
 
-// IndexAll has all batches, newest first: ^created id. IndexInput has those that are not final, by their input: file 0 id.
+// IndexAll has all batches of a tenant, newest first: ^created id; see tenant.Index. IndexInput has those that are not final, by their input: file 0 id.
 const (
 	IndexAll   = "batches"
 	IndexInput = "batchinput"
@@ -52,7 +53,9 @@ const (
 )
 
 // FileID is the id of the file of a part, once it has a line.
-func FileID(batch, part string) string { return "file-" + derived("batch "+part, batch) }
+func FileID(batch, part string) string {
+	return tenant.Beside(batch, "file-"+derived("batch "+part, tenant.Bare(batch)))
+}
 
 // What one may say to a batch. Each is answered with its State.
 type (
@@ -110,7 +113,7 @@ func NewKind(driver Driver) *entity.Kind[State, Fact] {
 
 func index(id string, before, after State) (rows []persistence.Index) {
 	if before.Phase == None {
-		rows = append(rows, persistence.Index{Name: IndexAll, Key: task.AllKey(after.CreatedAt, id)},
+		rows = append(rows, persistence.Index{Name: tenant.Index(IndexAll, tenant.Of(id)), Key: task.AllKey(after.CreatedAt, id)},
 			persistence.Index{Name: IndexInput, Key: inputKey(after.Header.InputFile, id)})
 	}
 	if after.Phase.Final() && !before.Phase.Final() {

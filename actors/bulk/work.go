@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/open-autoglm/autoglm/actors/file"
+	"github.com/open-autoglm/autoglm/actors/tenant"
 )
 
 const (
@@ -129,7 +130,7 @@ func (d *driver) progress(ctx context.Context, s State, next Progress) (State, e
 
 // register makes a part a file, or says how long it is in the end.
 func (d *driver) register(ctx context.Context, s State, part string, bytes int64) error {
-	in := file.Info{ID: FileID(d.id, part), Filename: d.id + "_" + part + ".jsonl", Purpose: file.PurposeOutput, Bytes: bytes,
+	in := file.Info{ID: FileID(d.id, part), Filename: tenant.Bare(d.id) + "_" + part + ".jsonl", Purpose: file.PurposeOutput, Bytes: bytes,
 		CreatedAt: d.Now().UTC().Truncate(time.Microsecond), Of: &file.Output{Batch: d.id, Part: part}}
 	if s.Header.OutputExpires > 0 {
 		in.ExpiresAt = in.CreatedAt.Add(s.Header.OutputExpires)

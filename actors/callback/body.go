@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
@@ -40,7 +41,7 @@ func Body(id string, r task.Record) ([]byte, error) {
 	if !r.State.Final() {
 		return nil, fault.New(fault.Invalid, "callback.body", id, "the task is %v, not final", r.State)
 	}
-	d := data{TaskID: id, State: r.State, Version: r.Version - uint64(r.CallbackTries), Attempts: r.Attempt,
+	d := data{TaskID: tenant.Bare(id), State: r.State, Version: r.Version - uint64(r.CallbackTries), Attempts: r.Attempt,
 		CreatedAt: r.CreatedAt.UTC(), EndedAt: r.EndedAt.UTC()}
 	if r.Spec != nil {
 		d.Metadata = r.Spec.Metadata

@@ -140,7 +140,7 @@ func (k *Kind[S, E]) write(key persistence.Key, f folded[S], events []E, done fu
 		}
 	}
 	if k.Count != nil {
-		w.Count = k.Count(before, after)
+		w.Count = k.Count(key.ID, before, after)
 	}
 	if k.SnapshotEvery > 0 && (seq+1)%uint64(k.SnapshotEvery) == 0 {
 		past := f.past

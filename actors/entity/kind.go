@@ -23,7 +23,7 @@ type Kind[S, E any] struct {
 	Enter  func(c *Context[S, E]) // after recovery and after each commit: sends and alarms; no Commit here
 
 	Index    func(id string, before, after S) []persistence.Index // rows to put or delete with a commit
-	Count    func(before, after S) []persistence.Count            // counters to move with a commit
+	Count    func(id string, before, after S) []persistence.Count // counters to move with a commit
 	Timer    func(S) time.Time                                    // wake me with Wake then, also after a crash; zero: never
 	Resident func(S) bool                                         // stay awake in this state, also when idle
 	Nap      bool                                                 // sleep at once when nothing is left to do; else the shard says when it was idle for long

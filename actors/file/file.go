@@ -1,6 +1,7 @@
 package file
 
 import (
+	"context"
 	"encoding/hex"
 	"strings"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/open-autoglm/autoglm/actors/blob"
+	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/persistence"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
@@ -98,11 +100,11 @@ func Filename(s string) string {
 	return s
 }
 
-// newID makes an id that starts with a prefix.
-func newID(prefix string) (string, error) {
+// newID makes an id that starts with a prefix, of the tenant that ctx is for.
+func newID(ctx context.Context, prefix string) (string, error) {
 	id, err := uuid.NewRandom()
 	if err != nil {
 		return "", fault.New(fault.Unavailable, "file.create", "", "no id could be made: %w", err)
 	}
-	return prefix + hex.EncodeToString(id[:]), nil
+	return tenant.Own(ctx, prefix+hex.EncodeToString(id[:])), nil
 }

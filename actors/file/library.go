@@ -127,7 +127,7 @@ func (l *Library) Delete(ctx context.Context, id string) error {
 	if id == "" || len(id) > idMax {
 		return notFound(id)
 	}
-	request, err := newID("")
+	request, err := newID(ctx, "")
 	if err != nil {
 		return err
 	}

@@ -5,12 +5,13 @@ import (
 	"encoding/binary"
 	"encoding/json"
 
+	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/cluster"
 	"github.com/open-autoglm/autoglm/persistence"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
-// The ordered indexes of files. A row is there while the file is seen, and has all of Info but Content, so that a list
+// The ordered indexes of files, a pair for each tenant; see tenant.Index. A row is there while the file is seen, and has all of Info but Content, so that a list
 // wakes and reads nothing else. Times are big-endian microseconds.
 //
 //	file     ^created id → Info   newest first
@@ -49,14 +50,15 @@ func orderKey(index string, in Info) []byte {
 }
 
 // index returns the rows that change when a file goes from one record to another.
-func index(_ string, before, after Record) (rows []persistence.Index) {
+func index(id string, before, after Record) (rows []persistence.Index) {
 	was, is := before.Status == Processed, after.Status == Processed
 	if !is && !was || is && was && before.Bytes == after.Bytes {
 		return nil
 	}
-	for _, name := range []string{IndexNewest, IndexOldest} {
+	for _, order := range []string{IndexNewest, IndexOldest} {
+		name := tenant.Index(order, tenant.Of(id))
 		if !is {
-			rows = append(rows, persistence.Index{Name: name, Key: orderKey(name, before.Info), Delete: true})
+			rows = append(rows, persistence.Index{Name: name, Key: orderKey(order, before.Info), Delete: true})
 			continue
 		}
 		shown := after.Info
@@ -65,18 +67,18 @@ func index(_ string, before, after Record) (rows []persistence.Index) {
 		if err != nil {
 			panic(err) // plain data
 		}
-		rows = append(rows, persistence.Index{Name: name, Key: orderKey(name, shown), Value: value})
+		rows = append(rows, persistence.Index{Name: name, Key: orderKey(order, shown), Value: value})
 	}
 	return rows
 }
 
-// List returns a page of files without their Content, and whether more follow.
+// List returns a page of the files of the tenant that ctx is for, without their Content, and whether more follow.
 func (l *Library) List(ctx context.Context, q Query) (page []Info, more bool, err error) {
-	name := IndexNewest
+	order := IndexNewest
 	switch q.Order {
 	case Newest, "":
 	case Oldest:
-		name = IndexOldest
+		order = IndexOldest
 	default:
 		return nil, false, fault.New(fault.Invalid, "file.list", "order", "is %q: use asc or desc", q.Order)
 	}
@@ -92,14 +94,14 @@ func (l *Library) List(ctx context.Context, q Query) (page []Info, more bool, er
 		if r.Status == None { // one that was deleted meanwhile still has its place
 			return nil, false, fault.New(fault.Invalid, "file.list", "after", "is no file: %.100q", q.After)
 		}
-		from = append(orderKey(name, r.Info), 0)
+		from = append(orderKey(order, r.Info), 0)
 	}
 	var bad error
 	var shown []Info
-	rows, err := l.router.Newest(ctx, name, from, q.Limit+1, func(row cluster.IndexRow) bool {
+	rows, err := l.router.Newest(ctx, tenant.Index(order, tenant.From(ctx)), from, q.Limit+1, func(row cluster.IndexRow) bool {
 		var in Info
 		if e := json.Unmarshal(row.Value, &in); e != nil {
-			bad = fault.New(fault.Corrupt, "file.list", name, "a row: %w", e)
+			bad = fault.New(fault.Corrupt, "file.list", order, "a row: %w", e)
 			return false
 		}
 		if q.Purpose != "" && in.Purpose != q.Purpose {

@@ -37,7 +37,7 @@ func (l *Library) OpenUpload(ctx context.Context, o UploadOptions) (UploadInfo, 
 	case len(o.Mime) > mimeMax:
 		return UploadInfo{}, fault.New(fault.Invalid, "file.upload", "mime_type", "has %d bytes: at most %d", len(o.Mime), mimeMax)
 	}
-	id, err := newID("upload_")
+	id, err := newID(ctx, "upload_")
 	if err != nil {
 		return UploadInfo{}, err
 	}
@@ -59,7 +59,7 @@ func (l *Library) askUpload(ctx context.Context, id string, msg any) (UploadInfo
 
 // AddPart stores a part. After an error nothing of it stays.
 func (l *Library) AddPart(ctx context.Context, id string, r io.Reader) (Part, error) {
-	pid, err := newID("part_")
+	pid, err := newID(ctx, "part_")
 	if err != nil {
 		return Part{}, err
 	}
@@ -96,7 +96,7 @@ func (l *Library) CompleteUpload(ctx context.Context, id string, parts []string,
 			return UploadInfo{}, err
 		}
 	}
-	fid, err := newID("file-")
+	fid, err := newID(ctx, "file-")
 	if err != nil {
 		return UploadInfo{}, err
 	}

@@ -33,7 +33,7 @@ type Incoming struct {
 
 // Receive journals that a file begins.
 func (l *Library) Receive(ctx context.Context, filename string) (*Incoming, error) {
-	id, err := newID("file-")
+	id, err := newID(ctx, "file-")
 	if err != nil {
 		return nil, err
 	}

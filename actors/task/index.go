@@ -3,15 +3,18 @@ package task
 import (
 	"bytes"
 	"encoding/binary"
+	"maps"
 	"math"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/persistence"
 )
 
-// The ordered indexes of tasks, one set a shard. Times are big-endian microseconds.
+// The ordered indexes of tasks, one set a shard; all, ended and trouble one for each tenant, named by tenant.Index, so that a list
+// never meets what is another's. Times are big-endian microseconds.
 //
 //	ready    model 0 priority visible id → flags   pending tasks, as they will run
 //	running  id               → node, boot …  what a new owner must look at; see UnderWay
@@ -111,8 +114,9 @@ func index(id string, before, after Record) (rows []persistence.Index) {
 	if was == is {
 		return nil // a callback's progress; timers are the entity's business
 	}
+	whose := tenant.Of(id)
 	if was == None {
-		put(IndexAll, AllKey(after.CreatedAt, id), nil)
+		put(tenant.Index(IndexAll, whose), AllKey(after.CreatedAt, id), nil)
 	}
 	if was == Pending {
 		del(IndexReady, before.readyKey(id).Bytes())
@@ -128,9 +132,9 @@ func index(id string, before, after Record) (rows []persistence.Index) {
 		put(IndexRunning, []byte(id), after.running().value())
 	}
 	if is.Final() {
-		put(IndexEnded, timeKey(after.EndedAt, id), []byte{byte(is)})
+		put(tenant.Index(IndexEnded, whose), timeKey(after.EndedAt, id), []byte{byte(is)})
 		if is != Completed {
-			put(IndexTrouble, append(TroublePrefix(is), timeKey(after.EndedAt, id)...), nil)
+			put(tenant.Index(IndexTrouble, whose), append(TroublePrefix(is), timeKey(after.EndedAt, id)...), nil)
 		}
 		if after.Line != nil {
 			rows = append(rows, after.lineRows(id)...)
@@ -189,21 +193,29 @@ func (r *Record) readyKey(id string) ReadyKey {
 	return ReadyKey{Model: r.queue(), Priority: r.Spec.PriorityOr(), Visible: r.NotBefore, ID: id, AtOnce: r.AtOnce}
 }
 
-// Counter names: "tasks/<state>", and "ready/<priority>/<model>" for the queues.
+// Counter names: "tasks/<state>" of all tasks, "tenant/<name>/<state>" of a tenant's, and "ready/<priority>/<model>" for the queues.
+// The default tenant has what the others leave.
 const (
-	countTasks = "tasks/"
-	countReady = "ready/"
+	countTasks  = "tasks/"
+	countTenant = "tenant/"
+	countReady  = "ready/"
 )
 
-func count(before, after Record) (cs []persistence.Count) {
+func count(id string, before, after Record) (cs []persistence.Count) {
 	was, is := before.State, after.State
 	if was == is {
 		return nil
 	}
-	if was != None {
-		cs = append(cs, persistence.Count{Name: countTasks + was.String(), Delta: -1})
+	move := func(prefix string) {
+		if was != None {
+			cs = append(cs, persistence.Count{Name: prefix + was.String(), Delta: -1})
+		}
+		cs = append(cs, persistence.Count{Name: prefix + is.String(), Delta: 1})
 	}
-	cs = append(cs, persistence.Count{Name: countTasks + is.String(), Delta: 1})
+	move(countTasks)
+	if whose := tenant.Of(id); whose != tenant.Default {
+		move(countTenant + whose + "/")
+	}
 	if was == Pending {
 		cs = append(cs, persistence.Count{Name: before.queueName(), Delta: -1})
 	}
@@ -220,7 +232,22 @@ func (r *Record) queueName() string {
 // Tally is what the counters of shards say about tasks.
 type Tally struct {
 	ByState map[State]int64
-	Waiting map[QueueName]int64 // pending tasks; only queues that are not empty
+	Tenants map[string]map[State]int64 // of all but the default one
+	Waiting map[QueueName]int64        // pending tasks; only queues that are not empty
+}
+
+// Of is ByState of one tenant.
+func (t *Tally) Of(name string) map[State]int64 {
+	if name != tenant.Default {
+		return t.Tenants[name]
+	}
+	own := maps.Clone(t.ByState)
+	for _, other := range t.Tenants {
+		for s, n := range other {
+			own[s] -= n
+		}
+	}
+	return own
 }
 
 // QueueName names one queue.
@@ -242,12 +269,20 @@ func (t *Tally) Queues() map[QueueName]int64 {
 // Add adds the counters of one shard.
 func (t *Tally) Add(counters map[string]int64) {
 	if t.ByState == nil {
-		t.ByState, t.Waiting = map[State]int64{}, map[QueueName]int64{}
+		t.ByState, t.Tenants, t.Waiting = map[State]int64{}, map[string]map[State]int64{}, map[QueueName]int64{}
 	}
 	for name, n := range counters {
 		if s, ok := strings.CutPrefix(name, countTasks); ok {
 			if state, ok := ParseState(s); ok {
 				t.ByState[state] += n
+			}
+		} else if of, ok := strings.CutPrefix(name, countTenant); ok {
+			whose, s, _ := strings.Cut(of, "/")
+			if state, ok := ParseState(s); ok {
+				if t.Tenants[whose] == nil {
+					t.Tenants[whose] = map[State]int64{}
+				}
+				t.Tenants[whose][state] += n
 			}
 		} else if q, ok := strings.CutPrefix(name, countReady); ok {
 			p, model, _ := strings.Cut(q, "/")

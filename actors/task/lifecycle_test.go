@@ -152,7 +152,7 @@ func checkIndex(t *testing.T, before, after Record) {
 	}
 	sum := map[string]int64{}
 	for _, step := range [][2]Record{{{}, before}, {before, after}} {
-		for _, c := range count(step[0], step[1]) {
+		for _, c := range count("t", step[0], step[1]) {
 			sum[c.Name] += c.Delta
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/persistence"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
@@ -155,6 +156,7 @@ const (
 // AppendLine renders a final task as a line of a batch's output file (completed) or of its error file. It reads
 // nothing that a callback's later facts change, and is the same whether r was read back or not: LineRow.Size counts it.
 func (r *Record) AppendLine(b []byte, id string) []byte {
+	id = tenant.Bare(id)
 	sum := sha256.Sum256([]byte(id))
 	ref := hex.EncodeToString(sum[:16])
 	b = append(append(b, `{"id":"batch_req_`...), ref...)

@@ -1,9 +1,12 @@
 package task
 
 import (
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/cluster"
 	"github.com/open-autoglm/autoglm/persistence"
 	"github.com/open-autoglm/autoglm/persistence/fault"
@@ -37,12 +40,24 @@ func NewQueue(o *cluster.Owner, notify func(q *Queue, model string, at time.Time
 // shard opens: who reads results goes on from the last end seen, and must not miss what ends now because the
 // clock of the owner before was ahead.
 func (q *Queue) Resume() error {
-	return q.o.Scan(IndexEnded, EndedBound(q.o.Now()), nil, func(key, _ []byte) bool {
-		if t, _, ok := ParseTimeKey(key); ok {
-			q.o.NotBefore(t.Add(time.Microsecond))
+	counters, err := q.o.Counters()
+	if err != nil {
+		return err
+	}
+	var t Tally
+	t.Add(counters)
+	for _, whose := range append(slices.Collect(maps.Keys(t.Tenants)), tenant.Default) {
+		err := q.o.Scan(tenant.Index(IndexEnded, whose), EndedBound(q.o.Now()), nil, func(key, _ []byte) bool {
+			if t, _, ok := ParseTimeKey(key); ok {
+				q.o.NotBefore(t.Add(time.Microsecond))
+			}
+			return true
+		})
+		if err != nil {
+			return err
 		}
-		return true
-	})
+	}
+	return nil
 }
 
 // Shard returns the number of the shard.

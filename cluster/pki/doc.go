@@ -4,6 +4,7 @@
 //	Init ──► DIR/ca.crt ca.key cluster.json *.key *.secret  stay with the operator
 //	         DIR/nodes/NAME/node.crt node.key ca.crt        all that node NAME needs
 //	                        gossip.key cluster.json              │ copied
+//	                        api.crt api.key admin.hash           │
 //	                                                             ▼
 //	                                              Load ──► Identity
 //	             Server() ── any node of this cluster ◄── TLS 1.3 ──► exactly this node ── Client(peer)

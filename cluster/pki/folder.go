@@ -37,6 +37,7 @@ type aboutFile struct {
 	Cluster   string        `json:"cluster"`
 	Name      string        `json:"name,omitempty"`      // of the node, in a node's folder
 	NodeValid time.Duration `json:"node_valid,omitzero"` // nanoseconds; for nodes added later
+	APINames  []string      `json:"api_names,omitempty"` // likewise
 }
 
 // InitOptions say what Init makes.
@@ -44,6 +45,8 @@ type InitOptions struct {
 	Cluster  string        // id of the cluster, a name as in CheckName; empty: a random one
 	Nodes    []string      // names of the first nodes; more by AddNode
 	ValidFor time.Duration // of the nodes' certificates; 0: two years. Never past the authority's ten years
+	APINames []string      // host names and addresses under which clients reach the nodes, besides a node's own name and localhost
+	Admin    AdminKey      // the operator's first API key; none: SetAdminKey makes one later
 }
 
 // Init makes the folder of a new cluster: authority, gossip key, and a folder for each node. dir must not exist or be
@@ -95,6 +98,9 @@ func (o InitOptions) check() error {
 	if sorted := slices.Sorted(slices.Values(o.Nodes)); len(slices.Compact(sorted)) < len(o.Nodes) {
 		return fault.New(fault.Invalid, "pki.init", "", "a node is named twice in %q", o.Nodes)
 	}
+	if err := checkAPINames(o.APINames); err != nil {
+		return err
+	}
 	if o.ValidFor < nodeValidMin || o.ValidFor > caValid {
 		return fault.New(fault.Invalid, "pki.init", "", "certificates valid for %v", o.ValidFor).
 			WithRemedy("choose %v to %v", nodeValidMin, caValid)
@@ -118,8 +124,12 @@ func fill(dir string, o InitOptions) error {
 	if err != nil {
 		return err
 	}
-	desc := aboutFile{Format: formatNow, Cluster: o.Cluster, NodeValid: o.ValidFor}
-	if err := writeAll(dir, map[string][]byte{caCrt: crt, caKey: key, gossipFile: gossip, hookFile: hook, about: desc.encode()}); err != nil {
+	desc := aboutFile{Format: formatNow, Cluster: o.Cluster, NodeValid: o.ValidFor, APINames: o.APINames}
+	files := map[string][]byte{caCrt: crt, caKey: key, gossipFile: gossip, hookFile: hook, about: desc.encode()}
+	if o.Admin.Key != "" {
+		files[adminKey], files[adminHash] = []byte(o.Admin.Key+"\n"), []byte(o.Admin.Hash+"\n")
+	}
+	if err := writeAll(dir, files); err != nil {
 		return err
 	}
 	if err := os.Mkdir(filepath.Join(dir, nodesDir), 0o700); err != nil {
@@ -182,8 +192,19 @@ func addNode(dir, name string, desc aboutFile, a authority, ca, gossip []byte, n
 	if err != nil {
 		return err
 	}
-	files := map[string][]byte{nodeCrt: crt, nodeKey: key, caCrt: ca, gossipFile: gossip, hookFile: hook,
+	shown, shownKey, err := a.api(name, desc.APINames, now, valid)
+	if err != nil {
+		return err
+	}
+	admin, err := optional(dir, adminHash)
+	if err != nil {
+		return err
+	}
+	files := map[string][]byte{nodeCrt: crt, nodeKey: key, apiCrt: shown, apiKey: shownKey, caCrt: ca, gossipFile: gossip, hookFile: hook,
 		about: aboutFile{Format: formatNow, Cluster: desc.Cluster, Name: name}.encode()}
+	if admin != nil {
+		files[adminHash] = admin
+	}
 	if err := writeAll(tmp, files); err != nil {
 		return err
 	}

@@ -63,8 +63,8 @@ func TestInitMakesAWholeCluster(t *testing.T) {
 		return nil
 	}))
 	require.Equal(t, []string{"ca.crt", "ca.key", "callback.secret", "cluster.json", "gossip.key",
-		"nodes/a/ca.crt", "nodes/a/callback.secret", "nodes/a/cluster.json", "nodes/a/gossip.key", "nodes/a/node.crt", "nodes/a/node.key",
-		"nodes/b/ca.crt", "nodes/b/callback.secret", "nodes/b/cluster.json", "nodes/b/gossip.key", "nodes/b/node.crt", "nodes/b/node.key"}, found)
+		"nodes/a/api.crt", "nodes/a/api.key", "nodes/a/ca.crt", "nodes/a/callback.secret", "nodes/a/cluster.json", "nodes/a/gossip.key", "nodes/a/node.crt", "nodes/a/node.key",
+		"nodes/b/api.crt", "nodes/b/api.key", "nodes/b/ca.crt", "nodes/b/callback.secret", "nodes/b/cluster.json", "nodes/b/gossip.key", "nodes/b/node.crt", "nodes/b/node.key"}, found)
 	beside, err := os.ReadDir(filepath.Dir(dir))
 	require.NoError(t, err)
 	require.Len(t, beside, 1, "nothing half made is left")

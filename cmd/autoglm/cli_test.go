@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -63,9 +64,29 @@ func TestScripts(t *testing.T) {
 			"unready": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Value("fake").(*apitest.Fake).SetReady(args[0])
 			},
-			"exits": exits,
+			"secured": func(ts *testscript.TestScript, _ bool, args []string) { secured(t, ts, ts.MkAbs(args[0])) },
+			"exits":   exits,
 		},
 	})
+}
+
+// secured starts a node of a cluster, reached from other machines: `secured IDENTITY`.
+func secured(t *testing.T, ts *testscript.TestScript, identity string) {
+	cfg := echoConfig(t)
+	cfg.HTTP.Listen, cfg.Cluster.Identity, cfg.Cluster.Listen, cfg.Cluster.Expect = "0.0.0.0:0", identity, "127.0.0.1:0", 1
+	n, err := node.New(cfg, slog.New(slog.DiscardHandler))
+	ts.Check(err)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	ts.Check(n.Start(ctx))
+	ts.Defer(func() {
+		stop, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		_ = n.Stop(stop)
+	})
+	_, port, err := net.SplitHostPort(n.HTTPAddr())
+	ts.Check(err)
+	ts.Setenv(cli.ServerEnv, "https://localhost:"+port)
 }
 
 // exits runs `exits N autoglm …` like exec, and leaves the outputs for stdout and stderr.

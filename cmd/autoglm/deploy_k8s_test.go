@@ -118,6 +118,7 @@ func TestDeployKubernetes(t *testing.T) {
 		for probe, want := range map[*k8sProbe]string{&c.StartupProbe: "/healthz", &c.LivenessProbe: "/healthz", &c.ReadinessProbe: "/readyz"} {
 			require.Equal(t, want, probe.HTTPGet.Path)
 			require.Equal(t, "http", probe.HTTPGet.Port)
+			require.Equal(t, "HTTPS", probe.HTTPGet.Scheme)
 		}
 	})
 
@@ -158,7 +159,9 @@ func TestDeployKubernetesIdentities(t *testing.T) {
 	for i := range k.set.Spec.Replicas {
 		names = append(names, fmt.Sprintf("%s-%d", k.set.Metadata.Name, i))
 	}
-	require.NoError(t, pki.Init(dir, pki.InitOptions{Nodes: names}))
+	admin, err := newAdminKey()
+	require.NoError(t, err)
+	require.NoError(t, pki.Init(dir, pki.InitOptions{Nodes: names, Admin: admin}))
 	for i, name := range names {
 		src := k.set.Spec.Template.Spec.Volumes[1].Projected.Sources[i].Secret
 		require.Equal(t, fmt.Sprintf("autoglm-identity-%d", i), src.Name)

@@ -19,7 +19,10 @@ func checkMetrics(t *testing.T, nodes []*deployed) {
 	known := names{}
 	meter.New(known)
 	for _, d := range nodes {
-		res, err := http.Get(d.url + "/metrics")
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, d.url+"/metrics", nil)
+		require.NoError(t, err)
+		req.Header.Set("Authorization", "Bearer "+d.key)
+		res, err := http.DefaultClient.Do(req)
 		require.NoError(t, err)
 		b, err := io.ReadAll(res.Body)
 		res.Body.Close()

@@ -39,6 +39,7 @@ type deployed struct {
 	url string
 	cmd *exec.Cmd
 	log string
+	key string // of the operator
 }
 
 // loopback finds n addresses of this machine and two ports that are free on all of them: for the API, and the first
@@ -175,7 +176,7 @@ func (d *deployed) stop(t *testing.T) {
 
 func (d *deployed) client(t *testing.T) *client.Client {
 	t.Helper()
-	c, err := client.New(d.url)
+	c, err := client.New(d.url, client.WithAPIKey(d.key))
 	require.NoError(t, err)
 	return c
 }
@@ -194,10 +195,13 @@ func (d *deployed) threefold(t *testing.T) bool {
 	return len(v.Shards) > 0
 }
 
-// runDeployed starts the nodes at once, has them answer a task, and restarts some of them in turn, as a rollout does.
-func runDeployed(t *testing.T, nodes []*deployed, restarts int, whenReady func()) {
+// runDeployed starts the nodes at once, whose cluster has its folder in keys, has them answer a task, and restarts some of them in turn, as a rollout does.
+func runDeployed(t *testing.T, nodes []*deployed, keys string, restarts int, whenReady func()) {
 	t.Helper()
+	key, err := os.ReadFile(pki.AdminKeyFile(keys))
+	require.NoError(t, err)
 	for _, d := range nodes {
+		d.key = strings.TrimSpace(string(key))
 		d.start(t)
 	}
 	for _, d := range nodes {
@@ -213,8 +217,8 @@ func runDeployed(t *testing.T, nodes []*deployed, restarts int, whenReady func()
 	}
 	answered := func(d *deployed) func() bool {
 		return func() bool {
-			v, err := getTask(d.url, spec.ID)
-			return err == nil && v.State == "completed"
+			v, err := d.client(t).Get(t.Context(), spec.ID)
+			return err == nil && v.State == task.Completed
 		}
 	}
 	nodes[1].await(t, "the answer", answered(nodes[1]))
@@ -271,7 +275,7 @@ func TestDeployComposeRuns(t *testing.T) {
 		return cmd.Run()
 	}
 	require.Error(t, health(), "nobody is there yet")
-	runDeployed(t, nodes, 1, func() { require.NoError(t, health()) })
+	runDeployed(t, nodes, filepath.Join(volume, "pki"), 1, func() { require.NoError(t, health()) })
 }
 
 func runInit(t *testing.T, m moved, args []string) {
@@ -298,7 +302,9 @@ func TestDeployKubernetesRuns(t *testing.T) {
 		seeds = append(seeds, net.JoinHostPort(addr, strconv.Itoa(gossip)))
 	}
 	secrets := filepath.Join(dir, "autoglm-pki")
-	require.NoError(t, pki.Init(secrets, pki.InitOptions{Nodes: names}))
+	admin, err := newAdminKey()
+	require.NoError(t, err)
+	require.NoError(t, pki.Init(secrets, pki.InitOptions{Nodes: names, Admin: admin}))
 	// kubectl create secret generic autoglm-identity-N --from-file=autoglm-pki/nodes/autoglm-N
 	projected := filepath.Join(dir, "projected")
 	for _, src := range pod.Volumes[1].Projected.Sources {
@@ -329,7 +335,7 @@ func TestDeployKubernetesRuns(t *testing.T) {
 		d.move(t, m, addrOf(addrs, i, api))
 		nodes = append(nodes, d)
 	}
-	runDeployed(t, nodes, len(nodes), func() {}) // a rollout restarts all of them
+	runDeployed(t, nodes, secrets, len(nodes), func() {}) // a rollout restarts all of them
 }
 
 // The unit's command on three machines that share autoglm.yaml and differ in autoglm.env.
@@ -340,7 +346,9 @@ func TestDeploySystemdRuns(t *testing.T) {
 	addrs, api, gossip := loopback(t, 3)
 	names := []string{"a", "b", "c"}
 	keys := filepath.Join(dir, "autoglm-pki")
-	require.NoError(t, pki.Init(keys, pki.InitOptions{Nodes: names}))
+	admin, err := newAdminKey()
+	require.NoError(t, err)
+	require.NoError(t, pki.Init(keys, pki.InitOptions{Nodes: names, Admin: admin}))
 	all := moved{}
 	for i, name := range names {
 		host := name + ".example.net"
@@ -365,5 +373,5 @@ func TestDeploySystemdRuns(t *testing.T) {
 		d.move(t, m, addrOf(addrs, i, api))
 		nodes = append(nodes, d)
 	}
-	runDeployed(t, nodes, 1, func() {})
+	runDeployed(t, nodes, keys, 1, func() {})
 }

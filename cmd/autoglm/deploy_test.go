@@ -18,6 +18,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/open-autoglm/autoglm/cluster/pki"
 	"github.com/open-autoglm/autoglm/cmd/autoglm/internal/cli"
 	"github.com/open-autoglm/autoglm/node"
 )
@@ -48,6 +49,7 @@ func settingsOf(t *testing.T, args []string, env map[string]string) node.Config 
 	}
 	cfg, unknown, err := node.Load(config, environ, flags)
 	require.NoError(t, err)
+	unknown = slices.DeleteFunc(unknown, func(n string) bool { return n == cli.ServerEnv || n == cli.TrustEnv }) // of the commands
 	require.Empty(t, unknown, "no setting")
 	return cfg
 }
@@ -94,7 +96,8 @@ func TestDeploySystemd(t *testing.T) {
 	checkNode(t, cfg, "/var/lib/"+one("Service.StateDirectory"), "/etc/autoglm/identity", grace)
 	require.Contains(t, cfg.Cluster.Join, net.JoinHostPort(cfg.Cluster.Advertise, strconv.Itoa(portOf(t, cfg.Cluster.Listen))))
 	require.Len(t, cfg.Cluster.Join, 3)
-	require.False(t, cfg.HTTP.AllowRemote, "nobody is authenticated")
+	require.Equal(t, node.KeysAuto, cfg.Access.Keys)
+	require.False(t, cfg.HTTP.AllowPlaintext)
 	require.Equal(t, []string{"/etc/autoglm/autoglm.env"}, u["Service.EnvironmentFile"])
 
 	require.Equal(t, "on-failure", one("Service.Restart"))
@@ -124,7 +127,7 @@ func TestDeploySystemdVerifies(t *testing.T) {
 func TestDeployCompose(t *testing.T) {
 	f := readCompose(t)
 	nodes := slices.Sorted(maps.Keys(f.Services))
-	nodes = slices.DeleteFunc(nodes, func(n string) bool { return n == "init" })
+	nodes = slices.DeleteFunc(nodes, func(n string) bool { return n == "init" || n == "cli" })
 	require.Equal(t, []string{"a", "b", "c"}, nodes)
 	published := map[string]bool{}
 	for _, name := range nodes {
@@ -175,6 +178,15 @@ func TestDeployCompose(t *testing.T) {
 	checkCommand(t, init.Command)
 	require.Equal(t, "a,b,c", init.Command[slices.Index(init.Command, "--nodes")+1])
 	require.Equal(t, []string{"init"}, init.Profiles, "not with every start")
+	op := f.Services["cli"]
+	require.Equal(t, init.Image, op.Image)
+	require.Equal(t, []string{"cli"}, op.Profiles)
+	checkCommand(t, op.Command)
+	at := init.Command[slices.Index(init.Command, "--dir")+1]
+	require.Equal(t, init.Volumes[0].Target, op.Volumes[0].Target)
+	require.Equal(t, init.Volumes[0].Source, op.Volumes[0].Source)
+	require.Equal(t, pki.AdminKeyFile(at), op.Environment[cli.KeyFileEnv])
+	require.Equal(t, filepath.Join(at, "ca.crt"), op.Environment[cli.TrustEnv])
 	build := f.Services["a"].Build
 	require.Equal(t, filepath.Clean(deployPath("Dockerfile")), filepath.Join(deployPath("compose"), build.Context, build.Dockerfile))
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/open-autoglm/autoglm/actors/apikey"
 	"github.com/open-autoglm/autoglm/cluster/pki"
 	"github.com/open-autoglm/autoglm/cmd/autoglm/internal/cli"
 )
@@ -18,6 +19,7 @@ type initReport struct {
 	Dir     string   `json:"dir"`
 	Nodes   []string `json:"nodes,omitempty"` // folders to copy, one a node
 	Rotated pki.Step `json:"rotated,omitempty"`
+	Admin   string   `json:"admin_key_file,omitempty"` // made now
 	Next    string   `json:"next"`
 }
 
@@ -27,6 +29,8 @@ func newInit(app *cli.App) *cobra.Command {
 		nodes, add   []string
 		validFor     time.Duration
 		rotate       bool
+		newAdmin     bool
+		apiNames     []string
 		deployed     bool
 	)
 	cmd := &cobra.Command{
@@ -48,6 +52,19 @@ func newInit(app *cli.App) *cobra.Command {
 					return err
 				}
 				r.Rotated, r.Next = step, step.Next()
+			case newAdmin:
+				admin, err := newAdminKey()
+				if err != nil {
+					return err
+				}
+				if err := pki.SetAdminKey(dir, admin); err != nil {
+					return err
+				}
+				if names, err = pki.Nodes(dir); err != nil {
+					return err
+				}
+				r.Admin = pki.AdminKeyFile(dir)
+				r.Next = "copy admin.hash of each node's folder to its machine, restart the nodes, and keep " + r.Admin + " to yourself: the key before it is not known any more"
 			case len(add) > 0:
 				names = add
 				for _, name := range add {
@@ -56,9 +73,14 @@ func newInit(app *cli.App) *cobra.Command {
 					}
 				}
 			case len(nodes) > 0:
-				if err := pki.Init(dir, pki.InitOptions{Cluster: cluster, Nodes: nodes, ValidFor: validFor}); err != nil {
+				admin, err := newAdminKey()
+				if err != nil {
 					return err
 				}
+				if err := pki.Init(dir, pki.InitOptions{Cluster: cluster, Nodes: nodes, ValidFor: validFor, APINames: apiNames, Admin: admin}); err != nil {
+					return err
+				}
+				r.Admin = pki.AdminKeyFile(dir)
 			default:
 				return cli.Usage("name the nodes: --nodes a,b,c")
 			}
@@ -70,7 +92,7 @@ func newInit(app *cli.App) *cobra.Command {
 				r.Nodes = append(r.Nodes, filepath.Join(dir, "nodes", name))
 			}
 			if r.Next == "" {
-				r.Next = "copy each node's folder to its machine, readable by the user that runs autoglm alone, and keep " + filepath.Join(dir, "ca.key") + " away from the nodes"
+				r.Next = "copy each node's folder to its machine, readable by the user that runs autoglm alone, and keep " + filepath.Join(dir, "ca.key") + " and admin.key away from the nodes"
 			}
 			return showInit(app, r, names)
 		},
@@ -84,8 +106,16 @@ func newInit(app *cli.App) *cobra.Command {
 	f.StringSliceVar(&add, "add-node", nil, "`name` of a node to add to the cluster in --dir")
 	f.BoolVar(&rotate, "rotate-gossip-key", false, "take the next of three steps to another gossip key in --dir")
 	f.BoolVar(&deployed, "deployed", false, "with --rotate-gossip-key: every node has the files of the last step, and was restarted with them")
-	cmd.MarkFlagsMutuallyExclusive("nodes", "add-node", "rotate-gossip-key")
+	f.StringSliceVar(&apiNames, "api-names", nil, "host `names` and addresses under which clients reach the nodes, for the certificates of the API, in a new cluster\n(besides a node's own name and localhost)")
+	f.BoolVar(&newAdmin, "new-admin-key", false, "replace the operator's first API key in --dir")
+	cmd.MarkFlagsMutuallyExclusive("nodes", "add-node", "rotate-gossip-key", "new-admin-key")
 	return cmd
+}
+
+// newAdminKey makes the operator's first API key.
+func newAdminKey() (pki.AdminKey, error) {
+	text, root, err := apikey.NewRoot()
+	return pki.AdminKey{Key: text, Hash: root.String()}, err
 }
 
 func showInit(app *cli.App, r initReport, names []string) error {
@@ -110,6 +140,10 @@ func showInit(app *cli.App, r initReport, names []string) error {
 	if err := t.Write(app.Out); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(app.Out, "\nnext: %s\n", strings.TrimSpace(r.Next))
+	admin := ""
+	if r.Admin != "" {
+		admin = "\nthe operator's API key is in " + r.Admin + ": export AUTOGLM_API_KEY_FILE=" + r.Admin + " AUTOGLM_CA_FILE=" + filepath.Join(r.Dir, "ca.crt") + "\n"
+	}
+	_, err := fmt.Fprintf(app.Out, "%s\nnext: %s\n", admin, strings.TrimSpace(r.Next))
 	return err
 }

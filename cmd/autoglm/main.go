@@ -4,6 +4,7 @@
 //	submit get watch cancel list   tasks
 //	results                        what became of them, as JSONL
 //	init dev cluster               a cluster: its certificates, one on this machine, what its nodes do
+//	key audit                      who may use it, who administered it
 //	status backup restore          the node
 //	demo bench                     try it, measure it
 //
@@ -53,7 +54,7 @@ func newRoot(app *cli.App) *cobra.Command {
 		}
 	}
 	group("tasks", newSubmit(app), newGet(app), newWatch(app), newCancel(app), newList(app), newResults(app), newBatch(app))
-	group("node", newServe(app), newInit(app), newDev(app), newStatus(app), newCluster(app), newBackup(app), newRestore(app))
+	group("node", newServe(app), newInit(app), newDev(app), newStatus(app), newCluster(app), newKey(app), newAudit(app), newBackup(app), newRestore(app))
 	group("try", newDemo(app), bench.NewCommand(bench.WithPrompts(demo.Tasks)))
 	root.AddCommand(newVersion(app))
 	return root

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,7 +25,7 @@ const stopMargin = 30 * time.Second
 
 // serveKeys maps the flags of serve to settings.
 var serveKeys = map[string]string{
-	"data-dir": "data_dir", "http": "http.listen", "allow-remote": "http.allow_remote", "engine": "engines", "model": "model.path",
+	"data-dir": "data_dir", "http": "http.listen", "tls-cert": "http.tls_cert", "tls-key": "http.tls_key", "keys": "access.keys", "admin-key-file": "access.admin_key_file", "engine": "engines", "model": "model.path",
 	"model-name": "model.name", "worker": "model.worker", "workers": "model.workers", "shards": "shards", "drain": "drain",
 	"log-level": "log.level", "log-format": "log.format", "identity": "cluster.identity", "cluster-listen": "cluster.listen",
 	"advertise": "cluster.advertise", "join": "cluster.join", "bootstrap-expect": "cluster.expect", "zone": "cluster.zone",
@@ -59,7 +60,7 @@ func newServe(app *cli.App) *cobra.Command {
 			}
 			log := newLogger(app.Err, cfg.Log)
 			for _, name := range unknown {
-				if name != cli.ServerEnv && name != clock.Env {
+				if !slices.Contains([]string{cli.ServerEnv, cli.KeyEnv, cli.KeyFileEnv, cli.TrustEnv, clock.Env}, name) {
 					log.Warn("an environment variable is no setting", "name", name)
 				}
 			}
@@ -81,7 +82,10 @@ func newServe(app *cli.App) *cobra.Command {
 	f.StringArrayVar(&set, "set", nil, "any setting, as `KEY=VALUE`; may be repeated")
 	f.String("data-dir", def.DataDir, "`folder` of everything durable")
 	f.String("http", def.HTTP.Listen, "`address` of the API; port 0 takes a free one")
-	f.Bool("allow-remote", false, "listen on an address that other machines reach, although clients are not authenticated")
+	f.String("tls-cert", "", "`file` with the API's certificate (PEM)")
+	f.String("tls-key", "", "`file` with its key")
+	f.String("keys", def.Access.Keys, "who needs an API key: auto, required, or off (on loopback only)")
+	f.String("admin-key-file", "", "`file` with the operator's first API key, or its hash (see autoglm key root)")
 	f.StringArray("engine", nil, "embedded, echo or a `URL`; may be repeated (default embedded)")
 	f.String("model", "", "GGUF `file` of the embedded engine (default: the shipped model)")
 	f.String("model-name", "", "`model` of tasks that name none")
@@ -98,6 +102,7 @@ func newServe(app *cli.App) *cobra.Command {
 	f.String("log-level", def.Log.Level, "debug, info, warn or error")
 	f.String("log-format", def.Log.Format, "text or json")
 	cli.Complete(cmd, "engine", node.EngineEmbedded, node.EngineEcho, "http://")
+	cli.Complete(cmd, "keys", node.KeysAuto, node.KeysRequired, node.KeysOff)
 	cli.Complete(cmd, "log-level", "debug", "info", "warn", "error")
 	cli.Complete(cmd, "log-format", "text", "json")
 	return cmd

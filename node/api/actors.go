@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/open-autoglm/autoglm/actors/gate"
+	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/cluster"
 	"github.com/open-autoglm/autoglm/node/api/actorv1"
 	"github.com/open-autoglm/autoglm/node/api/actorv1/actorv1connect"
@@ -39,6 +40,14 @@ func (s *Server) actorRoutes(mux *http.ServeMux) {
 // actorService turns what connect decoded into calls of the gate.
 type actorService struct{ s *Server }
 
+// keyOf is the key of what the caller's tenant calls id; an id that is missing stays so.
+func keyOf(ctx context.Context, kind, id string) persistence.Key {
+	if id != "" {
+		id = tenant.Own(ctx, id)
+	}
+	return persistence.Key{Kind: kind, ID: id}
+}
+
 // bounded gives a call the time that its client asked for, WaitMax at most. Where the client asked for none the context has no end of
 // its own, and the router gives up as soon as it does for any other request.
 func (a actorService) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
@@ -57,7 +66,7 @@ func (a actorService) Ask(ctx context.Context, req *connect.Request[actorv1.AskR
 	if err != nil {
 		return nil, a.s.actorError(ctx, err)
 	}
-	res, err := a.s.actors.Ask(ctx, persistence.Key{Kind: m.Kind, ID: m.Id}, cluster.Command{ID: m.RequestId, Type: m.Type, Body: body})
+	res, err := a.s.actors.Ask(ctx, keyOf(ctx, m.Kind, m.Id), cluster.Command{ID: m.RequestId, Type: m.Type, Body: body})
 	if err != nil {
 		return nil, a.s.actorError(ctx, err)
 	}
@@ -82,7 +91,7 @@ func (a actorService) Tell(ctx context.Context, req *connect.Request[actorv1.Tel
 	m := req.Msg
 	body, err := bodyOf(m.GetJson(), m.GetBody())
 	if err == nil {
-		err = a.s.actors.Tell(persistence.Key{Kind: m.Kind, ID: m.Id}, cluster.Command{Type: m.Type, Body: body})
+		err = a.s.actors.Tell(keyOf(ctx, m.Kind, m.Id), cluster.Command{Type: m.Type, Body: body})
 	}
 	if err != nil {
 		return nil, a.s.actorError(ctx, err)
@@ -94,7 +103,7 @@ func (a actorService) Tell(ctx context.Context, req *connect.Request[actorv1.Tel
 func (a actorService) State(ctx context.Context, req *connect.Request[actorv1.StateRequest]) (*connect.Response[actorv1.StateResponse], error) {
 	ctx, cancel := a.bounded(ctx)
 	defer cancel()
-	st, err := a.s.actors.State(ctx, persistence.Key{Kind: req.Msg.Kind, ID: req.Msg.Id})
+	st, err := a.s.actors.State(ctx, keyOf(ctx, req.Msg.Kind, req.Msg.Id))
 	if err != nil {
 		return nil, a.s.actorError(ctx, err)
 	}
@@ -122,7 +131,7 @@ func (a actorService) Watch(ctx context.Context, req *connect.Request[actorv1.Wa
 	}
 	defer release()
 	m := req.Msg
-	f, err := a.s.actors.Follow(persistence.Key{Kind: m.Kind, ID: m.Id})
+	f, err := a.s.actors.Follow(keyOf(ctx, m.Kind, m.Id))
 	if err != nil {
 		return a.s.actorError(ctx, err)
 	}

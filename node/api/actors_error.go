@@ -46,7 +46,11 @@ func (s *Server) actorError(ctx context.Context, err error) *connect.Error {
 // connectError turns a problem into connect's form of it: the remedy is in the text for a person, all of it in a Fault for
 // a program, and Retry-After where the same call may succeed later.
 func connectError(p *wire.Problem) *connect.Error {
-	e := connect.NewError(codes[wire.KindNamed(p.Kind)], errors.New(p.Error()))
+	code := codes[wire.KindNamed(p.Kind)]
+	if p.Status == http.StatusUnauthorized {
+		code = connect.CodeUnauthenticated
+	}
+	e := connect.NewError(code, errors.New(p.Error()))
 	f := &actorv1.Fault{Kind: p.Kind, Key: p.Key, Remedy: p.Remedy}
 	if p.RetryAfter > 0 {
 		f.RetryAfter = durationpb.New(p.RetryAfter)

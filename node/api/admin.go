@@ -9,6 +9,8 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
+	"github.com/open-autoglm/autoglm/actors/tenant"
+	"github.com/open-autoglm/autoglm/node/access"
 	"github.com/open-autoglm/autoglm/node/api/wire"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
@@ -64,7 +66,8 @@ func (s *Server) backup(ctx context.Context, in *backupInput) (*backupOutput, er
 	if !filepath.IsAbs(in.Body.Dir) {
 		return nil, s.problem(ctx, invalid("dir", "is %q: give an absolute path on the node's machine", in.Body.Dir))
 	}
-	if err := s.svc.Backup(ctx, filepath.Clean(in.Body.Dir)); err != nil {
+	dir := filepath.Clean(in.Body.Dir)
+	if err := s.audited(ctx, "backup", dir, tenant.Default, "", func() error { return s.svc.Backup(ctx, dir) }); err != nil {
 		return nil, s.problem(ctx, err)
 	}
 	out := &backupOutput{Body: wire.Backup{Dir: in.Body.Dir}}
@@ -74,11 +77,11 @@ func (s *Server) backup(ctx context.Context, in *backupInput) (*backupOutput, er
 	return out, nil
 }
 
-// localOnly lets a route be used from this machine alone, until clients can prove who they are.
+// localOnly lets a route be used from this machine alone by who shows no key.
 func (s *Server) localOnly(c huma.Context, next func(huma.Context)) {
 	r, w := humago.Unwrap(c)
-	if !fromLoopback(r) {
-		err := fault.New(fault.Refused, "api.admin", "", "admin routes answer only on the node's own machine")
+	if access.From(r.Context()).Open && !fromLoopback(r) {
+		err := fault.New(fault.Refused, "api.admin", "", "without a key, admin routes answer only on the node's own machine")
 		s.refuse(w, r, err.WithRemedy("run the command there"))
 		return
 	}

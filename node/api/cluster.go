@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 
+	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/node/api/wire"
 )
 
@@ -89,7 +90,12 @@ type drainOutput struct {
 }
 
 func (s *Server) drain(ctx context.Context, in *drainInput) (*drainOutput, error) {
-	if err := s.svc.Drain(ctx, in.Body.Node, !in.Body.Undo, in.Body.Force); err != nil {
+	act := "cluster.drain"
+	if in.Body.Undo {
+		act = "cluster.undrain"
+	}
+	err := s.audited(ctx, act, in.Body.Node, tenant.Default, "", func() error { return s.svc.Drain(ctx, in.Body.Node, !in.Body.Undo, in.Body.Force) })
+	if err != nil {
 		return nil, s.problem(ctx, err)
 	}
 	return &drainOutput{Body: in.Body}, nil

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/open-autoglm/autoglm/node/api/openai"
 	"github.com/open-autoglm/autoglm/node/api/wire"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
@@ -47,8 +49,8 @@ type Front struct {
 	moved chan struct{} // holds one: a connection changed its state
 }
 
-// NewFront makes a port that is not listening yet. waiting says what the node waits for until Open.
-func NewFront(lim Limits, log *slog.Logger, waiting func() string) *Front {
+// NewFront makes a port that is not listening yet; secure nil: without TLS. waiting says what the node waits for until Open.
+func NewFront(lim Limits, log *slog.Logger, secure *tls.Config, waiting func() string) *Front {
 	f := &Front{grace: lim.StopGrace, waiting: waiting, leaving: make(chan struct{}), closing: make(chan struct{}), conns: map[net.Conn]http.ConnState{}, moved: make(chan struct{}, 1)}
 	f.http = &http.Server{
 		Handler:           f,
@@ -57,10 +59,12 @@ func NewFront(lim Limits, log *slog.Logger, waiting func() string) *Front {
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		Protocols:         new(http.Protocols),
+		TLSConfig:         secure,
 		ConnState:         f.connected,
 	}
 	f.http.Protocols.SetHTTP1(true)
-	f.http.Protocols.SetUnencryptedHTTP2(true) // gRPC clients on loopback, and behind a proxy that ends TLS
+	f.http.Protocols.SetHTTP2(secure != nil)
+	f.http.Protocols.SetUnencryptedHTTP2(secure == nil) // gRPC clients on loopback, and behind a proxy that ends TLS
 	return f
 }
 
@@ -93,10 +97,14 @@ func (f *Front) starting(w http.ResponseWriter, r *http.Request) {
 		p := wire.ProblemOf(fault.New(fault.Unavailable, "api.start", "", "the node is starting: %s", reason).
 			WithRemedy("it answers by itself once that is there; /readyz and the node's log tell how far it is"))
 		p.RequestID = uuid.Must(uuid.NewV7()).String()
+		h.Set("X-Request-Id", p.RequestID)
+		if openai.Owns(r.URL.Path) {
+			openai.WriteError(w, r, p)
+			return
+		}
 		for k, v := range p.GetHeaders() {
 			h[k] = v
 		}
-		h.Set("X-Request-Id", p.RequestID)
 		h.Set("Content-Type", wire.ProblemType)
 		w.WriteHeader(p.Status)
 		writeJSON(w, p)
@@ -109,7 +117,12 @@ func (f *Front) Serve(l net.Listener) error {
 	f.mu.Lock()
 	f.l = cl
 	f.mu.Unlock()
-	err := f.http.Serve(cl)
+	var err error
+	if f.http.TLSConfig != nil {
+		err = f.http.ServeTLS(cl, "", "")
+	} else {
+		err = f.http.Serve(cl)
+	}
 	select {
 	case <-f.leaving:
 		return nil

@@ -34,7 +34,7 @@ func listenFront(t *testing.T, f *api.Front) (addr string, served chan error) {
 func TestAStopResetsNobody(t *testing.T) {
 	lim := api.DefaultLimits()
 	lim.StopGrace = 200 * time.Millisecond
-	f := api.NewFront(lim, slog.New(slog.DiscardHandler), func() string { return "" })
+	f := api.NewFront(lim, slog.New(slog.DiscardHandler), nil, func() string { return "" })
 	f.Open(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") }))
 	addr, served := listenFront(t, f)
 	var answers, kept atomic.Int64
@@ -83,7 +83,7 @@ func TestAStopResetsNobody(t *testing.T) {
 func TestAStopWithoutClientsIsQuick(t *testing.T) {
 	lim := api.DefaultLimits()
 	lim.StopGrace = time.Hour
-	f := api.NewFront(lim, slog.New(slog.DiscardHandler), func() string { return "" })
+	f := api.NewFront(lim, slog.New(slog.DiscardHandler), nil, func() string { return "" })
 	addr, served := listenFront(t, f)
 	f.Open(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
@@ -133,7 +133,7 @@ func TestAStoppingNodeSaysSo(t *testing.T) {
 
 // TestAPortThatIsOpenBeforeTheAPI says what the node waits for.
 func TestAPortThatIsOpenBeforeTheAPI(t *testing.T) {
-	f := api.NewFront(api.DefaultLimits(), slog.New(slog.DiscardHandler), func() string { return "waiting for the cluster: 1 of 3 nodes seen" })
+	f := api.NewFront(api.DefaultLimits(), slog.New(slog.DiscardHandler), nil, func() string { return "waiting for the cluster: 1 of 3 nodes seen" })
 	addr, served := listenFront(t, f)
 	ask := func(method, path string, out any) *http.Response {
 		req, err := http.NewRequestWithContext(t.Context(), method, "http://"+addr+path, strings.NewReader("{}"))
@@ -158,6 +158,11 @@ func TestAPortThatIsOpenBeforeTheAPI(t *testing.T) {
 	require.Equal(t, "unavailable", p.Kind)
 	require.Contains(t, p.Detail, "waiting for the cluster: 1 of 3 nodes seen")
 	require.Equal(t, res.Header.Get("X-Request-Id"), p.RequestID)
+	var e struct{ Error struct{ Message, Type string } }
+	res = ask("POST", "/v1/files", &e) // its clients know only OpenAI's errors
+	require.Equal(t, http.StatusServiceUnavailable, res.StatusCode)
+	require.Equal(t, "server_error", e.Error.Type)
+	require.Contains(t, e.Error.Message, "1 of 3 nodes seen")
 
 	f.Open(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"status":"open"}`) }))
 	require.Equal(t, http.StatusOK, ask("GET", "/readyz", &h).StatusCode)

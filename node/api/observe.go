@@ -22,6 +22,14 @@ const requestIDMax = 128
 
 type requestIDKey struct{}
 
+type remoteKey struct{}
+
+// remote is the address that a request came from.
+func remote(ctx context.Context) string {
+	addr, _ := ctx.Value(remoteKey{}).(string)
+	return addr
+}
+
 func requestID(ctx context.Context) string {
 	id, _ := ctx.Value(requestIDKey{}).(string)
 	return id
@@ -64,7 +72,8 @@ func (s *Server) observe(next http.Handler) (http.Handler, error) {
 		w.Header().Set("X-Request-Id", id)
 		rec := &recorder{ResponseWriter: w}
 		parent := traceOf(r.Header)
-		r = r.WithContext(trace.With(context.WithValue(r.Context(), requestIDKey{}, id), parent))
+		ctx := context.WithValue(context.WithValue(r.Context(), requestIDKey{}, id), remoteKey{}, r.RemoteAddr)
+		r = r.WithContext(trace.With(ctx, parent))
 		inFlight.Inc()
 		defer func() {
 			inFlight.Dec()

@@ -26,7 +26,7 @@ func (s *Server) routes(mux *http.ServeMux) error {
 	cfg.Info.Description = about
 	cfg.OpenAPIPath, cfg.DocsPath, cfg.SchemasPath = "", "", "" // served below, without a CDN
 	cfg.CreateHooks = nil                                       // no $schema in bodies
-	cfg.Tags = []*huma.Tag{{Name: "tasks"}, {Name: "results"}, {Name: "openai"}, {Name: "node"}}
+	cfg.Tags = []*huma.Tag{{Name: "tasks"}, {Name: "results"}, {Name: "openai"}, {Name: "node"}, {Name: "cluster"}, {Name: "access"}}
 	api := humago.New(mux, cfg)
 	api.OpenAPI().Servers = nil
 
@@ -45,14 +45,16 @@ func (s *Server) routes(mux *http.ServeMux) error {
 	huma.Register(api, huma.Operation{OperationID: "cluster-events", Method: "GET", Path: "/v1/cluster/events", Tags: []string{"cluster"},
 		Summary: "What the coordinator decided and saw"}, s.clusterEvents)
 	huma.Register(api, huma.Operation{OperationID: "drain", Method: "POST", Path: "/v1/cluster/drain", Tags: []string{"cluster"},
-		Summary: "Empty a node before it is taken away", Description: "Only from a node's own machine. It goes on serving while its replicas and leads move; " +
+		Summary: "Empty a node before it is taken away", Description: "It goes on serving while its replicas and leads move; " +
 			"stop it when GET /v1/cluster shows it with none. A restart undoes it.",
 		Middlewares: huma.Middlewares{s.localOnly}, Errors: []int{403, 404, 422, 503}}, s.drain)
 	huma.Register(api, huma.Operation{OperationID: "status", Method: "GET", Path: "/v1/status", Tags: []string{"node"},
 		Summary: "How the node is"}, s.status)
 	huma.Register(api, huma.Operation{OperationID: "backup", Method: "POST", Path: "/v1/admin/backup", Tags: []string{"node"},
-		Summary: "Write a consistent copy of the data", Description: "Only from the node's own machine. The node goes on working.",
+		Summary: "Write a consistent copy of the data", Description: "Into a folder of the node's own machine. The node goes on working.",
 		Middlewares: huma.Middlewares{s.localOnly}, Errors: []int{403, 409, 422, 507}}, s.backup)
+
+	s.keyRoutes(api)
 
 	mux.HandleFunc("POST /v1/tasks", s.submit)
 	mux.HandleFunc("GET /v1/tasks/{id}/events", s.events)
@@ -135,7 +137,7 @@ func (s *Server) elsewhere(mux *http.ServeMux) http.HandlerFunc {
 }
 
 // asked are the schemas of what clients send, in which an unknown field is refused.
-var asked = []string{"Spec", "Message", "Retry", "Cancel", "Backup", "BatchRequest", "PriorityRequest"}
+var asked = []string{"Spec", "Message", "Retry", "Cancel", "Backup", "BatchRequest", "PriorityRequest", "KeyWish", "KeyRotation"}
 
 // openAnswers lets the schemas of answers grow: a client made from the document must not
 // break on a field that a later version adds.

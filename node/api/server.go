@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/open-autoglm/autoglm/actors/gate"
+	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/cluster/trace"
 	"github.com/open-autoglm/autoglm/node/api/openai"
 	"github.com/open-autoglm/autoglm/node/api/wire"
@@ -31,6 +32,7 @@ type Server struct {
 	version string
 	actors  *gate.Gate // may be nil
 	openai  openai.Deps
+	access  Access
 	refusal *connect.ErrorWriter
 
 	handler http.Handler
@@ -87,14 +89,14 @@ func New(svc Service, opts ...Option) (*Server, error) {
 	s.streams = make(chan struct{}, s.lim.StreamsMax)
 	own := s.front == nil
 	if own {
-		s.front = NewFront(s.lim, s.log, func() string { return "" })
+		s.front = NewFront(s.lim, s.log, nil, func() string { return "" })
 	}
 	s.closing = s.front.closing // before the routes: some wait for it
 	mux := http.NewServeMux()
 	if err := s.routes(mux); err != nil {
 		return nil, fmt.Errorf("api.new: %w", err)
 	}
-	observed, err := s.observe(s.guard(s.limit(mux)))
+	observed, err := s.observe(s.guard(s.limit(s.admit(mux))))
 	if err != nil {
 		return nil, fmt.Errorf("api.new: %w", err)
 	}
@@ -142,6 +144,7 @@ func (s *Server) takeStream() (release func(), p *wire.Problem) {
 func (s *Server) problem(ctx context.Context, err error) error {
 	p := *wire.ProblemOf(err)
 	p.RequestID = requestID(ctx)
+	p.Detail, p.Key = tenant.Plain(ctx, p.Detail), tenant.Plain(ctx, p.Key)
 	if p.Status >= http.StatusInternalServerError {
 		s.log.Warn("request failed", "request_id", p.RequestID, "trace_id", trace.From(ctx).ID(), "kind", p.Kind, "err", err)
 	}

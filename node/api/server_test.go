@@ -145,7 +145,7 @@ func TestRefusals(t *testing.T) {
 		{"results with a misspelt filter", "GET", "/v1/results?folow=1", "", nil, 422, "folow", "no parameter"},
 		{"backup to a relative folder", "POST", "/v1/admin/backup", `{"dir":"x"}`, []string{asJSON}, 422, "dir", "absolute"},
 		{"backup through a proxy", "POST", "/v1/admin/backup", `{"dir":"/x"}`, []string{asJSON, "X-Forwarded-For: 1.2.3.4"}, 403, "", "own machine"},
-		{"no such path", "GET", "/v1/nothing", "", nil, 404, "/v1/nothing", "nothing at"},
+		{"no such path", "GET", "/v2/nothing", "", nil, 404, "/v2/nothing", "nothing at"},
 		{"wrong method", "PUT", "/v1/tasks/done", "", nil, 405, "PUT", "does not take PUT"},
 		{"foreign host", "GET", "/v1/status", "", []string{"Host: evil.example"}, 421, "Host", "no name of this machine"},
 		{"page of another site", "POST", "/v1/tasks", `{"prompt":"p"}`, []string{asJSON, "Sec-Fetch-Site: cross-site"}, 403, "Origin", "other sites"},

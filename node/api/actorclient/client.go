@@ -3,6 +3,7 @@ package actorclient
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"net"
 	"net/http"
@@ -35,6 +36,8 @@ type Client struct {
 	patience time.Duration
 	http     connect.HTTPClient
 	protocol Protocol
+	key      string         // shown with every call; "": none
+	trust    *x509.CertPool // nil: the system's
 }
 
 type node struct {
@@ -64,6 +67,12 @@ func WithPatience(d time.Duration) Option { return func(c *Client) { c.patience 
 // WithTry is how long one node has to answer before the next one is asked, 5 s by default.
 func WithTry(d time.Duration) Option { return func(c *Client) { c.try = d } }
 
+// WithAPIKey shows a key with every call.
+func WithAPIKey(key string) Option { return func(c *Client) { c.key = key } }
+
+// WithTrust replaces the authorities that https servers may be certified by: a cluster has one of its own.
+func WithTrust(pool *x509.CertPool) Option { return func(c *Client) { c.trust = pool } }
+
 // WithHTTPClient replaces the HTTP client. It must have no overall time-out: a Watch lasts.
 func WithHTTPClient(h connect.HTTPClient) Option { return func(c *Client) { c.http = h } }
 
@@ -78,9 +87,16 @@ func New(urls []string, opts ...Option) (*Client, error) {
 		return nil, fault.New(fault.Invalid, "actorclient.new", "", "at least one URL, and times above 0, are needed")
 	}
 	if c.http == nil {
-		c.http = &http.Client{Transport: transport(c.protocol)}
+		t := transport(c.protocol)
+		if c.trust != nil {
+			t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: c.trust}
+		}
+		c.http = &http.Client{Transport: t}
 	}
 	copts := []connect.ClientOption{connect.WithReadMaxBytes(answerMax)}
+	if c.key != "" {
+		copts = append(copts, connect.WithInterceptors(shown(c.key)))
+	}
 	switch c.protocol {
 	case GRPC:
 		copts = append(copts, connect.WithGRPC())
@@ -99,6 +115,28 @@ func New(urls []string, opts ...Option) (*Client, error) {
 		c.nodes = append(c.nodes, node{url: s, rpc: actorv1connect.NewActorServiceClient(c.http, s, copts...)})
 	}
 	return c, nil
+}
+
+// shown puts the key on every call.
+type shown string
+
+func (k shown) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+		req.Header().Set("Authorization", "Bearer "+string(k))
+		return next(ctx, req)
+	}
+}
+
+func (k shown) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+	return func(ctx context.Context, spec connect.Spec) connect.StreamingClientConn {
+		conn := next(ctx, spec)
+		conn.RequestHeader().Set("Authorization", "Bearer "+string(k))
+		return conn
+	}
+}
+
+func (shown) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+	return next
 }
 
 func transport(p Protocol) *http.Transport {

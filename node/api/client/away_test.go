@@ -47,7 +47,7 @@ func TestAConnectionThatIsReset(t *testing.T) {
 
 // TestHealth is asked once and tells what a node that starts waits for.
 func TestHealth(t *testing.T) {
-	f := api.NewFront(api.DefaultLimits(), slog.New(slog.DiscardHandler), func() string { return "waiting for the cluster: 1 of 3 nodes seen" })
+	f := api.NewFront(api.DefaultLimits(), slog.New(slog.DiscardHandler), nil, func() string { return "waiting for the cluster: 1 of 3 nodes seen" })
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	served := make(chan error, 1)

@@ -3,6 +3,8 @@ package client
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,6 +35,8 @@ const (
 type Client struct {
 	servers servers
 	http    *http.Client
+	key     string // shown with every request; "": none
+	trust   *x509.CertPool
 	retry   time.Duration // how long calls are repeated without any success
 	patient bool          // also before the node was reached for the first time
 	reached atomic.Bool   // it answered once
@@ -49,6 +53,12 @@ func WithRetry(d time.Duration) Option { return func(c *Client) { c.retry = d } 
 // WithPatience also waits for a node that was never reached. Without it a connection that
 // is refused the first time is an error at once: most likely nothing runs there.
 func WithPatience() Option { return func(c *Client) { c.patient = true } }
+
+// WithAPIKey shows a key with every request.
+func WithAPIKey(key string) Option { return func(c *Client) { c.key = key } }
+
+// WithTrust replaces the authorities that https servers may be certified by: a cluster has one of its own.
+func WithTrust(pool *x509.CertPool) Option { return func(c *Client) { c.trust = pool } }
 
 // WithHTTPClient replaces the HTTP client. It must have no overall time-out: streams last.
 func WithHTTPClient(h *http.Client) Option { return func(c *Client) { c.http = h } }
@@ -67,6 +77,9 @@ func New(server string, opts ...Option) (*Client, error) {
 	c := &Client{servers: servers{bases: bases}, http: &http.Client{Transport: t}, retry: 30 * time.Second}
 	for _, opt := range opts {
 		opt(c)
+	}
+	if c.trust != nil {
+		t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: c.trust}
 	}
 	return c, nil
 }
@@ -129,6 +142,9 @@ func (c *Client) send(ctx context.Context, base, op, method, path, contentType s
 		req.Header.Set("Content-Type", contentType)
 	}
 	req.Header.Set("User-Agent", "autoglm")
+	if c.key != "" {
+		req.Header.Set("Authorization", "Bearer "+c.key)
+	}
 	for i := 0; i+1 < len(headers); i += 2 {
 		req.Header.Set(headers[i], headers[i+1])
 	}

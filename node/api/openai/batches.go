@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/open-autoglm/autoglm/actors/bulk"
+	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
@@ -142,9 +143,9 @@ type batchUsage struct {
 
 func batchOf(id string, s bulk.State) batchObject {
 	h := s.Header
-	o := batchObject{ID: id, Object: "batch", Endpoint: h.Endpoint, Model: some(s.Model), InputFileID: h.InputFile, Window: h.Window, Status: s.Phase.Status(),
+	o := batchObject{ID: id, Object: "batch", Endpoint: h.Endpoint, Model: some(s.Model), InputFileID: tenant.Bare(h.InputFile), Window: h.Window, Status: s.Phase.Status(),
 		CreatedAt: s.CreatedAt.Unix(), InProgressAt: unix(s.InProgressAt), ExpiresAt: unix(s.ExpiresAt), Metadata: h.Metadata,
-		CancellingAt: unix(s.CancelledAt), Paused: s.Paused, Priority: s.Priority, MixedModels: h.MixedModels, CallbackURL: h.CallbackURL, RetryOf: h.RetryOf}
+		CancellingAt: unix(s.CancelledAt), Paused: s.Paused, Priority: s.Priority, MixedModels: h.MixedModels, CallbackURL: h.CallbackURL, RetryOf: tenant.Bare(h.RetryOf)}
 	if s.CancelledAt.IsZero() {
 		o.FinalizingAt = unix(s.StoppedAt)
 	}
@@ -292,10 +293,10 @@ func (s *server) listBatches(w http.ResponseWriter, r *http.Request) {
 	}
 	list := pageOf[batchObject]{Object: "list", Data: make([]batchObject, len(page)), HasMore: more}
 	for i, x := range page {
-		list.Data[i] = batchOf(x.ID, x.State)
+		list.Data[i] = batchOf(tenant.Bare(x.ID), x.State)
 	}
 	if n := len(page); n > 0 {
-		list.FirstID, list.LastID = &page[0].ID, &page[n-1].ID
+		list.FirstID, list.LastID = &list.Data[0].ID, &list.Data[n-1].ID
 	}
 	writeJSON(w, http.StatusOK, list)
 }

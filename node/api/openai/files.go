@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/open-autoglm/autoglm/actors/file"
+	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
@@ -68,7 +69,7 @@ type pageOf[T any] struct {
 }
 
 func fileOf(in file.Info) fileObject {
-	o := fileObject{ID: in.ID, Object: "file", Bytes: in.Bytes, CreatedAt: in.CreatedAt.Unix(), Filename: in.Filename, Purpose: in.Purpose,
+	o := fileObject{ID: tenant.Bare(in.ID), Object: "file", Bytes: in.Bytes, CreatedAt: in.CreatedAt.Unix(), Filename: in.Filename, Purpose: in.Purpose,
 		Status: string(file.Processed), SHA256: in.SHA256}
 	if !in.ExpiresAt.IsZero() {
 		at := in.ExpiresAt.Unix()
@@ -162,9 +163,10 @@ func (s *server) grows(ctx context.Context, id string) error {
 	if err != nil || in.Of == nil {
 		return err
 	}
-	b, err := s.Batches.Get(ctx, in.Of.Batch)
+	batch := tenant.Bare(in.Of.Batch)
+	b, err := s.Batches.Get(ctx, batch)
 	if err == nil && !b.Phase.Final() {
-		err = Conflict("File %s is written by %s, which has not ended: cancel it first, or wait.", id, in.Of.Batch)
+		err = Conflict("File %s is written by %s, which has not ended: cancel it first, or wait.", id, batch)
 	}
 	return err
 }
@@ -174,7 +176,7 @@ func (s *server) deleteFile(w http.ResponseWriter, r *http.Request) {
 	if s.Batches != nil { // a batch whose input is gone could not go on
 		batch, err := s.Batches.Used(r.Context(), id)
 		if err == nil && batch != "" {
-			err = Conflict("File %s is the input of %s, which has not ended: cancel it first, or wait.", id, batch)
+			err = Conflict("File %s is the input of %s, which has not ended: cancel it first, or wait.", id, tenant.Bare(batch))
 		}
 		if err == nil {
 			err = s.grows(r.Context(), id)
@@ -212,7 +214,7 @@ func (s *server) listFiles(w http.ResponseWriter, r *http.Request) {
 		list.Data[i] = fileOf(in)
 	}
 	if n := len(page); n > 0 {
-		list.FirstID, list.LastID = &page[0].ID, &page[n-1].ID
+		list.FirstID, list.LastID = &list.Data[0].ID, &list.Data[n-1].ID
 	}
 	writeJSON(w, http.StatusOK, list)
 }

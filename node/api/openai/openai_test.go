@@ -291,7 +291,8 @@ func TestAWaitEndsWithTheServer(t *testing.T) {
 
 func TestPathsOfOpenAIsAPI(t *testing.T) {
 	for path, want := range map[string]bool{"/v1/chat/completions": true, "/v1/models": true, "/v1/models/a/b": true, "/v1/files/x/content": true,
-		"/v1/batches": true, "/v1/chat/": true, "/v1/tasks": false, "/v1/completionsx": false, "/v1": false, "/": false, "/v1/chats": false} {
+		"/v1/batches": true, "/v1/chat/": true, "/v1/tasks": false, "/v1/tasks/x": false, "/v1/keys": false, "/v1": false, "/": false,
+		"/v1/moderations": true, "/v1/images/generations": true, "/metrics": false} {
 		require.Equal(t, want, Owns(path), path)
 	}
 }

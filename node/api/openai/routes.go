@@ -5,10 +5,12 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/node/api/ndjson"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
@@ -48,22 +50,20 @@ func Routes(mux *http.ServeMux, d Deps) {
 	}
 }
 
-// own are the paths of OpenAI's API.
-var own = []string{"/v1/chat/", "/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/models", "/v1/files", "/v1/uploads", "/v1/batches"}
+// others are the paths below /v1 that are no part of OpenAI's API.
+var others = []string{"tasks", "results", "status", "cluster", "admin", "keys", "whoami", "audit", "sinks"}
 
-// Owns tells whether a path is one of OpenAI's API, whose clients know only its errors.
+// Owns tells whether a path is one of OpenAI's API, also one that is not served here: its clients know only its errors.
 func Owns(path string) bool {
-	for _, p := range own {
-		if rest, ok := strings.CutPrefix(path, p); ok && (rest == "" || rest[0] == '/' || strings.HasSuffix(p, "/")) {
-			return true
-		}
-	}
-	return false
+	rest, ok := strings.CutPrefix(path, "/v1/")
+	noun, _, _ := strings.Cut(rest, "/")
+	return ok && !slices.Contains(others, noun)
 }
 
 // fail answers with err; what is the node's own trouble is logged, too. What is not there is what the path named.
 func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	e := *ErrorOf(err)
+	e.Message = tenant.Plain(r.Context(), e.Message)
 	if e.Status == http.StatusNotFound && e.Param == nil && r.PathValue("id") != "" {
 		e.Param = some("id")
 	}

@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"github.com/open-autoglm/autoglm/actors/file"
+	"github.com/open-autoglm/autoglm/actors/tenant"
 )
 
 func (s *server) uploadRoutes(mux *http.ServeMux) {
@@ -51,7 +52,7 @@ type uploadPart struct {
 }
 
 func uploadOf(u file.UploadInfo) uploadObject {
-	o := uploadObject{ID: u.ID, Object: "upload", Bytes: u.Bytes, CreatedAt: u.CreatedAt.Unix(), ExpiresAt: u.ExpiresAt.Unix(),
+	o := uploadObject{ID: tenant.Bare(u.ID), Object: "upload", Bytes: u.Bytes, CreatedAt: u.CreatedAt.Unix(), ExpiresAt: u.ExpiresAt.Unix(),
 		Filename: u.Filename, Purpose: u.Purpose, Status: string(u.Status)}
 	switch u.Status {
 	case file.Completing: // clients know no such state
@@ -118,7 +119,7 @@ func (s *server) addPart(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	writeJSON(w, http.StatusOK, uploadPart{p.ID, "upload.part", p.CreatedAt.Unix(), id})
+	writeJSON(w, http.StatusOK, uploadPart{tenant.Bare(p.ID), "upload.part", p.CreatedAt.Unix(), id})
 }
 
 // decode reads a JSON body.

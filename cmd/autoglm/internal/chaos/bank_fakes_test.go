@@ -159,7 +159,7 @@ func judgedBank(t *testing.T, sick string) (bad []Violation, complaints []string
 	for i := range 2 { // two ways to the same bank
 		s := httptest.NewServer(mux)
 		t.Cleanup(s.Close)
-		peers = append(peers, Peer{fmt.Sprintf("node-%d", i+1), s.URL})
+		peers = append(peers, Peer{Name: fmt.Sprintf("node-%d", i+1), URL: s.URL})
 	}
 	b, err := newBankLoad(peers, 24, time.Millisecond, 42)
 	require.NoError(t, err)

@@ -57,8 +57,8 @@ func newBankLoad(peers []Peer, clients int, think time.Duration, seed uint64) (*
 		for j := range peers {
 			urls = append(urls, peers[(i+j)%len(peers)].URL)
 		}
-		every, err := actorclient.New(urls, actorclient.WithTry(tryMax))
-		single, err2 := actorclient.New(urls[:1], actorclient.WithTry(tryMax))
+		every, err := actorclient.New(urls, actorclient.WithTry(tryMax), actorclient.WithAPIKey(peers[0].Key))
+		single, err2 := actorclient.New(urls[:1], actorclient.WithTry(tryMax), actorclient.WithAPIKey(peers[0].Key))
 		if err := errors.Join(err, err2); err != nil {
 			return nil, err
 		}

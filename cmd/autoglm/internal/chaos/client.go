@@ -23,13 +23,19 @@ const (
 )
 
 // Peer is a node as clients see it.
-type Peer struct{ Name, URL string }
+type Peer struct {
+	Name, URL string
+	Key       string // an API key to show; "": none
+}
 
 // client calls nodes. Every goroutine may use the same one.
-type client struct{ http *http.Client }
+type client struct {
+	http *http.Client
+	key  string
+}
 
-func newClient() *client {
-	return &client{&http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16, IdleConnTimeout: 5 * time.Second}}}
+func newClient(key string) *client {
+	return &client{&http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16, IdleConnTimeout: 5 * time.Second}}, key}
 }
 
 func (c *client) close() { c.http.CloseIdleConnections() }
@@ -69,6 +75,9 @@ func (c *client) do(ctx context.Context, method, url string, body []byte) (statu
 	}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
+	}
+	if c.key != "" {
+		req.Header.Set("Authorization", "Bearer "+c.key)
 	}
 	req.GetBody = nil // the transport must not send it again by itself: the recorder would see one call
 	res, err := c.http.Do(req)

@@ -31,6 +31,7 @@ type Env struct {
 	Log     func(format string, args ...any)
 
 	http *client
+	key  string
 	dir  string // of the clocks' files
 }
 

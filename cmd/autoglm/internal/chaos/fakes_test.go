@@ -105,7 +105,7 @@ func judged(t *testing.T, nodes ...*fakeNode) []Violation {
 		n.tasks = map[string]*fakeTask{}
 		s := httptest.NewServer(n)
 		t.Cleanup(s.Close)
-		peers = append(peers, Peer{fmt.Sprintf("node-%d", i+1), s.URL})
+		peers = append(peers, Peer{Name: fmt.Sprintf("node-%d", i+1), URL: s.URL})
 	}
 	rec := NewRecorder()
 	w := StartWorkload(peers, rec, 4, time.Millisecond, 42)

@@ -125,7 +125,11 @@ func form(ctx context.Context, o Options) (*runner, []Fault, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	e := &Env{Cluster: c, dir: o.Dir, Net: o.Net, Disks: o.Disks, Rand: rand.New(rand.NewPCG(o.Seed, 2)), Log: o.Log, http: newClient()}
+	e := &Env{Cluster: c, dir: o.Dir, Net: o.Net, Disks: o.Disks, Rand: rand.New(rand.NewPCG(o.Seed, 2)), Log: o.Log}
+	if e.key, err = keyOf(&o); err != nil {
+		return nil, nil, err
+	}
+	e.http = newClient(e.key)
 	r := &runner{o: o, env: e, rec: NewRecorder(), report: &Report{Seed: o.Seed, Outcomes: map[string]int{}, Ends: map[task.State]int{}}}
 	starting, cancel := context.WithTimeout(ctx, o.StartMax)
 	defer cancel()
@@ -148,6 +152,15 @@ func (r *runner) close() {
 	r.env.http.close()
 }
 
+// keyOf is the key that nodes want to see where others than this machine reach them.
+func keyOf(o *Options) (string, error) {
+	if o.Net.Host(0) == "" {
+		return "", nil
+	}
+	b, err := os.ReadFile(filepath.Join(o.Dir, "pki", "admin.key"))
+	return strings.TrimSpace(string(b)), err
+}
+
 // open makes the cluster of dev with the processes on the Net.
 func open(o *Options) (*dev.Cluster, error) {
 	// Echo forgets with its process how often it was to fail, so a task may meet that failure in every life.
@@ -159,7 +172,7 @@ func open(o *Options) (*dev.Cluster, error) {
 	}
 	if o.Net.Host(0) != "" {
 		d.Host, d.HTTPPort, d.ClusterPort = o.Net.Host, dev.HTTPDefault, gossipPort
-		d.Args = append(d.Args, "--allow-remote")
+		d.Args = append(d.Args, "--keys", "required", "--set", "http.allow_plaintext=true")
 	}
 	binary, err := filepath.Abs(o.Binary)
 	if err != nil {
@@ -198,7 +211,7 @@ func (r *runner) wrong(id, format string, args ...any) {
 
 func (r *runner) peers() (ps []Peer) {
 	for _, n := range r.env.Cluster.Nodes() {
-		ps = append(ps, Peer{n.Name, n.URL})
+		ps = append(ps, Peer{n.Name, n.URL, r.env.key})
 	}
 	return ps
 }

@@ -47,7 +47,7 @@ type subject struct {
 // StartWorkload starts clients. Stop ends them.
 func StartWorkload(peers []Peer, rec *Recorder, clients int, think time.Duration, seed uint64) *Workload {
 	ctx, cancel := context.WithCancel(context.Background())
-	w := &Workload{peers: peers, rec: rec, clients: clients, think: think, seed: seed, http: newClient(), stop: cancel, ids: map[string]bool{}}
+	w := &Workload{peers: peers, rec: rec, clients: clients, think: think, seed: seed, http: newClient(peers[0].Key), stop: cancel, ids: map[string]bool{}}
 	for i := range clients {
 		w.wg.Go(func() { w.client(ctx, i) })
 	}

@@ -3,7 +3,9 @@
 package cli
 
 import (
+	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"io"
 	"os"
 	"slices"
@@ -21,6 +23,13 @@ import (
 // ServerEnv names the environment variable with the node's address, or those of several nodes of a cluster.
 const ServerEnv = "AUTOGLM_SERVER"
 
+// Names of the environment variables with what a client shows, and whom it trusts.
+const (
+	KeyEnv     = "AUTOGLM_API_KEY"
+	KeyFileEnv = "AUTOGLM_API_KEY_FILE"
+	TrustEnv   = "AUTOGLM_CA_FILE"
+)
+
 // ServerDefault is where `autoglm serve` listens unless told otherwise.
 const ServerDefault = "http://127.0.0.1:8080"
 
@@ -33,6 +42,8 @@ type App struct {
 	Server  string        // --server
 	Output  string        // -o: table or json
 	Retry   time.Duration // --retry-for
+	KeyFile string        // --api-key-file
+	CAFile  string        // --ca-file
 
 	retry []*pflag.Flag // --retry-for of each command
 }
@@ -50,6 +61,8 @@ func (a *App) ClientFlags(cmd *cobra.Command) {
 	}
 	cmd.Flags().StringVar(&a.Server, "server", server, "`URL` of the node, or of several of its cluster, with commas between them: the next is asked when\none fails (or "+ServerEnv+")")
 	cmd.Flags().DurationVar(&a.Retry, "retry-for", 30*time.Second, "how long to try again while the nodes are busy or away, and no longer; without this flag, a node\nthat refuses the first connection is not waited for")
+	cmd.Flags().StringVar(&a.KeyFile, "api-key-file", os.Getenv(KeyFileEnv), "`file` with the API key to show (or "+KeyFileEnv+"; the key itself in "+KeyEnv+" is taken before it)")
+	cmd.Flags().StringVar(&a.CAFile, "ca-file", os.Getenv(TrustEnv), "`file` with the certificate authority of https servers, like ca.crt of autoglm init (or "+TrustEnv+")")
 	a.retry = append(a.retry, cmd.Flags().Lookup("retry-for"))
 	a.OutputFlag(cmd)
 }
@@ -92,7 +105,38 @@ func (a *App) Client() (*client.Client, error) {
 	if slices.ContainsFunc(a.retry, func(f *pflag.Flag) bool { return f.Changed }) {
 		opts = append(opts, client.WithPatience())
 	}
-	return client.New(a.Server, opts...)
+	more, err := a.shown()
+	if err != nil {
+		return nil, err
+	}
+	return client.New(a.Server, append(opts, more...)...)
+}
+
+// shown is the key that servers see, and the authority that they are trusted by.
+func (a *App) shown() (opts []client.Option, err error) {
+	key := os.Getenv(KeyEnv)
+	if a.KeyFile != "" && key == "" {
+		b, err := os.ReadFile(a.KeyFile)
+		if err != nil {
+			return nil, fault.New(fault.Invalid, "", "--api-key-file", "%w", err).WithRemedy("name a file with an API key, readable by you")
+		}
+		key = string(b)
+	}
+	if key = strings.TrimSpace(key); key != "" {
+		opts = append(opts, client.WithAPIKey(key))
+	}
+	if a.CAFile == "" {
+		return opts, nil
+	}
+	b, err := os.ReadFile(a.CAFile)
+	pool := x509.NewCertPool()
+	if err == nil && !pool.AppendCertsFromPEM(b) {
+		err = errors.New("there is no certificate in " + a.CAFile)
+	}
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "", "--ca-file", "%w", err).WithRemedy("name the ca.crt of the folder that autoglm init made")
+	}
+	return append(opts, client.WithTrust(pool)), nil
 }
 
 // JSON tells whether -o json was given.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/open-autoglm/autoglm/actors/apikey"
 	"github.com/open-autoglm/autoglm/cluster/pki"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
@@ -113,7 +114,11 @@ func certify(dir string, nodes []Node) error {
 		for _, n := range nodes {
 			names = append(names, n.Name)
 		}
-		return pki.Init(dir, pki.InitOptions{Nodes: names})
+		text, root, err := apikey.NewRoot() // for who runs it with --keys required
+		if err != nil {
+			return err
+		}
+		return pki.Init(dir, pki.InitOptions{Nodes: names, Admin: pki.AdminKey{Key: text, Hash: root.String()}})
 	}
 	have, err := pki.Nodes(dir)
 	if err != nil {

@@ -1,0 +1,168 @@
+package apikey
+
+import (
+	"time"
+
+	"github.com/open-autoglm/autoglm/actors/entity"
+	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/cluster"
+	"github.com/open-autoglm/autoglm/persistence"
+	"github.com/open-autoglm/autoglm/persistence/fault"
+)
+
+// KindName is the kind of a key.
+const KindName = "apikey"
+
+// IndexAll has all keys, newest first: ^created id. IndexTenant, with the tenant's name, has those of one tenant.
+const (
+	IndexAll    = "apikeys"
+	IndexTenant = "apikeys/"
+)
+
+// Role is what a key may. Each may what the one before may.
+type Role string
+
+// The roles.
+const (
+	Read   Role = "read"   // see what is the tenant's
+	Submit Role = "submit" // submit, cancel, delete
+	Admin  Role = "admin"  // keys and audit of the tenant; of the default tenant: of all, and the cluster
+)
+
+var roles = []Role{Read, Submit, Admin}
+
+// May tells whether a role is enough where another is needed.
+func (r Role) May(needed Role) bool {
+	have, need := -1, len(roles)
+	for i, x := range roles {
+		if x == r {
+			have = i
+		}
+		if x == needed {
+			need = i
+		}
+	}
+	return have >= need
+}
+
+// Key is what is known of a key.
+type Key struct {
+	ID        string    `json:"id"`
+	Name      string    `json:"name"`
+	Tenant    string    `json:"tenant"`
+	Role      Role      `json:"role"`
+	Rate      float64   `json:"rate,omitempty"` // requests a second that one node takes; 0: no limit of its own
+	Hash      string    `json:"hash"`
+	Before    string    `json:"before,omitempty"` // hash of the key before the rotation, good until
+	Until     time.Time `json:"until,omitzero"`
+	CreatedAt time.Time `json:"created_at"`
+	CreatedBy string    `json:"created_by"` // id of the key that made it
+	RotatedAt time.Time `json:"rotated_at,omitzero"`
+	ExpiresAt time.Time `json:"expires_at,omitzero"` // zero: never
+	RevokedAt time.Time `json:"revoked_at,omitzero"`
+}
+
+// Is tells whether a text with the key's id is the key, at a time.
+func (k *Key) Is(text string, now time.Time) bool {
+	hash := Hash(text)
+	good := is(hash, k.Hash)
+	if k.Before != "" && is(hash, k.Before) && now.Before(k.Until) {
+		good = true
+	}
+	return good && k.RevokedAt.IsZero() && (k.ExpiresAt.IsZero() || now.Before(k.ExpiresAt))
+}
+
+// Event is one thing that happened to a key.
+type Event struct {
+	What  string    `json:"what"` // created, rotated, revoked
+	At    time.Time `json:"at"`
+	Key   *Key      `json:"key,omitempty"`
+	Hash  string    `json:"hash,omitempty"`
+	Until time.Time `json:"until,omitzero"`
+}
+
+// What is said to a key. Each is answered with the Key, and may be said twice.
+type (
+	Create struct {
+		Key Key `json:"key"`
+	}
+	Rotate struct {
+		Hash    string        `json:"hash"`
+		Overlap time.Duration `json:"overlap"` // that the one before is good for
+	}
+	Revoke struct{}
+)
+
+func (k Key) apply(e Event) (Key, error) {
+	switch {
+	case e.What == "created" && k.ID == "":
+		return *e.Key, nil
+	case e.What == "rotated" && k.ID != "":
+		k.Before, k.Until = "", time.Time{}
+		if e.Until.After(e.At) {
+			k.Before, k.Until = k.Hash, e.Until
+		}
+		k.Hash, k.RotatedAt = e.Hash, e.At
+		return k, nil
+	case e.What == "revoked" && k.ID != "":
+		k.RevokedAt, k.Before, k.Until = e.At, "", time.Time{}
+		return k, nil
+	}
+	return k, fault.New(fault.Corrupt, "apikey.apply", k.ID, "%q cannot happen to it", e.What)
+}
+
+var kind = &entity.Kind[Key, Event]{
+	Name:   KindName,
+	Apply:  Key.apply,
+	Behave: func(Key) entity.Behavior[Key, Event] { return behave },
+	Index: func(id string, before, after Key) []persistence.Index {
+		if before.ID != "" {
+			return nil
+		}
+		at := task.AllKey(after.CreatedAt, id)
+		return []persistence.Index{{Name: IndexAll, Key: at}, {Name: IndexTenant + after.Tenant, Key: at}}
+	},
+	Nap:   true,
+	Types: cluster.NewTypes().Add("create", Create{}).Add("rotate", Rotate{}).Add("revoke", Revoke{}).Add("key", Key{}),
+}
+
+// Kind is what nodes run.
+func Kind() cluster.Kind { return kind.Register() }
+
+func behave(c *entity.Context[Key, Event]) {
+	k := c.State()
+	say := func(k Key) any { return k }
+	switch m := c.Message().(type) {
+	case Create:
+		if k.ID != "" {
+			c.Reply(k)
+			return
+		}
+		c.Commit(Event{What: "created", At: c.Now(), Key: &m.Key})
+		c.ReplyWith(say)
+	case Rotate:
+		switch {
+		case k.ID == "":
+			c.Refuse(noSuch(c.ID()))
+		case !k.RevokedAt.IsZero():
+			c.Refuse(fault.New(fault.Conflict, "apikey.rotate", c.ID(), "the key is revoked").WithRemedy("create another one"))
+		case k.Hash == m.Hash:
+			c.Reply(k)
+		default:
+			c.Commit(Event{What: "rotated", At: c.Now(), Hash: m.Hash, Until: c.Now().Add(m.Overlap)})
+			c.ReplyWith(say)
+		}
+	case Revoke:
+		switch {
+		case k.ID == "":
+			c.Refuse(noSuch(c.ID()))
+		case !k.RevokedAt.IsZero():
+			c.Reply(k)
+		default:
+			c.Commit(Event{What: "revoked", At: c.Now()})
+			c.ReplyWith(say)
+		}
+	}
+}
+
+func noSuch(id string) error { return fault.New(fault.NotFound, "apikey", id, "no such key") }

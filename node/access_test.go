@@ -1,0 +1,331 @@
+package node
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"mime/multipart"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/open-autoglm/autoglm/actors/apikey"
+	"github.com/open-autoglm/autoglm/actors/bank"
+)
+
+// locked is a node that asks for keys.
+type locked struct {
+	t    *testing.T
+	n    *Node
+	root string
+	log  *lockedBuffer
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+func bootLocked(t *testing.T, edit func(*Config), opts ...Option) *locked {
+	t.Helper()
+	text, root, err := apikey.NewRoot()
+	require.NoError(t, err)
+	c := testConfig(t)
+	c.Access.Keys, c.Access.AdminKey = KeysRequired, Secret(root.String())
+	if edit != nil {
+		edit(&c)
+	}
+	l := &locked{t: t, root: text, log: &lockedBuffer{}}
+	l.n, err = New(c, slog.New(slog.NewTextHandler(l.log, &slog.HandlerOptions{Level: slog.LevelDebug})), opts...)
+	require.NoError(t, err)
+	require.NoError(t, l.n.Start(t.Context()))
+	t.Cleanup(func() { halt(t, l.n) })
+	return l
+}
+
+// do makes a request with a key, and returns the status and the answer.
+func (l *locked) do(key, method, path, media string, body []byte) (int, http.Header, []byte) {
+	l.t.Helper()
+	req, err := http.NewRequestWithContext(l.t.Context(), method, "http://"+l.n.HTTPAddr()+path, bytes.NewReader(body))
+	require.NoError(l.t, err)
+	if media != "" {
+		req.Header.Set("Content-Type", media)
+	}
+	if key != "" {
+		req.Header.Set("Authorization", "Bearer "+key)
+	}
+	res, err := http.DefaultClient.Do(req)
+	require.NoError(l.t, err)
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	require.NoError(l.t, err)
+	return res.StatusCode, res.Header, b
+}
+
+// ask is do with JSON, which must have the status.
+func (l *locked) ask(key, method, path string, body any, status int) map[string]any {
+	l.t.Helper()
+	var b []byte
+	if body != nil {
+		var err error
+		b, err = json.Marshal(body)
+		require.NoError(l.t, err)
+	}
+	got, _, answer := l.do(key, method, path, "application/json", b)
+	require.Equal(l.t, status, got, "%s %s: %s", method, path, answer)
+	var v map[string]any
+	_ = json.Unmarshal(answer, &v) // an answer that is no object is asked for by do
+	return v
+}
+
+// key makes one.
+func (l *locked) key(tenant, role string) string {
+	l.t.Helper()
+	return l.ask(l.root, "POST", "/v1/keys", map[string]any{"name": tenant + " " + role, "tenant": tenant, "role": role}, 201)["key"].(string)
+}
+
+func TestWithoutAKeyNothingIsAnswered(t *testing.T) {
+	l := bootLocked(t, nil)
+	for _, c := range []struct{ method, path string }{
+		{"GET", "/v1/tasks"}, {"POST", "/v1/tasks"}, {"GET", "/v1/results"}, {"GET", "/v1/status"}, {"GET", "/metrics"}, {"GET", "/v1/cluster"}, {"GET", "/v1/keys"},
+		{"POST", "/v1/keys"}, {"GET", "/v1/audit"}, {"GET", "/v1/whoami"}, {"GET", "/v1/files"}, {"POST", "/v1/files"}, {"POST", "/v1/batches"}, {"GET", "/v1/models"},
+		{"POST", "/v1/chat/completions"}, {"POST", "/v1/admin/backup"}, {"POST", "/v1/cluster/drain"}, {"POST", "/autoglm.actor.v1.ActorService/Ask"}, {"GET", "/nowhere"},
+	} {
+		for _, key := range []string{"", "sk-other", l.root[:20]} {
+			status, h, body := l.do(key, c.method, c.path, "application/json", []byte("{}"))
+			require.Equal(t, 401, status, "%s %s: %s", c.method, c.path, body)
+			require.Contains(t, h.Get("WWW-Authenticate"), "Bearer")
+			if strings.HasPrefix(c.path, "/v1/files") || strings.HasPrefix(c.path, "/v1/chat") {
+				require.Contains(t, string(body), `"code":"invalid_api_key"`, "clients of OpenAI know no other error")
+			}
+		}
+	}
+	for _, path := range []string{"/healthz", "/readyz", "/openapi.json", "/docs"} {
+		status, _, _ := l.do("", "GET", path, "", nil)
+		require.Equal(t, 200, status, path)
+	}
+	l.ask(l.root, "GET", "/v1/tasks", nil, 200)
+}
+
+func TestRoles(t *testing.T) {
+	l := bootLocked(t, nil)
+	keys := map[string]string{}
+	for _, role := range []string{"read", "submit", "admin"} {
+		keys[role] = l.key("acme", role)
+	}
+	opRead := l.key("default", "read")
+	task := map[string]any{"task_id": "a", "prompt": "x"}
+	for _, c := range []struct {
+		key, method, path string
+		body              any
+		status            int
+	}{
+		{keys["read"], "GET", "/v1/tasks", nil, 200},
+		{keys["read"], "POST", "/v1/tasks", task, 403},
+		{keys["read"], "POST", "/v1/tasks/a/cancel", nil, 403},
+		{keys["submit"], "POST", "/v1/tasks", task, 201},
+		{keys["submit"], "GET", "/v1/keys", nil, 403},
+		{keys["admin"], "GET", "/v1/keys", nil, 200},
+		{keys["admin"], "POST", "/v1/keys", map[string]any{"name": "x", "role": "read"}, 201},
+		{keys["admin"], "POST", "/v1/keys", map[string]any{"name": "x", "role": "read", "tenant": "other"}, 403},
+		{keys["admin"], "POST", "/v1/keys", map[string]any{"name": "x", "role": "root"}, 422},
+		{keys["admin"], "GET", "/v1/keys?tenant=other", nil, 403},
+		{keys["admin"], "GET", "/metrics", nil, 403},
+		{keys["admin"], "GET", "/v1/cluster", nil, 403},
+		{keys["admin"], "POST", "/v1/admin/backup", map[string]any{"dir": "/tmp/x"}, 403},
+		{opRead, "GET", "/metrics", nil, 200},
+		{opRead, "GET", "/v1/cluster", nil, 200},
+		{opRead, "POST", "/v1/admin/backup", map[string]any{"dir": "/tmp/x"}, 403},
+		{l.root, "POST", "/v1/admin/backup", map[string]any{"dir": t.TempDir() + "/copy"}, 200},
+	} {
+		l.ask(c.key, c.method, c.path, c.body, c.status)
+	}
+	who := l.ask(keys["submit"], "GET", "/v1/whoami", nil, 200)
+	require.Equal(t, "acme", who["tenant"])
+	require.Equal(t, "submit", who["role"])
+}
+
+// TestTenantsDoNotMeet: two tenants use the same ids for everything, and each sees its own; the operator sees neither.
+func TestTenantsDoNotMeet(t *testing.T) {
+	cfg := func(c *Config) { c.Source.AllowedDirs = []string{"/"} }
+	l := bootLocked(t, cfg, WithKind(bank.Kinds()[0]), WithKind(bank.Kinds()[1]))
+	tenants := map[string]string{"acme": l.key("acme", "submit"), "beta": l.key("beta", "submit"), "default": l.root}
+	batches := map[string]string{}
+	for name, key := range tenants {
+		l.ask(key, "POST", "/v1/tasks", map[string]any{"task_id": "same", "prompt": "secret of " + name, "metadata": map[string]string{"of": name}}, 201)
+		require.Equal(t, "secret of "+name, l.ask(key, "GET", "/v1/tasks/same?wait=20s", nil, 200)["answer"])
+		l.ask(key, "POST", "/v1/tasks", map[string]any{"task_id": "only-" + name, "prompt": "x", "not_before": "2999-01-01T00:00:00Z"}, 201)
+		batches[name] = runBatch(t, l, name, key)
+		l.ask(key, "POST", "/autoglm.actor.v1.ActorService/Ask", map[string]any{"kind": "account", "id": "same", "type": "Open", "request_id": "r", "json": map[string]any{}}, 200)
+	}
+	for name, key := range tenants {
+		for _, path := range []string{"/v1/tasks", "/v1/tasks?state=pending", "/v1/tasks?state=completed", "/v1/results", "/v1/files", "/v1/batches"} {
+			status, _, body := l.do(key, "GET", path, "", nil)
+			require.Equal(t, 200, status)
+			require.NotContains(t, string(body), `"/`+name+`/`, path)
+			for other := range tenants {
+				if other != name {
+					require.NotContains(t, string(body), "of "+other, path)
+					require.NotContains(t, string(body), "only-"+other, path)
+					require.NotContains(t, string(body), batches[other], path)
+				}
+			}
+		}
+		require.Len(t, l.ask(key, "GET", "/v1/tasks?state=pending", nil, 200)["tasks"], 1)
+		require.Len(t, l.ask(key, "GET", "/v1/files", nil, 200)["data"], 2, "input and output")
+		require.Len(t, l.ask(key, "GET", "/v1/batches", nil, 200)["data"], 1)
+		counts := l.ask(key, "GET", "/v1/status", nil, 200)["tasks"].(map[string]any)
+		require.EqualValues(t, 1, counts["pending"], name)
+		require.EqualValues(t, 4, counts["completed"], "one task and three lines")
+		for other := range tenants {
+			if other == name {
+				continue
+			}
+			whole := "/" + other + "/"
+			if other == "default" {
+				whole = ""
+			}
+			for _, c := range []struct{ method, path string }{
+				{"GET", "/v1/tasks/only-" + other}, {"POST", "/v1/tasks/only-" + other + "/cancel"}, {"GET", "/v1/tasks/only-" + other + "/events"},
+				{"GET", "/v1/tasks/" + url.PathEscape(whole+"only-"+other)}, {"GET", "/v1/tasks/" + url.PathEscape("../"+other+"/same")},
+				{"GET", "/v1/batches/" + batches[other]}, {"POST", "/v1/batches/" + batches[other] + "/cancel"}, {"POST", "/v1/batches/" + batches[other] + "/retry"},
+				{"GET", "/v1/batches/" + url.PathEscape(whole+batches[other])}, {"GET", "/v1/tasks/" + batches[other] + "-0"},
+				{"GET", "/v1/files/" + fileOf(l, tenants[other], 0)}, {"DELETE", "/v1/files/" + fileOf(l, tenants[other], 0)}, {"GET", "/v1/files/" + fileOf(l, tenants[other], 1) + "/content"},
+				{"GET", "/v1/files/" + url.PathEscape(whole+fileOf(l, tenants[other], 1)) + "/content"},
+			} {
+				l.ask(key, c.method, c.path, nil, 404)
+			}
+			body := map[string]any{"input_file_id": fileOf(l, tenants[other], 1), "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+			l.ask(key, "POST", "/v1/batches", body, 404)
+			st := l.ask(key, "POST", "/autoglm.actor.v1.ActorService/State", map[string]any{"kind": "account", "id": whole + "same"}, 200)
+			if whole != "" {
+				require.Empty(t, st["version"], "no such actor")
+			}
+		}
+	}
+	l.ask(tenants["acme"], "POST", "/v1/tasks", map[string]any{"prompt": "x", "data_url": "file:///etc/hostname"}, 403)
+	require.NotContains(t, l.log.String(), "secret of", "a prompt is in the log")
+	for _, key := range tenants {
+		require.NotContains(t, l.log.String(), key[20:], "a key is in the log")
+	}
+}
+
+// fileOf is the id of one of a tenant's files, the newest first.
+func fileOf(l *locked, key string, i int) string {
+	l.t.Helper()
+	return l.ask(key, "GET", "/v1/files", nil, 200)["data"].([]any)[i].(map[string]any)["id"].(string)
+}
+
+// runBatch runs three lines and returns the batch's id.
+func runBatch(t *testing.T, l *locked, name, key string) string {
+	t.Helper()
+	var form bytes.Buffer
+	w := multipart.NewWriter(&form)
+	require.NoError(t, w.WriteField("purpose", "batch"))
+	part, err := w.CreateFormFile("file", "in.jsonl")
+	require.NoError(t, err)
+	for i := range 3 {
+		fmt.Fprintf(part, `{"custom_id":"c%d of %s","method":"POST","url":"/v1/chat/completions","body":{"model":"m","messages":[{"role":"user","content":"line of %s"}]}}`+"\n", i, name, name)
+	}
+	require.NoError(t, w.Close())
+	status, _, body := l.do(key, "POST", "/v1/files", w.FormDataContentType(), form.Bytes())
+	require.Equal(t, 200, status, "%s", body)
+	var in struct{ ID string }
+	require.NoError(t, json.Unmarshal(body, &in))
+	b := l.ask(key, "POST", "/v1/batches", map[string]any{"input_file_id": in.ID, "endpoint": "/v1/chat/completions", "completion_window": "24h"}, 200)
+	require.Equal(t, in.ID, b["input_file_id"])
+	id := b["id"].(string)
+	changed, stop := l.n.batches.Watch(wholeBatch(name, id))
+	defer stop()
+	for {
+		b = l.ask(key, "GET", "/v1/batches/"+id, nil, 200)
+		if b["status"] == "completed" {
+			break
+		}
+		select {
+		case <-changed:
+		case <-t.Context().Done():
+			t.Fatal("the batch did not end")
+		}
+	}
+	_, _, out := l.do(key, "GET", "/v1/files/"+b["output_file_id"].(string)+"/content", "", nil)
+	require.Equal(t, 3, strings.Count(string(out), " of "+name+`","response"`), "%s", out)
+	require.NotContains(t, string(out), "/"+name+"/")
+	return id
+}
+
+func wholeBatch(name, id string) string {
+	if name == "default" {
+		return id
+	}
+	return "/" + name + "/" + id
+}
+
+func TestKeysLiveAndEnd(t *testing.T) {
+	l := bootLocked(t, nil)
+	admin := l.key("acme", "admin")
+	made := l.ask(admin, "POST", "/v1/keys", map[string]any{"name": "ci", "role": "submit", "expires_in": "1h", "rate": 100}, 201)
+	key, id := made["key"].(string), made["id"].(string)
+	l.ask(key, "GET", "/v1/tasks", nil, 200)
+	status, _, body := l.do(admin, "GET", "/v1/keys", "", nil)
+	require.Equal(t, 200, status)
+	require.NotContains(t, string(body), key[20:], "a key is shown once")
+	require.NotContains(t, string(body), apikey.Hash(key))
+	require.Contains(t, string(body), id)
+
+	rotated := l.ask(admin, "POST", "/v1/keys/"+id+"/rotate", map[string]any{"keep_old_for": "1h"}, 200)["key"].(string)
+	l.ask(key, "GET", "/v1/tasks", nil, 200)
+	l.ask(rotated, "GET", "/v1/tasks", nil, 200)
+	last := l.ask(admin, "POST", "/v1/keys/"+id+"/rotate", nil, 200)["key"].(string)
+	l.ask(key, "GET", "/v1/tasks", nil, 401)
+	l.ask(rotated, "GET", "/v1/tasks", nil, 401)
+	l.ask(last, "GET", "/v1/tasks", nil, 200)
+
+	beta := l.key("beta", "admin")
+	for _, path := range []string{"/v1/keys/" + id, "/v1/keys/" + id + "/rotate", "/v1/keys/" + id + "/revoke"} {
+		method := "POST"
+		if strings.HasSuffix(path, id) {
+			method = "GET"
+		}
+		l.ask(beta, method, path, nil, 404)
+	}
+	l.ask(last, "GET", "/v1/tasks", nil, 200)
+	require.Equal(t, "revoked", l.ask(l.root, "POST", "/v1/keys/"+id+"/revoke", nil, 200)["state"])
+	l.ask(last, "GET", "/v1/tasks", nil, 401)
+	l.ask(admin, "POST", "/v1/keys/"+id+"/revoke", nil, 200)
+	l.ask(admin, "POST", "/v1/keys/"+id+"/rotate", nil, 409)
+	l.ask(admin, "POST", "/v1/keys/nosuchkeyatall/revoke", nil, 404)
+
+	acts := func(key, query string) (list []string) {
+		for _, e := range l.ask(key, "GET", "/v1/audit"+query, nil, 200)["entries"].([]any) {
+			e := e.(map[string]any)
+			require.NotEmpty(t, e["ended_at"])
+			list = append(list, fmt.Sprint(e["tenant"], " ", e["act"], " ", e["error"] != nil))
+		}
+		return list
+	}
+	require.Equal(t, []string{"acme key.rotate true", "acme key.revoke false", "default key.revoke false", "acme key.rotate false", "acme key.rotate false", "acme key.create false", "default key.create false"}, acts(admin, ""))
+	require.Equal(t, []string{"default key.create false"}, acts(beta, ""))
+	require.Len(t, acts(l.root, ""), 8)
+	require.Len(t, acts(l.root, "?tenant=acme"), 7)
+	require.Len(t, acts(l.root, "?limit=3"), 3)
+	require.NotContains(t, l.log.String(), last[20:])
+}

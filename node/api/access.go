@@ -1,0 +1,73 @@
+package api
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/open-autoglm/autoglm/actors/apikey"
+	"github.com/open-autoglm/autoglm/actors/audit"
+	"github.com/open-autoglm/autoglm/actors/tenant"
+	"github.com/open-autoglm/autoglm/node/access"
+	"github.com/open-autoglm/autoglm/node/api/wire"
+	"github.com/open-autoglm/autoglm/persistence/fault"
+)
+
+// Access is who may use the API.
+type Access struct {
+	Gate  *access.Gate
+	Keys  *apikey.Keys
+	Audit *audit.Log
+}
+
+// WithAccess asks clients for keys, as the gate says, and serves the routes of keys and of the audit log. Without it
+// whoever reaches the server is the operator.
+func WithAccess(a Access) Option { return func(s *Server) { s.access = a } }
+
+// admit lets a request in for whom it comes from, and puts that into its context.
+func (s *Server) admit(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		need := access.NeedOf(r.Method, r.URL.Path)
+		if need.Anyone {
+			next.ServeHTTP(w, r)
+			return
+		}
+		who := access.Caller{Tenant: tenant.Default, Role: apikey.Admin, Open: true}
+		var err error
+		if s.access.Gate != nil {
+			who, err = s.access.Gate.Who(r.Context(), access.Text(r.Header))
+		}
+		r.Header.Del("Authorization") // nobody behind this has any use for it
+		r.Header.Del("X-Api-Key")
+		if err == nil {
+			err = who.Allow(need)
+		}
+		switch err {
+		case nil:
+			in := r.WithContext(access.With(r.Context(), who))
+			defer func() { r.Pattern = in.Pattern }() // which the mux finds, for metrics
+			next.ServeHTTP(w, in)
+			return
+		case access.ErrNone, access.ErrBad:
+			w.Header().Set("WWW-Authenticate", `Bearer realm="autoglm"`)
+			p := wire.NewProblem(http.StatusUnauthorized, fault.Refused, "", fault.Bare(err))
+			err = p.With("", fault.RemedyOf(err))
+		}
+		s.refuse(w, r, err)
+	})
+}
+
+// audited does what an administrator asks for, and keeps that they did.
+func (s *Server) audited(ctx context.Context, act, object, about, detail string, do func() error) error {
+	if s.access.Audit == nil {
+		return do()
+	}
+	who := access.From(ctx)
+	e := audit.Entry{Tenant: who.Tenant, By: who.Key, Remote: remote(ctx), Act: act, Object: object, Detail: detail, Request: requestID(ctx)}
+	if about != who.Tenant {
+		e.About = about
+	}
+	if who.Open {
+		e.By = "anonymous"
+	}
+	return s.access.Audit.Do(ctx, e, do)
+}
