@@ -5,6 +5,7 @@
 //	results                        what became of them, as JSONL
 //	init dev cluster               a cluster: its certificates, one on this machine, what its nodes do
 //	status backup restore          the node
+//	encryption-key                 the keys that seal what it writes
 //	demo bench                     try it, measure it
 //
 // Each file beside this one is a command: flags in, one call into node, node/api/client or internal, and text out.
@@ -53,7 +54,7 @@ func newRoot(app *cli.App) *cobra.Command {
 		}
 	}
 	group("tasks", newSubmit(app), newGet(app), newWatch(app), newCancel(app), newList(app), newResults(app), newBatch(app))
-	group("node", newServe(app), newInit(app), newDev(app), newStatus(app), newCluster(app), newBackup(app), newRestore(app))
+	group("node", newServe(app), newInit(app), newDev(app), newStatus(app), newCluster(app), newBackup(app), newRestore(app), newEncryptionKey(app))
 	group("try", newDemo(app), bench.NewCommand(bench.WithPrompts(demo.Tasks)))
 	root.AddCommand(newVersion(app))
 	return root
