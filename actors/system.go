@@ -19,6 +19,7 @@ import (
 	"github.com/open-autoglm/autoglm/actors/supervise"
 	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/cluster"
+	"github.com/open-autoglm/autoglm/cluster/seal"
 	"github.com/open-autoglm/autoglm/persistence"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
@@ -49,7 +50,9 @@ type Options struct {
 	Reconcile time.Duration        // how often queues are compared with the exact counters; 0: 10 s
 	Opened    func(*cluster.Owner) // a shard is owned here, after its queue is open; may be nil
 	Closed    func(*cluster.Owner) // its actors are stopped; may be nil
-	Fatal     func(error)          // a vital actor is given up: the node cannot go on; may be nil
+	Fatal     func(error)          // a vital actor is given up, or a key is missing: the node cannot go on; may be nil
+	Keys      *seal.Keys           // see cluster.Options; may be nil
+	MaySeal   func() error         // see cluster.Options; may be nil
 	Meter     *meter.Meter
 	Now       func() time.Time
 	Mono      func() time.Duration // what leases are measured by; nil: cluster.Monotonic
@@ -116,7 +119,7 @@ func Start(o Options) (*System, error) {
 	s.Tasks = task.NewKind(o.Policy, &s.callbacks, s.observe(task.KindName, s.finished))
 	s.Shards, err = cluster.NewShards(cluster.Options{
 		Store: o.Store, System: s.sys, Kinds: append([]cluster.Kind{s.Tasks.Register()}, o.Kinds...),
-		Root: s.root, Guard: supervise.Guard, Strategy: entities, IdleAfter: o.IdleAfter, Now: o.Now, Mono: o.Mono, Log: o.Log,
+		Root: s.root, Guard: supervise.Guard, Strategy: entities, IdleAfter: o.IdleAfter, Keys: o.Keys, MaySeal: o.MaySeal, Fatal: o.Fatal, Now: o.Now, Mono: o.Mono, Log: o.Log,
 		Self: o.Self, Mesh: o.Mesh, Peers: o.Peers, Rumor: o.Rumor,
 		Newer:     func(what string) { o.Meter.Newer.WithLabelValues(what).Inc() },
 		Observers: s.opening, Opened: s.opened, Closed: s.closed,

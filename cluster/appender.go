@@ -1,9 +1,11 @@
 package cluster
 
 import (
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/open-autoglm/autoglm/cluster/seal"
 	"github.com/open-autoglm/autoglm/persistence"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
@@ -23,7 +25,8 @@ const (
 type appender struct {
 	journal persistence.Journal
 	epoch   uint64
-	applied func([]persistence.Write, []persistence.Outcome) // before the writers hear of it
+	keys    *seal.Keys                                                                               // what is proposed is sealed with; nil: nothing is
+	applied func(writes []persistence.Write, index [][]persistence.Index, out []persistence.Outcome) // before the writers hear of it
 	observe func(writes int, took time.Duration)
 	now     func() time.Time
 
@@ -34,7 +37,8 @@ type appender struct {
 }
 
 type queued struct {
-	write persistence.Write
+	write persistence.Write   // as it is proposed
+	index []persistence.Index // its index rows, in clear
 	done  func(persistence.Outcome, error)
 	at    time.Time
 }
@@ -42,6 +46,7 @@ type queued struct {
 // group is one proposal with its writers.
 type group struct {
 	writes []persistence.Write
+	index  [][]persistence.Index
 	done   []func(persistence.Outcome, error)
 	began  time.Time // when its oldest write was added
 }
@@ -53,10 +58,14 @@ func (a *appender) add(w persistence.Write, done func(persistence.Outcome, error
 }
 
 // addAll is add for many writes at once: a bulk submit is as few log entries as its
-// size allows. All are taken, or none. len(writes) == len(done), and at least 1.
+// size allows. All are taken, or none. len(writes) == len(done), and at least 1. They are sealed here, by who adds them: many do so side by
+// side, and a group's size counts what the log will hold.
 func (a *appender) addAll(writes []persistence.Write, done []func(persistence.Outcome, error)) {
+	sealed, err := a.seal(writes)
 	a.mu.Lock()
-	err := a.closed
+	if a.closed != nil {
+		err = a.closed
+	}
 	if err == nil && len(a.pending)+len(writes) > appendQueueMax {
 		err = fault.New(fault.Overloaded, "cluster.append", writes[0].Key.String(), "appendQueueMax of %d writes are waiting", appendQueueMax)
 	}
@@ -69,11 +78,29 @@ func (a *appender) addAll(writes []persistence.Write, done []func(persistence.Ou
 	}
 	now := a.now()
 	for i, w := range writes {
-		a.pending = append(a.pending, queued{w, done[i], now})
+		a.pending = append(a.pending, queued{sealed[i], w.Index, done[i], now})
 	}
 	g := a.nextLocked()
 	a.mu.Unlock()
 	a.propose(g)
+}
+
+// seal returns the writes as they are proposed: the same slice where they go as they are.
+func (a *appender) seal(writes []persistence.Write) (sealed []persistence.Write, err error) {
+	sealed = writes
+	for i, w := range writes {
+		s, changed, err := a.keys.Write(w)
+		if err != nil {
+			return nil, err
+		}
+		if changed {
+			if &sealed[0] == &writes[0] {
+				sealed = slices.Clone(writes)
+			}
+			sealed[i] = s
+		}
+	}
+	return sealed, nil
 }
 
 // nextLocked takes the next group off the queue, or nil.
@@ -90,9 +117,9 @@ func (a *appender) nextLocked() *group {
 		size += s
 		n++
 	}
-	g := &group{writes: make([]persistence.Write, n), done: make([]func(persistence.Outcome, error), n), began: a.pending[0].at}
+	g := &group{writes: make([]persistence.Write, n), index: make([][]persistence.Index, n), done: make([]func(persistence.Outcome, error), n), began: a.pending[0].at}
 	for i, q := range a.pending[:n] {
-		g.writes[i], g.done[i] = q.write, q.done
+		g.writes[i], g.index[i], g.done[i] = q.write, q.index, q.done
 	}
 	clear(a.pending[:n])
 	if a.pending = a.pending[n:]; len(a.pending) == 0 {
@@ -125,7 +152,7 @@ func (a *appender) finish(g *group, out []persistence.Outcome, err error) {
 		a.close(err)
 	}
 	if err == nil && a.applied != nil {
-		a.applied(g.writes, out)
+		a.applied(g.writes, g.index, out)
 	}
 	if a.observe != nil {
 		a.observe(len(g.writes), a.now().Sub(g.began))

@@ -8,6 +8,7 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 
+	"github.com/open-autoglm/autoglm/cluster/seal"
 	"github.com/open-autoglm/autoglm/persistence"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
@@ -19,6 +20,7 @@ type Owner struct {
 	epoch    uint64
 	journal  persistence.Journal
 	appender *appender
+	keys     *seal.Keys // nil: nothing is sealed here
 	sys      *actor.ActorSystem
 	router   *Router
 	pid      *actor.PID // of the shard actor, set before the owner is published
@@ -135,12 +137,29 @@ func (o *Owner) Settled() time.Time {
 
 // Read returns a journal as it stands; see persistence.Journal.
 func (o *Owner) Read(key persistence.Key, after uint64) (persistence.Log, error) {
-	return o.journal.Read(key, after)
+	l, err := o.journal.Read(key, after)
+	if err == nil {
+		err = o.keys.Log(key, &l)
+	}
+	if err != nil {
+		return persistence.Log{}, err
+	}
+	return l, nil
 }
 
 // Scan walks an index; see persistence.Journal.
 func (o *Owner) Scan(index string, from, to []byte, f func(key, value []byte) bool) error {
-	return o.journal.Scan(index, from, to, f)
+	var bad error
+	err := o.journal.Scan(index, from, to, func(key, value []byte) bool {
+		if value, bad = o.keys.Value(index, key, value); bad != nil {
+			return false
+		}
+		return f(key, value)
+	})
+	if err == nil {
+		err = bad
+	}
+	return err
 }
 
 // Counters returns the shard's counters.
@@ -229,15 +248,15 @@ func (o *Owner) create(ctx context.Context, writes []persistence.Write) []error 
 	return errs
 }
 
-// applied runs after each durable group: observers first, then watchers.
-func (o *Owner) applied(writes []persistence.Write, out []persistence.Outcome) {
+// applied runs after each durable group: observers first, then watchers. index has the index rows of each write, in clear.
+func (o *Owner) applied(writes []persistence.Write, index [][]persistence.Index, out []persistence.Outcome) {
 	for name, obs := range o.observers {
 		var rows []persistence.Index
 		for i := range writes {
 			if out[i].Err != nil {
 				continue
 			}
-			for _, r := range writes[i].Index {
+			for _, r := range index[i] {
 				if r.Name == name {
 					rows = append(rows, r)
 				}

@@ -10,6 +10,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/google/uuid"
 
+	"github.com/open-autoglm/autoglm/cluster/seal"
 	"github.com/open-autoglm/autoglm/persistence"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
@@ -33,6 +34,9 @@ type Options struct {
 	Peers     Peers                                // who is alive; nil: this node alone
 	Rumor     func([]byte)                         // gossips which shards were opened here; may be nil; must not block
 	Newer     func(what string)                    // another node sent what only a newer version knows, a "message"; may be nil
+	Keys      *seal.Keys                           // what is written is sealed with; nil: it is clear
+	Fatal     func(error)                          // this node lacks a key that a shard of its own needs: others must own it; may be nil
+	MaySeal   func() error                         // asked before a shard is first sealed with a key: an error while other nodes could not open it; nil: yes
 	Now       func() time.Time                     // default time.Now
 	Mono      func() time.Duration                 // what waits and leases are measured by; default Monotonic
 	Log       *slog.Logger                         // default slog.Default
@@ -182,11 +186,17 @@ func (s *Shards) open(ctx context.Context, lead persistence.Lead) error {
 	if err != nil {
 		return err
 	}
-	o := &Owner{shard: n, epoch: epoch, journal: j, sys: s.opt.System, router: s.router, now: s.opt.Now, mono: s.opt.Mono, term: lead.Term, since: s.opt.Now(), gone: make(chan struct{})}
+	if err := keepPrint(ctx, j, epoch, s.opt.Keys, s.opt.MaySeal); err != nil {
+		if fault.KindOf(err) == fault.Refused && s.opt.Fatal != nil {
+			s.opt.Fatal(err)
+		}
+		return err
+	}
+	o := &Owner{shard: n, epoch: epoch, journal: j, keys: s.opt.Keys, sys: s.opt.System, router: s.router, now: s.opt.Now, mono: s.opt.Mono, term: lead.Term, since: s.opt.Now(), gone: make(chan struct{})}
 	if s.opt.Mesh != nil {
 		o.confirms = &confirmer{journal: j, shard: n, epoch: epoch}
 	}
-	o.appender = &appender{journal: j, epoch: epoch, applied: o.applied, observe: s.opt.Committed, now: s.opt.Now}
+	o.appender = &appender{journal: j, epoch: epoch, keys: s.opt.Keys, applied: o.applied, observe: s.opt.Committed, now: s.opt.Now}
 	t := &timers{next: s.opt.Now()} // look at once for what fell due while nobody owned the shard
 	if s.opt.Observers != nil {
 		o.observers = s.opt.Observers(o)

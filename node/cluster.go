@@ -109,7 +109,7 @@ func (n *Node) startJoint(ctx context.Context) (err error) {
 		advertise = net.JoinHostPort(advertise, strconv.Itoa(base))
 	}
 	if j.list, err = members.Start(members.Options{
-		Self:   members.Member{Name: j.id.Name, Cluster: j.id.Cluster, Zone: c.Zone, Version: n.version},
+		Self:   members.Member{Name: j.id.Name, Cluster: j.id.Cluster, Zone: c.Zone, Version: n.version, Keys: tellKeys(n.keys)},
 		Listen: at(0), Advertise: advertise, Keys: j.id.GossipKeys, Join: c.Join, Newer: newer, Log: n.log,
 		OnConflict: n.fatal,
 		OnRumor:    j.merged, Merge: j.merged,
@@ -138,6 +138,7 @@ func (n *Node) startJoint(ctx context.Context) (err error) {
 			j.mesh.Gone(name)
 		}
 		j.compareLineages()
+		j.compareKeys()
 		j.endTwin()
 		if j.late.Load() {
 			j.changed()
@@ -224,7 +225,10 @@ func (j *joint) openStore(ctx context.Context, o persistence.Options) (persisten
 	if err != nil {
 		return nil, err
 	}
-	if err := j.renamed(); err != nil {
+	if err = cluster.CheckKeys(store, j.n.keys); err == nil {
+		err = j.renamed()
+	}
+	if err != nil {
 		store.Close()
 		return nil, err
 	}
@@ -284,7 +288,7 @@ func (j *joint) setAside(dir string, why error) error {
 
 // actors gives the actors their way to the other nodes.
 func (j *joint) actors(o *actors.Options) {
-	o.Mesh, o.Peers, o.Opened, o.Closed = j.mesh, j.who(), j.lead, j.follow
+	o.Mesh, o.Peers, o.Opened, o.Closed, o.MaySeal = j.mesh, j.who(), j.lead, j.follow, j.maySeal
 	for op, h := range replicas.New(j.n.store).Handlers() {
 		j.mesh.Handle(op, func(ctx context.Context, from string, r *mesh.Request) (mesh.Answer, error) {
 			body, err := h(ctx, from, r.Body)

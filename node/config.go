@@ -34,6 +34,7 @@ type Config struct {
 	Files       FilesConfig    `koanf:"files"`
 	Bulk        BulkConfig     `koanf:"bulk"`
 	Store       StoreConfig    `koanf:"store"`
+	Encryption  EncryptConfig  `koanf:"encryption"`
 	Log         LogConfig      `koanf:"log"`
 }
 
@@ -167,6 +168,14 @@ type StoreConfig struct {
 	MemTable      Size          `koanf:"memtable" doc:"Badger's memtable, at least 16MiB."`
 	BlockCache    Size          `koanf:"block_cache" doc:"Badger's block cache."`
 	OpenTimeout   time.Duration `koanf:"open_timeout" doc:"Longest wait at start for the shards to be led."`
+	KeyFile       string        `koanf:"encryption_key_file" doc:"File of 16, 24 or 32 random bytes: Badger encrypts its files with AES. Only for a data_dir that began with it, and not for Raft's log: see encryption."`
+}
+
+// EncryptConfig seals what tasks, files and batches hold before it reaches any disk. All nodes of a cluster have the same keys.
+type EncryptConfig struct {
+	KeyFile string `koanf:"key_file" doc:"File that autoglm encryption-key new made: what tasks, files and batches hold is sealed with it before it reaches a disk. Who loses it loses the data."`
+	Key     Secret `koanf:"key" doc:"What is in such a file, itself or in base64, instead."`
+	Standby bool   `koanf:"standby" doc:"Open what is sealed, and seal nothing: the first of two steps to switch sealing on in a running cluster."`
 }
 
 // LogConfig is the log on standard error.

@@ -25,7 +25,7 @@ func invalidConfig(field string, value any, format string, args ...any) error {
 // Validate checks every bound that needs no other part of the system. The first field that
 // is wrong gives an Invalid fault with its name, its value and what to do.
 func (c *Config) Validate() error {
-	for _, check := range []func() error{c.checkNode, c.checkHTTP, c.checkAccess, c.checkCluster, c.checkEngines, c.checkModel, c.checkTask, c.checkSource, c.checkCallback, c.checkFiles, c.checkBulk} {
+	for _, check := range []func() error{c.checkNode, c.checkHTTP, c.checkAccess, c.checkCluster, c.checkEngines, c.checkModel, c.checkTask, c.checkSource, c.checkCallback, c.checkFiles, c.checkBulk, c.checkEncryption} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -282,6 +282,17 @@ func (c *Config) checkCallback() error {
 	}
 	_, err := prefixes("callback.allowed_nets", cb.AllowedNets)
 	return err
+}
+
+func (c *Config) checkEncryption() error {
+	e := c.Encryption
+	switch {
+	case e.KeyFile != "" && e.Key != "":
+		return invalidConfig("encryption.key_file", fmt.Sprintf("%q", e.KeyFile), "give encryption.key or encryption.key_file, not both")
+	case e.Standby && e.KeyFile == "" && e.Key == "":
+		return invalidConfig("encryption.standby", e.Standby, "it needs encryption.key_file")
+	}
+	return nil
 }
 
 // prefixes reads addresses and networks.

@@ -31,6 +31,7 @@ import (
 	"github.com/open-autoglm/autoglm/actors/source"
 	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/cluster"
+	"github.com/open-autoglm/autoglm/cluster/seal"
 	"github.com/open-autoglm/autoglm/node/api"
 	"github.com/open-autoglm/autoglm/node/api/openai"
 	"github.com/open-autoglm/autoglm/persistence"
@@ -48,7 +49,8 @@ type Node struct {
 
 	reg     *prometheus.Registry
 	meter   *meter.Meter
-	joint   *joint // nil when the node is alone
+	joint   *joint     // nil when the node is alone
+	keys    *seal.Keys // nil: nothing is sealed
 	store   persistence.Store
 	pool    *infer.Pool // nil without the embedded engine
 	engines []infer.Engine
@@ -142,6 +144,13 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	n.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	n.meter = meter.New(n.reg)
 
+	if n.keys, err = n.cfg.Encryption.keys(); err != nil {
+		return err
+	}
+	badgerKey, err := n.cfg.Store.BadgerKey()
+	if err != nil {
+		return err
+	}
 	if err := n.listen(); err != nil {
 		return err
 	}
@@ -149,15 +158,20 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	s := n.cfg.Store
 	store := persistence.Options{
 		Dir: n.cfg.DataDir, Shards: n.cfg.Shards, DiskReserve: uint64(n.cfg.DiskReserve), InFlightCount: s.InFlightCount,
-		InFlightBytes: int(s.InFlightBytes), MemTableBytes: int(s.MemTable), BlockCache: int(s.BlockCache), OpenTimeout: s.OpenTimeout, Logger: n.log,
+		InFlightBytes: int(s.InFlightBytes), MemTableBytes: int(s.MemTable), BlockCache: int(s.BlockCache), OpenTimeout: s.OpenTimeout, EncryptionKey: badgerKey, Logger: n.log,
 	}
 	if n.cfg.Cluster.Identity == "" {
-		n.store, err = persistence.Open(store)
+		if n.store, err = persistence.Open(store); err == nil {
+			err = cluster.CheckKeys(n.store, n.keys)
+		}
 	} else if err = n.startJoint(ctx); err == nil {
 		n.store, err = n.joint.openStore(ctx, store)
 	}
 	if err != nil {
 		return err
+	}
+	if n.keys.Seals() != "" {
+		n.log.Info("what tasks, files and batches hold is sealed before it is written: keep a copy of the keyset, without it the data is lost", "key", n.keys.Seals())
 	}
 	t := time.NewTicker(goneEvery)
 	n.dir = watchDir(n.cfg.DataDir, t.C, n.fatal)
@@ -184,7 +198,7 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	opt := actors.Options{
 		Node: id, Self: id, Store: n.store, Engines: engines, Policy: n.policy(), Kinds: append(append(n.janitor.Kinds(), n.batches.Kind(), apikey.Kind(), audit.Kind()), n.kinds...),
 		Window:    batch.Window(n.cfg.Batch),
-		Callbacks: n.dispatcher, IdleAfter: n.cfg.Task.AsleepAfter, Fatal: n.fatal, Meter: n.meter, Now: n.now, Log: n.log,
+		Callbacks: n.dispatcher, IdleAfter: n.cfg.Task.AsleepAfter, Fatal: n.fatal, Keys: n.keys, Meter: n.meter, Now: n.now, Log: n.log,
 		Runner: &infer.Runner{Fetch: n.fetcher.Fetch, Meter: n.meter, Now: n.now},
 	}
 	if n.joint != nil {

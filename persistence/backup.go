@@ -159,8 +159,8 @@ func (c *careful) Write(b []byte) (int, error) {
 
 // Restore makes a data directory of a backup. All checksums are verified before anything is
 // written. The new directory is a node alone, of a new identity, whose epochs are
-// beyond all that the old cluster may have reached.
-func Restore(ctx context.Context, dataDirectory, backupDir string) error {
+// beyond all that the old cluster may have reached. key is Options.EncryptionKey of the new directory, whatever the old one had.
+func Restore(ctx context.Context, dataDirectory, backupDir string, key []byte) error {
 	const op = "store.restore"
 	m, err := readBackup(ctx, backupDir)
 	if err != nil {
@@ -169,7 +169,7 @@ func Restore(ctx context.Context, dataDirectory, backupDir string) error {
 	if err := emptyDir(op, dataDirectory); err != nil {
 		return err
 	}
-	o, err := Options{Dir: dataDirectory, Shards: len(m.Shards)}.withDefaults()
+	o, err := Options{Dir: dataDirectory, Shards: len(m.Shards), EncryptionKey: key}.withDefaults()
 	if err != nil {
 		return err
 	}

@@ -33,8 +33,8 @@ func TestBackupAndRestore(t *testing.T) {
 	own.OK(persistence.Write{Key: persistence.Key{Kind: "task", ID: "later"}, Data: []byte("x"), Count: []persistence.Count{{Name: "n", Delta: 1}}})
 
 	data := filepath.Join(t.TempDir(), "data")
-	require.NoError(t, persistence.Restore(ctx, data, dir))
-	err = persistence.Restore(ctx, data, dir)
+	require.NoError(t, persistence.Restore(ctx, data, dir, nil))
+	err = persistence.Restore(ctx, data, dir, nil)
 	require.Equal(t, fault.Conflict, fault.KindOf(err))
 	require.NotEmpty(t, fault.RemedyOf(err))
 
@@ -62,16 +62,16 @@ func TestBackupAndRestore(t *testing.T) {
 				}
 				require.NoError(t, os.WriteFile(file, bad, 0o644))
 				into := filepath.Join(t.TempDir(), "data")
-				err := persistence.Restore(ctx, into, dir)
+				err := persistence.Restore(ctx, into, dir, nil)
 				require.Equal(t, fault.Corrupt, fault.KindOf(err), "%s %s at %d: %v", name, file, at, err)
 				require.NoDirExists(t, into, "nothing is written before all is verified")
 			}
 		}
 		require.NoError(t, os.Remove(file))
-		require.Error(t, persistence.Restore(ctx, filepath.Join(t.TempDir(), "data"), dir))
+		require.Error(t, persistence.Restore(ctx, filepath.Join(t.TempDir(), "data"), dir, nil))
 		require.NoError(t, os.WriteFile(file, whole, 0o644))
 	}
-	require.NoError(t, persistence.Restore(ctx, filepath.Join(t.TempDir(), "data"), dir))
+	require.NoError(t, persistence.Restore(ctx, filepath.Join(t.TempDir(), "data"), dir, nil))
 }
 
 // TestBackupOnline takes a backup under load: it is one moment of all shards, in which two
@@ -98,7 +98,7 @@ func TestBackupOnline(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "backup")
 		require.NoError(t, s.Backup(context.Background(), dir))
 		data := filepath.Join(t.TempDir(), "data")
-		require.NoError(t, persistence.Restore(context.Background(), data, dir))
+		require.NoError(t, persistence.Restore(context.Background(), data, dir, nil))
 		restored := open(t, persistence.Options{Dir: data})
 		for shard := range 2 {
 			var last [2]uint64

@@ -43,9 +43,15 @@ const (
 	slotSnapPiece = 3
 )
 
+const indexCacheMin = 4 << 20 // bytes
+
 // badgerOptions keeps Badger small: values live in its LSM tree (the largest piece is
 // below ValueThreshold), so its value log stays empty and has nothing to collect.
 func badgerOptions(dir string, o Options) badger.Options {
+	indexes := int64(0) // all of them, as they lie in their mapped files
+	if len(o.EncryptionKey) > 0 {
+		indexes = max(indexCacheMin, int64(o.BlockCache)/2) // decrypted; Badger has to have a cache for them
+	}
 	return badger.DefaultOptions(dir).
 		WithSyncWrites(true).
 		WithDetectConflicts(false). // one writer: the committer
@@ -56,7 +62,8 @@ func badgerOptions(dir string, o Options) badger.Options {
 		// it built: small memtables and tables keep that near 100 MiB instead of 400.
 		WithBaseTableSize(1 << 20).
 		WithBlockCacheSize(int64(o.BlockCache)).
-		WithIndexCacheSize(0).
+		WithIndexCacheSize(indexes).
+		WithEncryptionKey(o.EncryptionKey).
 		WithValueThreshold(1 << 20).
 		WithValueLogFileSize(1 << 20).
 		WithNumCompactors(2).

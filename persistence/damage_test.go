@@ -1,6 +1,7 @@
 package persistence_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io/fs"
@@ -51,10 +52,10 @@ func dump(s persistence.Store, ids int) (string, error) {
 const damageIDs = 60
 
 // sample fills a data directory until it has tables, logs that were cut, and more than one of
-// most files, and returns copies of it: after a clean end, and as kill -9 leaves it.
-func sample(t *testing.T) (closed, killed string, want string) {
+// most files, and returns copies of it: after a clean end, and as kill -9 leaves it. key is for Badger's encryption.
+func sample(t *testing.T, key []byte) (closed, killed string, want string) {
 	dir := t.TempDir()
-	o := persistence.Options{Dir: dir, Shards: 2, LogEntries: 40, LogBytes: 1 << 20}
+	o := persistence.Options{Dir: dir, Shards: 2, LogEntries: 40, LogBytes: 1 << 20, EncryptionKey: key}
 	r := rand.New(rand.NewPCG(1, 1))
 	last := map[[2]int]uint64{}
 	for round := range 4 {
@@ -125,7 +126,9 @@ func copyDir(t *testing.T, from string) string {
 // TestDamage breaks one file at a time. It must be noticed, with a file and a remedy, or do
 // no harm at all.
 func TestDamage(t *testing.T) {
-	closed, killed, want := sample(t)
+	closed, killed, want := sample(t, nil)
+	key := bytes.Repeat([]byte{7}, 32)
+	closedBox, killedBox, wantBox := sample(t, key)
 	tries := 3
 	if testing.Short() {
 		tries = 1
@@ -136,14 +139,17 @@ func TestDamage(t *testing.T) {
 	seed := rand.Uint64()
 	t.Log("seed", seed)
 	r := rand.New(rand.NewPCG(seed, 2))
-	for _, base := range []struct{ name, dir string }{{"closed", closed}, {"killed", killed}} {
+	for _, base := range []struct {
+		name, dir, want string
+		key             []byte
+	}{{"closed", closed, want, nil}, {"killed", killed, want, nil}, {"closed, encrypted", closedBox, wantBox, key}, {"killed, encrypted", killedBox, wantBox, key}} {
 		t.Run(base.name, func(t *testing.T) {
-			require.Equal(t, "unharmed", outcome(t, copyDir(t, base.dir), want), "a clean end and a kill are no damage")
+			require.Equal(t, "unharmed", outcome(t, copyDir(t, base.dir), base.want, base.key), "a clean end and a kill are no damage")
 			kinds := map[string][]string{}
 			require.NoError(t, filepath.WalkDir(base.dir, func(path string, d fs.DirEntry, err error) error {
 				rel, _ := filepath.Rel(base.dir, path)
-				if err != nil || d.IsDir() || d.Name() == "LOCK" {
-					return err
+				if err != nil || d.IsDir() || d.Name() == "LOCK" || base.key != nil && !strings.HasPrefix(rel, "store") {
+					return err // what else there is, is as it is without a key
 				}
 				kind := filepath.Ext(rel)
 				if kind == "" {
@@ -165,7 +171,7 @@ func TestDamage(t *testing.T) {
 							file := files[i%len(files)]
 							dir := copyDir(t, base.dir)
 							what := harm(t, r, filepath.Join(dir, file), how)
-							got := outcome(t, dir, want)
+							got := outcome(t, dir, base.want, base.key)
 							require.Contains(t, []string{"unharmed", "refused"}, got, "%s %s", file, what)
 							seen[got]++
 							os.RemoveAll(dir)
@@ -204,8 +210,8 @@ func harm(t *testing.T, r *rand.Rand, path, how string) string {
 }
 
 // outcome opens the directory and tells what a user would see.
-func outcome(t *testing.T, dir, want string) string {
-	s, err := persistence.Open(persistence.Options{Dir: dir})
+func outcome(t *testing.T, dir, want string, key []byte) string {
+	s, err := persistence.Open(persistence.Options{Dir: dir, EncryptionKey: key})
 	if err == nil {
 		defer func() { require.NoError(t, s.Close()) }()
 		var got string
@@ -220,6 +226,9 @@ func outcome(t *testing.T, dir, want string) string {
 			return "unharmed"
 		}
 	}
+	if fault.KindOf(err) == fault.Refused && key != nil && strings.Contains(err.Error(), "KEYREGISTRY") {
+		return "refused" // it cannot be told from another key
+	}
 	if fault.KindOf(err) != fault.Corrupt || fault.RemedyOf(err) == "" {
 		return fmt.Sprintf("UNCLEAR: %v", err)
 	}
@@ -229,8 +238,13 @@ func outcome(t *testing.T, dir, want string) string {
 // TestDamageWhileRunning flips a bit of a table under a running node: the next look at the
 // tables finds it, and then no read gives a short answer.
 func TestDamageWhileRunning(t *testing.T) {
-	closed, _, _ := sample(t)
-	s := open(t, persistence.Options{Dir: closed, VerifyEvery: 20 * time.Millisecond})
+	t.Run("clear", func(t *testing.T) { damageWhileRunning(t, nil) })
+	t.Run("encrypted", func(t *testing.T) { damageWhileRunning(t, bytes.Repeat([]byte{7}, 16)) })
+}
+
+func damageWhileRunning(t *testing.T, key []byte) {
+	closed, _, _ := sample(t, key)
+	s := open(t, persistence.Options{Dir: closed, EncryptionKey: key, VerifyEvery: 20 * time.Millisecond})
 	files, err := filepath.Glob(filepath.Join(closed, "store", "*.sst"))
 	require.NoError(t, err)
 	f, err := os.OpenFile(files[0], os.O_RDWR, 0)

@@ -154,7 +154,7 @@ func (d *dataDir) create(o Options, whole bool) error {
 		return dirFault(d.path, err)
 	}
 	d.identity = identity{Shards: o.Shards, Deployment: deployment, Node: uuid.NewString(), Cluster: o.Cluster,
-		Host: host, Created: o.Now().UTC()}
+		Encrypted: len(o.EncryptionKey) > 0, Host: host, Created: o.Now().UTC()}
 	if d.Shards == 0 {
 		d.Shards = shardsDefault
 	}

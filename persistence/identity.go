@@ -15,13 +15,14 @@ import (
 type identity struct {
 	Format     int            `json:"format"`
 	Shards     int            `json:"shards"`
-	Deployment uint64         `json:"deployment"`         // of dragonboat; see deployment
-	Node       string         `json:"node"`               // UUID: members of a group are named by it
-	Cluster    string         `json:"cluster,omitempty"`  // "": alone
-	Replica    uint64         `json:"replica,omitempty"`  // format 1: of every shard
-	Replicas   []localReplica `json:"replicas,omitempty"` // format 2: by shard; ID 0 is none
-	Whole      bool           `json:"whole,omitempty"`    // the logs founded here began empty; see growable
-	Host       string         `json:"host"`               // dragonboat keeps its files below the host's name
+	Deployment uint64         `json:"deployment"`          // of dragonboat; see deployment
+	Node       string         `json:"node"`                // UUID: members of a group are named by it
+	Cluster    string         `json:"cluster,omitempty"`   // "": alone
+	Replica    uint64         `json:"replica,omitempty"`   // format 1: of every shard
+	Replicas   []localReplica `json:"replicas,omitempty"`  // format 2: by shard; ID 0 is none
+	Whole      bool           `json:"whole,omitempty"`     // the logs founded here began empty; see growable
+	Encrypted  bool           `json:"encrypted,omitempty"` // Badger's files are; see cipher.go
+	Host       string         `json:"host"`                // dragonboat keeps its files below the host's name
 	Created    time.Time      `json:"created"`
 	Complete   bool           `json:"complete"` // false until the first Open went well
 }

@@ -303,7 +303,7 @@ func TestAdoption(t *testing.T) {
 				require.NoError(t, s.Backup(within(t), backup))
 				require.NoError(t, s.Close())
 				first.dir = filepath.Join(c.dir, "restored")
-				require.NoError(t, Restore(within(t), first.dir, backup))
+				require.NoError(t, Restore(within(t), first.dir, backup, nil))
 			} else {
 				require.NoError(t, s.Close())
 			}

@@ -129,6 +129,11 @@ func (s *store) open() (err error) {
 
 // verify reads everything on disk of a directory that was complete once.
 func (s *store) verify() (log map[int]logged, err error) {
+	c, err := s.unlock()
+	if err != nil {
+		return nil, err
+	}
+	defer c.close()
 	if !s.dir.Complete {
 		return nil, nil
 	}
@@ -140,7 +145,7 @@ func (s *store) verify() (log map[int]logged, err error) {
 	var wg sync.WaitGroup
 	var logErr, storeErr error
 	wg.Go(func() { log, logErr = verifyLog(s.dir.logDir(s.dir.Host), s.dir.logged) })
-	wg.Go(func() { storeErr = verifyStore(s.dir.store(), s.opts) })
+	wg.Go(func() { storeErr = verifyStore(s.dir.store(), s.opts, c) })
 	wg.Wait()
 	return log, errors.Join(logErr, storeErr)
 }

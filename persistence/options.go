@@ -35,6 +35,10 @@ type Options struct {
 	AcquireTimeout time.Duration // one try of Acquire; 2 s
 	VerifyEvery    time.Duration // how often a running node reads all tables to find flipped bits; 6 h
 
+	// EncryptionKey, of 16, 24 or 32 bytes, has Badger encrypt its files; a directory keeps to what it began with. See cipher.go for what
+	// that leaves clear. nil: none.
+	EncryptionKey []byte
+
 	// Damaged is told once, when a running store finds damage: from then on every read fails. nil: only the log tells.
 	Damaged func(error)
 
@@ -90,6 +94,8 @@ func (o Options) withDefaults() (Options, error) {
 		return o, bad("%d shards: the bound is 1..%d", o.Shards, shardsMax)
 	case (o.Network == nil) != (o.Cluster == ""):
 		return o, bad("Network and Cluster go together")
+	case len(o.EncryptionKey) != 0 && len(o.EncryptionKey) != 16 && len(o.EncryptionKey) != 24 && len(o.EncryptionKey) != 32:
+		return o, bad("an EncryptionKey of %d bytes: 16, 24 or 32 it must be", len(o.EncryptionKey))
 	case o.MemTableBytes < memTableMin:
 		return o, bad("MemTableBytes %d is below %d", o.MemTableBytes, memTableMin)
 	case o.InFlightBytes < 2*WriteMax:

@@ -38,8 +38,8 @@ func corrupt(path string, format string, args ...any) error {
 }
 
 // verifyStore checks the files of a Badger directory that was used before.
-func verifyStore(dir string, o Options) error {
-	newest, err := verifyTables(dir, o)
+func verifyStore(dir string, o Options, c *ciphers) error {
+	newest, err := verifyTables(dir, o, c)
 	if err != nil {
 		return err
 	}
@@ -49,7 +49,7 @@ func verifyStore(dir string, o Options) error {
 	}
 	sort.Slice(logs, func(i, j int) bool { return fileNumber(logs[i]) < fileNumber(logs[j]) })
 	for _, path := range logs {
-		first, last, err := readMemLog(path)
+		first, last, err := readMemLog(path, c)
 		if err != nil {
 			return err
 		}
@@ -71,18 +71,9 @@ func fileNumber(path string) int {
 
 // verifyTables reads every table that MANIFEST names and returns the newest
 // transaction in them. A table is mapped only while it is read.
-func verifyTables(dir string, o Options) (newest uint64, err error) {
-	path := filepath.Join(dir, badger.ManifestFilename)
-	f, err := os.Open(path)
+func verifyTables(dir string, o Options, c *ciphers) (newest uint64, err error) {
+	tables, err := readManifest(dir, badgerOptions(dir, o))
 	if err != nil {
-		return 0, corrupt(path, "%w", err)
-	}
-	defer f.Close()
-	var m badger.Manifest
-	if err := guard(path, func() (err error) {
-		m, _, err = badger.ReplayManifestFile(f, 0, badgerOptions(dir, o))
-		return err
-	}); err != nil {
 		return 0, err
 	}
 	var mu sync.Mutex
@@ -95,7 +86,7 @@ func verifyTables(dir string, o Options) (newest uint64, err error) {
 				path := table.NewFilename(id, dir)
 				var at uint64
 				err := guard(path, func() (err error) {
-					at, err = verifyTable(path, m.Tables[id].Compression)
+					at, err = verifyTable(path, tables[id], c)
 					return err
 				})
 				mu.Lock()
@@ -105,7 +96,7 @@ func verifyTables(dir string, o Options) (newest uint64, err error) {
 			}
 		})
 	}
-	for id := range m.Tables {
+	for id := range tables {
 		work <- id
 	}
 	close(work)
@@ -117,13 +108,27 @@ func verifyTables(dir string, o Options) (newest uint64, err error) {
 // while a node runs, and an iterator of Badger ends at a bad block without a word.
 // Tables that are compacted away meanwhile do not count.
 func verifyLive(db *badger.DB, stop <-chan struct{}) error {
-	dir := db.Opts().Dir
-	for _, t := range db.Tables() {
+	dir, coded := db.Opts().Dir, badger.TableManifest{Compression: db.Opts().Compression}
+	live := db.Tables()
+	var c *ciphers
+	var keys map[uint64]badger.TableManifest // where there are any: of live and of younger tables
+	if key := db.Opts().EncryptionKey; len(key) > 0 {
+		var err error
+		if keys, err = readManifest(dir, db.Opts()); err != nil {
+			return err
+		}
+		if c, err = openCiphers(dir, key); err != nil {
+			return err
+		}
+		defer c.close()
+	}
+	for _, t := range live {
 		if stopped(stop) {
 			return nil
 		}
 		path := table.NewFilename(t.ID, dir)
-		err := guard(path, func() error { _, err := verifyTable(path, db.Opts().Compression); return err })
+		coded.KeyID = keys[t.ID].KeyID
+		err := guard(path, func() error { _, err := verifyTable(path, coded, c); return err })
 		if _, gone := os.Stat(path); err != nil && gone == nil {
 			return err
 		}
@@ -141,8 +146,10 @@ func guard(path string, f func() error) error {
 	return corrupt(path, "%w", err)
 }
 
+const memLogHeader = 20 // bytes
+
 // verifyTable walks all entries, which checks the index and every block on the way.
-func verifyTable(path string, compression options.CompressionType) (newest uint64, err error) {
+func verifyTable(path string, coded badger.TableManifest, c *ciphers) (newest uint64, err error) {
 	f, err := z.OpenMmapFile(path, os.O_RDONLY, 0)
 	if err != nil {
 		return 0, err
@@ -151,7 +158,14 @@ func verifyTable(path string, compression options.CompressionType) (newest uint6
 	if len(f.Data) == 0 {
 		return 0, errors.New("the file is empty")
 	}
-	t, err := table.OpenTable(f, table.Options{ReadOnly: true, ChkMode: options.OnBlockRead, BlockSize: 4 << 10, Compression: compression})
+	o := table.Options{ReadOnly: true, ChkMode: options.OnBlockRead, BlockSize: 4 << 10, Compression: coded.Compression}
+	if o.DataKey, err = c.of(coded.KeyID); err != nil {
+		return 0, err
+	}
+	if o.DataKey != nil {
+		o.IndexCache = c.index
+	}
+	t, err := table.OpenTable(f, o)
 	if err != nil {
 		return 0, err
 	}
@@ -172,14 +186,21 @@ func verifyTable(path string, compression options.CompressionType) (newest uint6
 //
 //	header 20 │ entries: meta 1, user meta 1, varints: key, value, expiry │ key │ value │ crc32c 4
 //
-// A key ends in its transaction's number; an entry marked so closes the transaction.
-func readMemLog(path string) (first, last uint64, err error) {
+// A key ends in its transaction's number; an entry marked so closes the transaction. Key and value may be encrypted: cipher.go.
+func readMemLog(path string, c *ciphers) (first, last uint64, err error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return 0, 0, corrupt(path, "%w", err)
 	}
-	const headerLen, closes = 20, 1 << 7
-	for r := (reader{b: b[min(len(b), headerLen):]}); ; {
+	const closes = 1 << 7
+	if len(b) < memLogHeader {
+		return 0, 0, nil
+	}
+	secret, err := c.memLog(b)
+	if err != nil {
+		return 0, 0, corrupt(path, "%w", err)
+	}
+	for r := (reader{b: b[memLogHeader:]}); ; {
 		start := r.b
 		meta := r.byte()
 		r.byte()
@@ -195,8 +216,12 @@ func readMemLog(path string) (first, last uint64, err error) {
 		if meta&closes == 0 {
 			continue
 		}
-		n, err := strconv.ParseUint(string(value), 10, 64)
-		if err != nil || len(key) == 0 {
+		kv, err := secret.clear(start[size-len(key)-len(value):size], len(b)-len(start))
+		if err != nil {
+			return 0, 0, corrupt(path, "%w", err)
+		}
+		n, err := strconv.ParseUint(string(kv[len(key):]), 10, 64)
+		if err != nil {
 			return first, last, nil
 		}
 		switch {

@@ -13,6 +13,7 @@ type Member struct {
 	Raft     string // host:port of the Raft network
 	Remote   string // host:port of the actor remote
 	HTTP     string // host:port of the API, for people and redirects
+	Keys     string // which keys its rows are sealed with, and which it opens, as package node writes it; "" for none
 	Zone     string // replicas of a shard go to different ones where possible; may be empty
 	Version  string // of the program
 	Engines  int    // inference engines here

@@ -15,7 +15,7 @@ import (
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
-func newKey(app *cli.App) *cobra.Command {
+func newAPIKeys(app *cli.App) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "key", Short: "API keys: who may use the cluster, and as what",
 		Long: "A key belongs to a tenant and has a role: read sees what is the tenant's, submit also submits and cancels, admin also manages its keys.\n" +
@@ -24,11 +24,11 @@ func newKey(app *cli.App) *cobra.Command {
 		Example: "  autoglm key create ci --tenant acme --role submit\n  autoglm key list\n  autoglm key rotate ID --keep-old-for 24h\n  autoglm key revoke ID",
 	}
 	cli.Group(cmd)
-	cmd.AddCommand(newKeyCreate(app), newKeyList(app), newKeyRotate(app), newKeyRevoke(app), newKeyRoot(app), newKeyWho(app))
+	cmd.AddCommand(newAPIKeyCreate(app), newAPIKeyList(app), newAPIKeyRotate(app), newAPIKeyRevoke(app), newAPIKeyRoot(app), newAPIKeyWho(app))
 	return cmd
 }
 
-func newKeyCreate(app *cli.App) *cobra.Command {
+func newAPIKeyCreate(app *cli.App) *cobra.Command {
 	var w wire.KeyWish
 	var expires time.Duration
 	var out string
@@ -117,7 +117,7 @@ func showNewKey(app *cli.App, k *wire.NewKey, f *os.File) error {
 	return err
 }
 
-func newKeyList(app *cli.App) *cobra.Command {
+func newAPIKeyList(app *cli.App) *cobra.Command {
 	var tenant string
 	cmd := &cobra.Command{
 		Use: "list", Short: "List keys, the newest first", Args: cobra.NoArgs,
@@ -161,7 +161,7 @@ func newKeyList(app *cli.App) *cobra.Command {
 	return cmd
 }
 
-func newKeyRotate(app *cli.App) *cobra.Command {
+func newAPIKeyRotate(app *cli.App) *cobra.Command {
 	var keep time.Duration
 	var out string
 	cmd := &cobra.Command{
@@ -189,7 +189,7 @@ func newKeyRotate(app *cli.App) *cobra.Command {
 	return cmd
 }
 
-func newKeyRevoke(app *cli.App) *cobra.Command {
+func newAPIKeyRevoke(app *cli.App) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "revoke ID", Short: "End a key for ever", Args: cobra.ExactArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
 		Long: "Ends a key. A node that knows it goes on believing it for up to five seconds.",
@@ -213,7 +213,7 @@ func newKeyRevoke(app *cli.App) *cobra.Command {
 	return cmd
 }
 
-func newKeyRoot(app *cli.App) *cobra.Command {
+func newAPIKeyRoot(app *cli.App) *cobra.Command {
 	var out string
 	cmd := &cobra.Command{
 		Use: "root", Short: "Make the operator's first key, for a node that is alone", Args: cobra.NoArgs,
@@ -251,7 +251,7 @@ func newKeyRoot(app *cli.App) *cobra.Command {
 	return cmd
 }
 
-func newKeyWho(app *cli.App) *cobra.Command {
+func newAPIKeyWho(app *cli.App) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "who", Short: "Whom the node takes you for", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

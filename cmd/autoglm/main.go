@@ -6,6 +6,7 @@
 //	init dev cluster               a cluster: its certificates, one on this machine, what its nodes do
 //	key audit                      who may use it, who administered it
 //	status backup restore          the node
+//	encryption-key                 the keys that seal what it writes
 //	demo bench                     try it, measure it
 //
 // Each file beside this one is a command: flags in, one call into node, node/api/client or internal, and text out.
@@ -54,7 +55,7 @@ func newRoot(app *cli.App) *cobra.Command {
 		}
 	}
 	group("tasks", newSubmit(app), newGet(app), newWatch(app), newCancel(app), newList(app), newResults(app), newBatch(app))
-	group("node", newServe(app), newInit(app), newDev(app), newStatus(app), newCluster(app), newKey(app), newAudit(app), newBackup(app), newRestore(app))
+	group("node", newServe(app), newInit(app), newDev(app), newStatus(app), newCluster(app), newAPIKeys(app), newAudit(app), newBackup(app), newRestore(app), newEncryptionKey(app))
 	group("try", newDemo(app), bench.NewCommand(bench.WithPrompts(demo.Tasks)))
 	root.AddCommand(newVersion(app))
 	return root

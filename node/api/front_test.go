@@ -158,7 +158,9 @@ func TestAPortThatIsOpenBeforeTheAPI(t *testing.T) {
 	require.Equal(t, "unavailable", p.Kind)
 	require.Contains(t, p.Detail, "waiting for the cluster: 1 of 3 nodes seen")
 	require.Equal(t, res.Header.Get("X-Request-Id"), p.RequestID)
-	var e struct{ Error struct{ Message, Type string } }
+	var e struct {
+		Error struct{ Message, Type string }
+	}
 	res = ask("POST", "/v1/files", &e) // its clients know only OpenAI's errors
 	require.Equal(t, http.StatusServiceUnavailable, res.StatusCode)
 	require.Equal(t, "server_error", e.Error.Type)
