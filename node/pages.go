@@ -11,10 +11,10 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/node/api"
-	"github.com/open-autoglm/autoglm/node/api/wire"
 	"github.com/open-autoglm/autoglm/persistence"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
@@ -211,7 +211,7 @@ func (s *service) List(ctx context.Context, q api.Query) ([]api.Item, string, er
 		return nil, "", err
 	}
 	index, prefix, parse := listIndex(q.State)
-	ss, err := s.streams(ctx, cur, index, prefix, parse, false)
+	ss, err := s.streams(ctx, cur, index, prefix, parse, nil)
 	if err != nil {
 		return nil, "", err
 	}
@@ -281,9 +281,9 @@ func listIndex(s task.State) (name string, prefix []byte, parse func(key []byte)
 	return task.IndexAll, nil, whole
 }
 
-// streams opens an index on every shard behind the cursor. settled ends each stream where its rows, of IndexEnded, are
-// complete now.
-func (s *service) streams(ctx context.Context, cur cursor, index string, prefix []byte, parse func([]byte) ([]byte, string, bool), settled bool) ([]*stream, error) {
+// streams opens an index on every shard behind the cursor. settled, unless it is nil, makes the key at which each stream ends of the time
+// up to which its rows are complete now.
+func (s *service) streams(ctx context.Context, cur cursor, index string, prefix []byte, parse func([]byte) ([]byte, string, bool), settled func(time.Time) []byte) ([]*stream, error) {
 	var to []byte
 	if prefix != nil {
 		to = slices.Clone(prefix)
@@ -295,14 +295,14 @@ func (s *service) streams(ctx context.Context, cur cursor, index string, prefix 
 		end := to
 		asked := false
 		st.read = func(from []byte, max int) (rows []indexRow, ended bool, err error) {
-			if settled && !asked {
+			if settled != nil && !asked {
 				// How far the index is complete is asked first: what settled by then is in the pages. It is the shard's own
 				// time, whatever other clocks say, and asked once: a reader comes to an end while tasks go on ending.
 				p, err := s.sys.Router.Scan(ctx, n, index, nil, nil, 0)
 				if err != nil {
 					return nil, false, err
 				}
-				end, asked = task.EndedBound(p.Complete()), true
+				end, asked = settled(p.Complete()), true
 			}
 			p, err := s.sys.Router.Scan(ctx, n, index, from, end, max)
 			if err != nil {
@@ -340,48 +340,4 @@ func (s *service) records(ctx context.Context, shard int, ids []string) ([]*task
 		recs[i] = &r
 	}
 	return recs, nil
-}
-
-// end is where every shard's results are complete.
-func (s *service) end(ctx context.Context) (cursor, error) {
-	c := cursor{}
-	for n := range s.store.Shards() {
-		p, err := s.sys.Router.Scan(ctx, n, task.IndexEnded, nil, nil, 0)
-		if err != nil {
-			return nil, err
-		}
-		c[n] = task.EndedBound(p.Complete())
-	}
-	return c, nil
-}
-
-// Results walks final tasks as they ended.
-func (s *service) Results(ctx context.Context, after string, f func(api.Item) bool) (string, error) {
-	if after == wire.CursorEnd {
-		c, err := s.end(ctx)
-		return c.String(), err
-	}
-	cur, err := parseCursor(after)
-	if err != nil {
-		return after, err
-	}
-	_, _, parse := listIndex(task.Completed)
-	ss, err := s.streams(ctx, cur, task.IndexEnded, nil, parse, true)
-	if err != nil {
-		return after, err
-	}
-	err = merge(ss, func(st *stream, r *indexRow) (bool, error) {
-		if err := ctx.Err(); err != nil {
-			return false, err
-		}
-		rec, err := st.record()
-		if err != nil {
-			return false, err
-		}
-		id := r.id
-		st.pop()
-		cur[st.shard] = st.last
-		return f(api.Item{ID: id, Record: rec}), nil
-	})
-	return cur.String(), err
 }
