@@ -2,7 +2,8 @@
 //
 //	serve                          a node: API, durable tasks, engines
 //	submit get watch cancel list   tasks
-//	results                        what became of them, as JSONL
+//	results export                 what became of them, as JSONL, CSV or Parquet
+//	sink                           where results are written to as they come
 //	init dev cluster               a cluster: its certificates, one on this machine, what its nodes do
 //	status backup restore          the node
 //	demo bench                     try it, measure it
@@ -52,7 +53,7 @@ func newRoot(app *cli.App) *cobra.Command {
 			root.AddCommand(c)
 		}
 	}
-	group("tasks", newSubmit(app), newGet(app), newWatch(app), newCancel(app), newList(app), newResults(app), newBatch(app))
+	group("tasks", newSubmit(app), newGet(app), newWatch(app), newCancel(app), newList(app), newResults(app), newExport(app), newBatch(app), newSink(app))
 	group("node", newServe(app), newInit(app), newDev(app), newStatus(app), newCluster(app), newBackup(app), newRestore(app))
 	group("try", newDemo(app), bench.NewCommand(bench.WithPrompts(demo.Tasks)))
 	root.AddCommand(newVersion(app))
