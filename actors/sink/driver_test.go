@@ -40,10 +40,14 @@ type ended struct {
 
 // end adds a result to a shard.
 func (f *feed) end(shard int, id string, at time.Time, metadata map[string]string) {
+	f.add(shard, id, at, &task.Record{State: task.Completed, Spec: &task.Spec{Prompt: "p" + id, Metadata: metadata}, CreatedAt: at, EndedAt: at, Attempt: 1,
+		Answers: []task.Answer{{Text: "answer " + id}}})
+}
+
+func (f *feed) add(shard int, id string, at time.Time, rec *task.Record) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.rows[shard] = append(f.rows[shard], ended{id, at, &task.Record{State: task.Completed, Spec: &task.Spec{Prompt: "p" + id, Metadata: metadata}, CreatedAt: at, EndedAt: at, Attempt: 1,
-		Answers: []task.Answer{{Text: "answer " + id}}}})
+	f.rows[shard] = append(f.rows[shard], ended{id, at, rec})
 }
 
 type position [2]int
@@ -191,8 +195,16 @@ const (
 )
 
 func newYard(t *testing.T) *yard {
+	y := &yard{shelf: newShelf(t)}
+	line := func(id string, _ *task.Record, _ bool) ([]byte, error) { return []byte(id), nil }
+	y.begin(t, sink.Options{Check: func(*sink.Definition) error { return nil }, Open: y.shelf.Open, Line: line})
+	return y
+}
+
+// begin starts it with a destination of one's own.
+func (y *yard) begin(t *testing.T, o sink.Options) {
 	began := time.Now()
-	y := &yard{t: t, store: persisttest.NewStore(shardCount), feed: &feed{}, shelf: newShelf(t), now: func() time.Time { return began.Add(haste * time.Since(began)) }}
+	y.t, y.store, y.feed, y.now = t, persisttest.NewStore(shardCount), &feed{}, func() time.Time { return began.Add(haste * time.Since(began)) }
 	log := slog.New(slog.DiscardHandler)
 	y.sinks = sink.New(y.now, log)
 	sys := actor.NewActorSystem(actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return log }))
@@ -207,11 +219,8 @@ func newYard(t *testing.T) *yard {
 		sys.Shutdown()
 	})
 	<-shards.Ready()
-	y.sinks.Attach(sink.Options{
-		Router: y.router, Results: y.feed.Results, Check: func(*sink.Definition) error { return nil }, Open: y.shelf.Open, Jitter: func() float64 { return 0 },
-		Line: func(id string, _ *task.Record, _ bool) ([]byte, error) { return []byte(id), nil },
-	})
-	return y
+	o.Router, o.Results, o.Jitter = y.router, y.feed.Results, func() float64 { return 0 }
+	y.sinks.Attach(o)
 }
 
 func (y *yard) create(change func(*sink.Definition)) string {
