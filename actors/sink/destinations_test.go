@@ -166,8 +166,9 @@ func (f *fakeS3) start() {
 	l, err := net.Listen("tcp", f.addr)
 	require.NoError(f.t, err)
 	f.addr = l.Addr().String()
-	f.srv = &http.Server{Handler: gofakes3.New(f.backend).Server()}
-	go func() { _ = f.srv.Serve(l) }()
+	srv := &http.Server{Handler: gofakes3.New(f.backend).Server()}
+	f.srv = srv
+	go func() { _ = srv.Serve(l) }()
 }
 
 func (f *fakeS3) stop() { require.NoError(f.t, f.srv.Close()) }

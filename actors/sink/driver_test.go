@@ -514,6 +514,35 @@ func TestOwnersThatComeAndGo(t *testing.T) {
 	y.check(60 + rounds*10)
 }
 
+// TestABatchIsWrittenAsItWasPlanned: after its first write, of which nobody hears, results turn up that belong before, between and behind its
+// own, and another driver writes it again. The shelf compares.
+func TestABatchIsWrittenAsItWasPlanned(t *testing.T) {
+	y := newYard(t)
+	at := func(n int) time.Time { return time.Unix(int64(1_700_000_000+n), 0) }
+	y.feed.end(0, "1", at(10), nil)
+	y.feed.end(0, "2", at(20), nil)
+	var tried atomic.Int64
+	y.shelf.fail = func(n int) (before, after error) {
+		if n == 1 {
+			y.feed.end(1, "0", at(5), nil)
+			y.feed.end(1, "3", at(15), nil)
+			y.feed.end(0, "4", at(30), nil)
+			go y.moved()
+			return nil, errors.New("connection reset") // after it was written
+		}
+		tried.Add(1)
+		return nil, nil
+	}
+	s := y.delivered(y.create(func(d *sink.Definition) { d.Rows = 10 }), 5)
+	require.EqualValues(t, 2, s.Seq)
+	require.GreaterOrEqual(t, tried.Load(), int64(2), "the first batch again, and the second")
+	y.check(5)
+	y.shelf.mu.Lock()
+	defer y.shelf.mu.Unlock()
+	require.Equal(t, "1\n2\n", y.shelf.objects[s.Object(1)])
+	require.Equal(t, "0\n3\n4\n", y.shelf.objects[s.Object(2)])
+}
+
 // TestAReadThatFails is tried again, and is no trouble of the destination.
 func TestAReadThatFails(t *testing.T) {
 	y := newYard(t)
