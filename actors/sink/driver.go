@@ -14,7 +14,7 @@ const (
 	pollMin      = 200 * time.Millisecond // between two looks for results
 	pollMax      = time.Second            // when there are none
 	writeWithin  = time.Minute            // one try to write a batch, connecting included
-	reportWithin = 30 * time.Second       // what was written is journaled within, or it is written again
+	reportWithin = 10 * time.Second       // what was written is journaled within, or it is written again
 )
 
 // tries is how a destination that fails is tried again, for ever.
@@ -64,8 +64,11 @@ func (d *driver) run(ctx context.Context) error {
 		}
 		var trouble destError
 		elsewhere := errors.As(err, &trouble)
-		if kind := fault.KindOf(err); ctx.Err() != nil || !elsewhere && (kind == fault.Conflict || kind == fault.NotFound) {
-			return err // somebody else goes on, or nobody
+		switch kind := fault.KindOf(err); {
+		case ctx.Err() != nil || !elsewhere && kind == fault.Conflict:
+			return err // somebody else goes on
+		case !elsewhere && kind == fault.NotFound:
+			return nil // it was deleted
 		}
 		failed++
 		wait := tries.Delay(failed, d.Jitter())
