@@ -14,9 +14,10 @@ import (
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
-// dir writes each batch as a file: beside its place first, synced, then renamed, so that a reader sees all of it or nothing.
+// dir writes each batch as a file: beside its place first, synced, then renamed, so that a reader sees all of it or nothing. The directory is
+// opened for each: one that was moved away or mounted over is not written to any more.
 type dir struct {
-	root   *os.Root // of the destination itself: no symlink leads out of the allowed directory
+	policy Policy
 	path   string
 	format string
 }
@@ -25,7 +26,21 @@ type dir struct {
 const tempMark = ".tmp-"
 
 func (p Policy) openDir(t *sink.Target, d *sink.Definition, life string) (sink.Destination, error) {
-	allowed, rel, err := p.place(t.Path)
+	out := &dir{policy: p, path: t.Path, format: d.Format}
+	in, err := out.open()
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close()
+	if err := sweep(in, d.Name+"-"+life+"-"); err != nil {
+		return nil, unavailable(t.Path, err)
+	}
+	return out, nil
+}
+
+// open makes the directory, if it is missing, and opens it: no symlink leads out of the allowed one.
+func (d *dir) open() (*os.Root, error) {
+	allowed, rel, err := d.policy.place(d.path)
 	if err != nil {
 		return nil, err
 	}
@@ -35,28 +50,24 @@ func (p Policy) openDir(t *sink.Target, d *sink.Definition, life string) (sink.D
 	}
 	defer root.Close()
 	if err := root.MkdirAll(rel, 0o755); err != nil {
-		return nil, unavailable(t.Path, err)
+		return nil, unavailable(d.path, err)
 	}
 	in, err := root.OpenRoot(rel)
 	if err != nil {
-		return nil, unavailable(t.Path, err)
+		return nil, unavailable(d.path, err)
 	}
-	out := &dir{root: in, path: t.Path, format: d.Format}
-	if err := out.sweep(d.Name + "-" + life + "-"); err != nil {
-		return nil, errors.Join(unavailable(t.Path, err), in.Close())
-	}
-	return out, nil
+	return in, nil
 }
 
 // sweep takes away what a crash left half written.
-func (d *dir) sweep(prefix string) error {
-	entries, err := fs.ReadDir(d.root.FS(), ".")
+func sweep(in *os.Root, prefix string) error {
+	entries, err := fs.ReadDir(in.FS(), ".")
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), tempMark+prefix) {
-			if err := d.root.Remove(e.Name()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			if err := ignoreMissing(in.Remove(e.Name())); err != nil {
 				return err
 			}
 		}
@@ -70,28 +81,33 @@ func (d *dir) Write(_ context.Context, object string, batch []sink.Item) error {
 	if err != nil {
 		return fault.New(fault.Unknown, "sink.write", object, "it cannot be encoded: %w", err)
 	}
+	in, err := d.open()
+	if err != nil {
+		return err
+	}
+	defer in.Close()
 	name := object + "." + d.format
 	var r [6]byte
 	_, _ = rand.Read(r[:])                                     // never fails
 	temp := tempMark + object + "-" + hex.EncodeToString(r[:]) // a driver of the owner before may still be writing the same
-	if err = d.create(temp, b); err == nil {
-		err = d.root.Rename(temp, name)
+	if err = create(in, temp, b); err == nil {
+		err = in.Rename(temp, name)
 	}
 	if err != nil {
-		return errors.Join(unavailable(filepath.Join(d.path, name), err), ignoreMissing(d.root.Remove(temp)))
+		return unavailable(filepath.Join(d.path, name), errors.Join(err, ignoreMissing(in.Remove(temp))))
 	}
-	f, err := d.root.Open(".")
+	f, err := in.Open(".")
+	if err == nil {
+		err = errors.Join(f.Sync(), f.Close())
+	}
 	if err != nil {
-		return unavailable(d.path, err)
-	}
-	if err = errors.Join(f.Sync(), f.Close()); err != nil {
 		return unavailable(d.path, err)
 	}
 	return nil
 }
 
-func (d *dir) create(name string, b []byte) error {
-	f, err := d.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+func create(in *os.Root, name string, b []byte) error {
+	f, err := in.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return err
 	}
@@ -106,5 +122,5 @@ func ignoreMissing(err error) error {
 	return err
 }
 
-// Close lets the directory go.
-func (d *dir) Close() error { return d.root.Close() }
+// Close has nothing to let go.
+func (d *dir) Close() error { return nil }

@@ -88,6 +88,35 @@ func TestWhatACrashLeft(t *testing.T) {
 	require.Equal(t, []string{".tmp-s-l2-000000000001-ab", "other", "s-l1-000000000001.jsonl", "s-l1-000000000002.jsonl"}, names)
 }
 
+// TestWhatIsMovedAway while it is open is not written to any more.
+func TestWhatIsMovedAway(t *testing.T) {
+	base := t.TempDir()
+	p := Policy{AllowedDirs: []string{base}}
+	batch := []sink.Item{{Row: result.Row{TaskID: "a", State: "completed"}, JSON: []byte("{}")}}
+	for _, url := range []string{"file://" + base + "/d", "sqlite://" + base + "/r.db"} {
+		d := sink.Definition{Name: "s", URL: url}
+		require.NoError(t, d.Validate())
+		out, err := p.Open(t.Context(), &d, "l")
+		require.NoError(t, err)
+		require.NoError(t, out.Write(t.Context(), "s-l-1", batch))
+		_, path, _ := strings.Cut(url, "://")
+		require.NoError(t, os.Rename(path, path+".old"))
+		if err = out.Write(t.Context(), "s-l-2", batch); err != nil { // a driver opens it anew
+			require.Equal(t, fault.Unavailable, fault.KindOf(err))
+			require.NoError(t, out.Close())
+			out, err = p.Open(t.Context(), &d, "l")
+			require.NoError(t, err)
+			require.NoError(t, out.Write(t.Context(), "s-l-2", batch))
+		}
+		require.NoError(t, out.Close())
+		_, err = os.Stat(path)
+		require.NoError(t, err)
+	}
+	entries, err := os.ReadDir(filepath.Join(base, "d"))
+	require.NoError(t, err)
+	require.Len(t, entries, 1)
+}
+
 type leaky struct{ sink.Destination }
 
 func (leaky) Write(context.Context, string, []sink.Item) error {

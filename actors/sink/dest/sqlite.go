@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -24,6 +25,7 @@ const timeText = "2006-01-02T15:04:05.000000Z"
 type sqlite struct {
 	db     *sql.DB
 	path   string
+	file   os.FileInfo // of the file that is open
 	insert string
 }
 
@@ -41,8 +43,12 @@ func (p Policy) openSQLite(ctx context.Context, t *sink.Target, d *sink.Definiti
 	if _, err := db.ExecContext(ctx, createTable(quoted(d.Table), func(c *column) string { return c.sqlite })); err != nil {
 		return nil, errFirst(unavailable(path, err), db.Close())
 	}
+	file, err := os.Stat(path)
+	if err != nil {
+		return nil, errFirst(unavailable(path, err), db.Close())
+	}
 	marks := strings.TrimSuffix(strings.Repeat("?, ", len(columns)), ", ")
-	return &sqlite{db: db, path: path, insert: "INSERT INTO " + quoted(d.Table) + " (" + names() + ") VALUES (" + marks + ") ON CONFLICT (task_id) DO NOTHING"}, nil
+	return &sqlite{db: db, path: path, file: file, insert: "INSERT INTO " + quoted(d.Table) + " (" + names() + ") VALUES (" + marks + ") ON CONFLICT (task_id) DO NOTHING"}, nil
 }
 
 // follow resolves the links of a path and checks again where it leads: SQLite opens by name, and files beside it.
@@ -68,6 +74,9 @@ func (p Policy) follow(path string) (string, error) {
 
 // Write inserts the rows that are not there.
 func (s *sqlite) Write(ctx context.Context, _ string, batch []sink.Item) error {
+	if now, err := os.Stat(s.path); err != nil || !os.SameFile(now, s.file) {
+		return fault.New(fault.Unavailable, "sink.write", s.path, "the file was moved or removed while it was open; it is opened anew")
+	}
 	if err := s.write(ctx, batch); err != nil {
 		return unavailable(s.path, err)
 	}
