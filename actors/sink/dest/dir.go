@@ -46,7 +46,8 @@ func (d *dir) open() (*os.Root, error) {
 	}
 	root, err := os.OpenRoot(allowed)
 	if err != nil {
-		return nil, unavailable(allowed, err)
+		// It is not made here: a file system that is not mounted looks like this.
+		return nil, unavailable(allowed, err).WithRemedy("make this folder of sink.allowed_dirs on every node, or mount it")
 	}
 	defer root.Close()
 	if err := root.MkdirAll(rel, 0o755); err != nil {

@@ -126,6 +126,6 @@ func redact(err error, secret string) error {
 	return fault.New(fault.KindOf(err), "sink.write", "", "%s", strings.ReplaceAll(fault.Bare(err), secret, "***")).WithRemedy("%s", strings.ReplaceAll(fault.RemedyOf(err), secret, "***"))
 }
 
-func unavailable(key string, err error) error {
+func unavailable(key string, err error) *fault.Error {
 	return fault.New(fault.Unavailable, "sink.write", key, "%w", err)
 }

@@ -117,6 +117,16 @@ func TestWhatIsMovedAway(t *testing.T) {
 	require.Len(t, entries, 1)
 }
 
+// TestAFolderThatIsNotThere is not made: it may be a file system that is not mounted.
+func TestAFolderThatIsNotThere(t *testing.T) {
+	base := filepath.Join(t.TempDir(), "mount")
+	d := sink.Definition{Name: "s", URL: "file://" + base + "/d"}
+	require.NoError(t, d.Validate())
+	_, err := Policy{AllowedDirs: []string{base}}.Open(t.Context(), &d, "l")
+	require.Equal(t, fault.Unavailable, fault.KindOf(err))
+	require.Contains(t, fault.RemedyOf(err), "mount it")
+}
+
 type leaky struct{ sink.Destination }
 
 func (leaky) Write(context.Context, string, []sink.Item) error {
