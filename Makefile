@@ -1,5 +1,5 @@
 # Open-AutoGLM. The two commands: make run, make test. Everything they need beyond Go,
-# gcc, g++ and make (and for the tests node and npm) they get themselves.
+# gcc, g++ and make (and for the tests node, npm and postgresql) they get themselves.
 .DEFAULT_GOAL := help
 .PHONY: help build run test check npm bench chaos mutation fuzz clean
 

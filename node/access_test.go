@@ -9,6 +9,7 @@ import (
 	"mime/multipart"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/open-autoglm/autoglm/actors/apikey"
 	"github.com/open-autoglm/autoglm/actors/bank"
+	"github.com/open-autoglm/autoglm/actors/sink"
 )
 
 // locked is a node that asks for keys.
@@ -192,6 +194,9 @@ func TestTenantsDoNotMeet(t *testing.T) {
 		require.Len(t, l.ask(key, "GET", "/v1/tasks?state=pending", nil, 200)["tasks"], 1)
 		require.Len(t, l.ask(key, "GET", "/v1/files", nil, 200)["data"], 2, "input and output")
 		require.Len(t, l.ask(key, "GET", "/v1/batches", nil, 200)["data"], 1)
+		status, _, lines := l.do(key, "GET", "/v1/results?batch="+batches[name], "", nil)
+		require.Equal(t, 200, status)
+		require.Equal(t, 3, strings.Count(string(lines), `"batch_id":"`+batches[name]+`","custom_id":"c`), "%s", lines)
 		counts := l.ask(key, "GET", "/v1/status", nil, 200)["tasks"].(map[string]any)
 		require.EqualValues(t, 1, counts["pending"], name)
 		require.EqualValues(t, 4, counts["completed"], "one task and three lines")
@@ -207,7 +212,7 @@ func TestTenantsDoNotMeet(t *testing.T) {
 				{"GET", "/v1/tasks/only-" + other}, {"POST", "/v1/tasks/only-" + other + "/cancel"}, {"GET", "/v1/tasks/only-" + other + "/events"},
 				{"GET", "/v1/tasks/" + url.PathEscape(whole+"only-"+other)}, {"GET", "/v1/tasks/" + url.PathEscape("../"+other+"/same")},
 				{"GET", "/v1/batches/" + batches[other]}, {"POST", "/v1/batches/" + batches[other] + "/cancel"}, {"POST", "/v1/batches/" + batches[other] + "/retry"},
-				{"GET", "/v1/batches/" + url.PathEscape(whole+batches[other])}, {"GET", "/v1/tasks/" + batches[other] + "-0"},
+				{"GET", "/v1/batches/" + url.PathEscape(whole+batches[other])}, {"GET", "/v1/results?batch=" + batches[other]}, {"GET", "/v1/tasks/" + batches[other] + "-0"},
 				{"GET", "/v1/files/" + fileOf(l, tenants[other], 0)}, {"DELETE", "/v1/files/" + fileOf(l, tenants[other], 0)}, {"GET", "/v1/files/" + fileOf(l, tenants[other], 1) + "/content"},
 				{"GET", "/v1/files/" + url.PathEscape(whole+fileOf(l, tenants[other], 1)) + "/content"},
 			} {
@@ -328,4 +333,52 @@ func TestKeysLiveAndEnd(t *testing.T) {
 	require.Len(t, acts(l.root, "?tenant=acme"), 7)
 	require.Len(t, acts(l.root, "?limit=3"), 3)
 	require.NotContains(t, l.log.String(), last[20:])
+}
+
+// TestASinkHasItsTenantsResults: the operator makes one for a tenant, and only that tenant's results come.
+func TestASinkHasItsTenantsResults(t *testing.T) {
+	dir := t.TempDir()
+	l := bootLocked(t, func(c *Config) { c.Sink.AllowedDirs = []string{dir} })
+	tenants := map[string]string{"acme": l.key("acme", "submit"), "beta": l.key("beta", "admin"), "default": l.root}
+	for name, key := range tenants {
+		for i := range 3 {
+			id := fmt.Sprint(name, i)
+			l.ask(key, "POST", "/v1/tasks", map[string]any{"task_id": id, "prompt": "x"}, 201)
+			l.ask(key, "GET", "/v1/tasks/"+id+"?wait=20s", nil, 200)
+		}
+	}
+	require.NoError(t, os.Mkdir(dir+"/acme", 0o700))
+	def := map[string]any{"name": "out", "url": "file://" + dir + "/acme", "every": "10ms"}
+	l.ask(tenants["beta"], "POST", "/v1/sinks", def, 403)
+	l.ask(tenants["acme"], "GET", "/v1/sinks", nil, 403)
+	l.ask(l.root, "POST", "/v1/sinks?tenant=acme", def, 201)
+	l.ask(l.root, "POST", "/v1/sinks?tenant=a/b", def, 422)
+	l.ask(l.root, "GET", "/v1/sinks/out", nil, 404)
+	require.Empty(t, l.ask(l.root, "GET", "/v1/sinks", nil, 200)["sinks"])
+	require.Len(t, l.ask(l.root, "GET", "/v1/sinks?tenant=acme", nil, 200)["sinks"], 1)
+	changed, stop := l.n.sys.Router.Watch(sink.Key("/acme/out"))
+	defer stop()
+	for l.ask(l.root, "GET", "/v1/sinks/out?tenant=acme", nil, 200)["delivered"] != float64(3) {
+		select {
+		case <-changed:
+		case <-t.Context().Done():
+			t.Fatal("three results did not come")
+		}
+	}
+	files, err := os.ReadDir(dir + "/acme")
+	require.NoError(t, err)
+	ids := map[string]bool{}
+	for _, f := range files {
+		b, err := os.ReadFile(dir + "/acme/" + f.Name())
+		require.NoError(t, err)
+		for line := range strings.Lines(string(b)) {
+			var r struct {
+				ID string `json:"task_id"`
+			}
+			require.NoError(t, json.Unmarshal([]byte(line), &r))
+			ids[r.ID] = true
+		}
+	}
+	require.Equal(t, map[string]bool{"acme0": true, "acme1": true, "acme2": true}, ids)
+	l.ask(l.root, "DELETE", "/v1/sinks/out?tenant=acme", nil, 204)
 }

@@ -33,6 +33,7 @@ type Config struct {
 	Webhook     WebhookConfig  `koanf:"webhook"`
 	Files       FilesConfig    `koanf:"files"`
 	Bulk        BulkConfig     `koanf:"bulk"`
+	Sink        SinkConfig     `koanf:"sink"`
 	Store       StoreConfig    `koanf:"store"`
 	Encryption  EncryptConfig  `koanf:"encryption"`
 	Log         LogConfig      `koanf:"log"`
@@ -159,6 +160,12 @@ type BulkConfig struct {
 // WebhookConfig says who hears of all batches.
 type WebhookConfig struct {
 	URLs []string `koanf:"urls" doc:"Get the events batch.completed, batch.failed, batch.expired and batch.cancelled, signed and repeated like callbacks; at most 8."`
+}
+
+// SinkConfig says where sinks may write results to: nowhere, unless it is named here.
+type SinkConfig struct {
+	AllowedDirs []string `koanf:"allowed_dirs" doc:"Folders that sinks may write below; none: no files and no SQLite. The same on every node, and shared by them, where there are several."`
+	Allow       []string `koanf:"allow" doc:"Hosts that sinks may write to, as they stand in the URL, with or without a port; and folders of PostgreSQL's sockets. None: no S3 and no PostgreSQL."`
 }
 
 // StoreConfig is for a node with an unusual load; see persistence.Options.

@@ -63,6 +63,7 @@ func TestPrintedConfigLoads(t *testing.T) {
 	c := Default()
 	c.Engines = append(c.Engines, EngineConfig{URL: "http://gpu:8000", Name: "gpu", Models: []string{"a", "b"}, Timeout: time.Minute})
 	c.Source.AllowedDirs = []string{"/data sets"}
+	c.Sink = SinkConfig{AllowedDirs: []string{"/srv/results"}, Allow: []string{"db", "minio:9000"}}
 	c.Cluster.Identity = "certs"
 	c.Cluster.Join = []string{"b:7946", "c:7946"}
 	c.DiskReserve = 1e9

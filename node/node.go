@@ -28,6 +28,7 @@ import (
 	"github.com/open-autoglm/autoglm/actors/gate"
 	"github.com/open-autoglm/autoglm/actors/infer"
 	"github.com/open-autoglm/autoglm/actors/meter"
+	"github.com/open-autoglm/autoglm/actors/sink"
 	"github.com/open-autoglm/autoglm/actors/source"
 	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/cluster"
@@ -60,6 +61,7 @@ type Node struct {
 	janitor *file.Janitor
 	files   *file.Library
 	batches *bulk.Batches
+	sinks   *sink.Sinks
 	sys     *actors.System
 	svc     *service
 	dir     *dirWatch
@@ -195,8 +197,9 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	}
 	n.janitor = file.NewJanitor(n.cfg.Files.StaleAfter, n.log)
 	n.batches = bulk.New(n.now, n.log)
+	n.sinks = sink.New(n.now, n.log)
 	opt := actors.Options{
-		Node: id, Self: id, Store: n.store, Engines: engines, Policy: n.policy(), Kinds: append(append(n.janitor.Kinds(), n.batches.Kind(), apikey.Kind(), audit.Kind()), n.kinds...),
+		Node: id, Self: id, Store: n.store, Engines: engines, Policy: n.policy(), Kinds: append(append(n.janitor.Kinds(), n.batches.Kind(), n.sinks.Kind(), apikey.Kind(), audit.Kind()), n.kinds...),
 		Window:    batch.Window(n.cfg.Batch),
 		Callbacks: n.dispatcher, IdleAfter: n.cfg.Task.AsleepAfter, Fatal: n.fatal, Keys: n.keys, Meter: n.meter, Now: n.now, Log: n.log,
 		Runner: &infer.Runner{Fetch: n.fetcher.Fetch, Meter: n.meter, Now: n.now},
@@ -216,13 +219,14 @@ func (n *Node) Start(ctx context.Context) (err error) {
 		return err
 	}
 	n.openFiles()
-	n.svc = &service{id: id, version: n.version, started: n.now(), sys: n.sys, store: n.store, defaultModel: n.defaultModel(), timeoutMax: n.cfg.Task.TimeoutMax, engines: n.engineStatus, now: n.now, admit: n.fetcher.Admit}
+	n.svc = &service{id: id, version: n.version, started: n.now(), sys: n.sys, store: n.store, defaultModel: n.defaultModel(), timeoutMax: n.cfg.Task.TimeoutMax, engines: n.engineStatus, now: n.now, admit: n.fetcher.Admit, batches: n.batches}
 	if n.joint != nil {
 		n.joint.shows(n.svc)
 	}
 	if err := n.openBulk(); err != nil {
 		return err
 	}
+	n.openSinks()
 	n.reg.MustRegister(newCollector(n.svc))
 	if err := n.Err(); err != nil {
 		return err
@@ -299,7 +303,7 @@ func (n *Node) open() error {
 	}
 	a, err := api.New(n.svc, api.WithFront(n.front), api.WithLimits(n.cfg.HTTP.Limits), api.WithLogger(n.log), api.WithHosts(n.cfg.HTTP.AllowedHosts...), api.WithActors(outside), api.WithAccess(n.access()),
 		api.WithOpenAI(openai.Deps{Completions: n.svc, Started: n.svc.started, Files: tenantFiles{n.files}, Batches: tenantBatches{n.batches}}),
-		api.WithVersion(n.version), api.WithMetrics(n.reg, promhttp.HandlerFor(n.reg, promhttp.HandlerOpts{Registry: n.reg})))
+		api.WithSinks(n.sinks), api.WithVersion(n.version), api.WithMetrics(n.reg, promhttp.HandlerFor(n.reg, promhttp.HandlerOpts{Registry: n.reg})))
 	if err != nil {
 		return err
 	}
@@ -396,6 +400,9 @@ func (n *Node) stop(ctx context.Context) error {
 	}
 	if n.batches != nil {
 		n.batches.Stop()
+	}
+	if n.sinks != nil {
+		n.sinks.Stop()
 	}
 	if n.janitor != nil {
 		n.janitor.Stop()

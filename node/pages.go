@@ -11,11 +11,11 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/node/api"
-	"github.com/open-autoglm/autoglm/node/api/wire"
 	"github.com/open-autoglm/autoglm/persistence"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
@@ -213,7 +213,7 @@ func (s *service) List(ctx context.Context, q api.Query) ([]api.Item, string, er
 	}
 	whose := tenant.From(ctx)
 	index, prefix, parse := listIndex(q.State, whose)
-	ss, err := s.streams(ctx, cur, index, prefix, parse, false)
+	ss, err := s.streams(ctx, cur, index, prefix, parse, nil)
 	if err != nil {
 		return nil, "", err
 	}
@@ -290,9 +290,9 @@ func listIndex(s task.State, whose string) (name string, prefix []byte, parse fu
 	return tenant.Index(task.IndexAll, whose), nil, whole
 }
 
-// streams opens an index on every shard behind the cursor. settled ends each stream where its rows, of IndexEnded, are
-// complete now.
-func (s *service) streams(ctx context.Context, cur cursor, index string, prefix []byte, parse func([]byte) ([]byte, string, bool), settled bool) ([]*stream, error) {
+// streams opens an index on every shard behind the cursor. settled, unless it is nil, makes the key at which each stream ends of the time
+// up to which its rows are complete now.
+func (s *service) streams(ctx context.Context, cur cursor, index string, prefix []byte, parse func([]byte) ([]byte, string, bool), settled func(time.Time) []byte) ([]*stream, error) {
 	var to []byte
 	if prefix != nil {
 		to = slices.Clone(prefix)
@@ -304,14 +304,14 @@ func (s *service) streams(ctx context.Context, cur cursor, index string, prefix 
 		end := to
 		asked := false
 		st.read = func(from []byte, max int) (rows []indexRow, ended bool, err error) {
-			if settled && !asked {
+			if settled != nil && !asked {
 				// How far the index is complete is asked first: what settled by then is in the pages. It is the shard's own
 				// time, whatever other clocks say, and asked once: a reader comes to an end while tasks go on ending.
 				p, err := s.sys.Router.Scan(ctx, n, index, nil, nil, 0)
 				if err != nil {
 					return nil, false, err
 				}
-				end, asked = task.EndedBound(p.Complete()), true
+				end, asked = settled(p.Complete()), true
 			}
 			p, err := s.sys.Router.Scan(ctx, n, index, from, end, max)
 			if err != nil {
@@ -349,48 +349,4 @@ func (s *service) records(ctx context.Context, shard int, ids []string) ([]*task
 		recs[i] = &r
 	}
 	return recs, nil
-}
-
-// end is where every shard's results are complete.
-func (s *service) end(ctx context.Context) (cursor, error) {
-	c := cursor{}
-	for n := range s.store.Shards() {
-		p, err := s.sys.Router.Scan(ctx, n, tenant.Index(task.IndexEnded, tenant.From(ctx)), nil, nil, 0)
-		if err != nil {
-			return nil, err
-		}
-		c[n] = task.EndedBound(p.Complete())
-	}
-	return c, nil
-}
-
-// Results walks final tasks as they ended.
-func (s *service) Results(ctx context.Context, after string, f func(api.Item) bool) (string, error) {
-	if after == wire.CursorEnd {
-		c, err := s.end(ctx)
-		return c.String(), err
-	}
-	cur, err := parseCursor(after)
-	if err != nil {
-		return after, err
-	}
-	index, _, parse := listIndex(task.Completed, tenant.From(ctx))
-	ss, err := s.streams(ctx, cur, index, nil, parse, true)
-	if err != nil {
-		return after, err
-	}
-	err = merge(ss, func(st *stream, r *indexRow) (bool, error) {
-		if err := ctx.Err(); err != nil {
-			return false, err
-		}
-		rec, err := st.record()
-		if err != nil {
-			return false, err
-		}
-		id := tenant.Bare(r.id)
-		st.pop()
-		cur[st.shard] = st.last
-		return f(api.Item{ID: id, Record: rec}), nil
-	})
-	return cur.String(), err
 }

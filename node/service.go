@@ -40,6 +40,7 @@ type service struct {
 	events       func(context.Context) ([]api.ClusterEvent, error) // nil when alone
 	elsewhere    elsewhere
 	admit        func(dataURL string) error // nil: all
+	batches      *bulk.Batches
 	overview     overview
 	caught       caught
 	now          func() time.Time

@@ -246,7 +246,7 @@ func TestResultsResumeAfterACut(t *testing.T) {
 	end := first + bytes.IndexByte(want[first:], '\n') + 1
 	var res struct{ Cursor string }
 	require.NoError(t, json.Unmarshal(want[bytes.LastIndexByte(want[:end-1], '\n')+1:end], &res))
-	m, err := json.Marshal(mark{res.Cursor, int64(end)})
+	m, err := json.Marshal(mark{Cursor: res.Cursor, Size: int64(end)})
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(cut+".cursor", m, 0o600))
 	require.NoError(t, os.WriteFile(cut, want[:end+100], 0o600))

@@ -2,7 +2,8 @@
 //
 //	serve                          a node: API, durable tasks, engines
 //	submit get watch cancel list   tasks
-//	results                        what became of them, as JSONL
+//	results export                 what became of them, as JSONL, CSV or Parquet
+//	sink                           where results are written to as they come
 //	init dev cluster               a cluster: its certificates, one on this machine, what its nodes do
 //	key audit                      who may use it, who administered it
 //	status backup restore          the node
@@ -54,7 +55,7 @@ func newRoot(app *cli.App) *cobra.Command {
 			root.AddCommand(c)
 		}
 	}
-	group("tasks", newSubmit(app), newGet(app), newWatch(app), newCancel(app), newList(app), newResults(app), newBatch(app))
+	group("tasks", newSubmit(app), newGet(app), newWatch(app), newCancel(app), newList(app), newResults(app), newExport(app), newBatch(app), newSink(app))
 	group("node", newServe(app), newInit(app), newDev(app), newStatus(app), newCluster(app), newAPIKeys(app), newAudit(app), newBackup(app), newRestore(app), newEncryptionKey(app))
 	group("try", newDemo(app), bench.NewCommand(bench.WithPrompts(demo.Tasks)))
 	root.AddCommand(newVersion(app))

@@ -90,7 +90,8 @@ func copyResults(ctx context.Context, app *cli.App, c *client.Client, q client.Q
 // known, and comes again.
 type mark struct {
 	Cursor string `json:"cursor"`
-	Size   int64  `json:"size"` // bytes
+	Size   int64  `json:"size"`         // bytes
+	Of     string `json:"of,omitempty"` // of an export: what it is of
 }
 
 // resultSink writes results to a file with a mark beside it, or to standard output.
@@ -138,23 +139,29 @@ func openSink(app *cli.App, path string, resume bool) (*resultSink, error) {
 }
 
 func (s *resultSink) write(r wire.Result, flush bool) error {
-	b, err := json.Marshal(r)
+	b, err := marshalLine(&r)
 	if err != nil {
 		return err
 	}
-	n, err := s.w.Write(append(b, '\n'))
+	n, err := s.w.Write(b)
 	s.size += int64(n)
 	if err != nil {
 		return err
 	}
 	if r.Cursor != "" {
-		s.mark = mark{r.Cursor, s.size}
+		s.mark.Cursor, s.mark.Size = r.Cursor, s.size
 		return s.save()
 	}
 	if flush {
 		return s.w.Flush()
 	}
 	return nil
+}
+
+// marshalLine is a result as a line.
+func marshalLine(r *wire.Result) ([]byte, error) {
+	b, err := json.Marshal(r)
+	return append(b, '\n'), err
 }
 
 // save makes the mark true on disk: first the lines, then where they end.

@@ -194,11 +194,11 @@ func NeedOf(method, path string) Need {
 	switch {
 	case reads && (path == "/healthz" || path == "/readyz" || path == "/openapi.json" || path == "/docs"):
 		return Need{Anyone: true}
-	case reads && (path == "/metrics" || under("/v1/cluster")):
+	case reads && (path == "/metrics" || under("/v1/cluster") || under("/v1/sinks")):
 		return Need{Role: apikey.Read, Operator: true}
-	case under("/v1/cluster"), under("/v1/admin"):
+	case under("/v1/cluster"), under("/v1/admin"), under("/v1/sinks"):
 		return Need{Role: apikey.Admin, Operator: true}
-	case under("/v1/keys"), under("/v1/audit"), under("/v1/sinks"):
+	case under("/v1/keys"), under("/v1/audit"):
 		return Need{Role: apikey.Admin}
 	case reads, strings.HasSuffix(path, ".ActorService/State"), strings.HasSuffix(path, ".ActorService/Watch"):
 		return Need{Role: apikey.Read}

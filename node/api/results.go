@@ -2,11 +2,13 @@ package api
 
 import (
 	"bytes"
+	"context"
 	"net/http"
 	"net/url"
 	"strconv"
 	"time"
 
+	"github.com/open-autoglm/autoglm/actors/result"
 	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/cluster/trace"
 	"github.com/open-autoglm/autoglm/node/api/wire"
@@ -95,13 +97,22 @@ func (s *Server) page(r *http.Request, f *resultFilter, cursor string) (*resultP
 	var last *wire.Result
 	scanned := 0
 	full := false
-	next, err := s.svc.Results(r.Context(), cursor, func(it Item) bool {
+	walk := s.svc.Results
+	if f.batch != "" {
+		walk = func(ctx context.Context, cursor string, each func(Item) bool) (string, error) {
+			return s.svc.BatchResults(ctx, f.batch, cursor, each)
+		}
+	}
+	next, err := walk(r.Context(), cursor, func(it Item) bool {
 		scanned++
 		if f.match(it.Record) {
 			if last != nil {
 				writeJSON(&p.text, last)
 			}
 			res := wire.ResultOf(it.ID, it.Record)
+			if f.prompt && it.Record.Spec != nil {
+				res.Prompt = result.Asked(it.Record.Spec)
+			}
 			last = &res
 			p.lines++
 		}
@@ -122,14 +133,16 @@ func (s *Server) page(r *http.Request, f *resultFilter, cursor string) (*resultP
 type resultFilter struct {
 	state    task.State // None: any final one
 	model    string
+	batch    string
 	metadata map[string]string
 	cursor   string
 	follow   bool
+	prompt   bool // with each result
 }
 
 func resultFilterOf(q url.Values) (f *resultFilter, err error) {
-	f = &resultFilter{model: q.Get("model"), cursor: q.Get("cursor")}
-	f.metadata, err = metadataOf(q, map[string]bool{"state": true, "model": true, "cursor": true, "follow": true})
+	f = &resultFilter{model: q.Get("model"), batch: q.Get("batch"), cursor: q.Get("cursor")}
+	f.metadata, err = metadataOf(q, map[string]bool{"state": true, "model": true, "batch": true, "cursor": true, "follow": true, "prompt": true})
 	if err != nil {
 		return nil, err
 	}
@@ -139,9 +152,11 @@ func resultFilterOf(q url.Values) (f *resultFilter, err error) {
 			return nil, invalid("state", "is %q: use completed, failed or cancelled", raw)
 		}
 	}
-	if raw := q.Get("follow"); raw != "" {
-		if f.follow, err = strconv.ParseBool(raw); err != nil {
-			return nil, invalid("follow", "is %q: use true or false", raw)
+	for name, flag := range map[string]*bool{"follow": &f.follow, "prompt": &f.prompt} {
+		if raw := q.Get(name); raw != "" {
+			if *flag, err = strconv.ParseBool(raw); err != nil {
+				return nil, invalid(name, "is %q: use true or false", raw)
+			}
 		}
 	}
 	return f, nil

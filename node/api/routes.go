@@ -26,7 +26,7 @@ func (s *Server) routes(mux *http.ServeMux) error {
 	cfg.Info.Description = about
 	cfg.OpenAPIPath, cfg.DocsPath, cfg.SchemasPath = "", "", "" // served below, without a CDN
 	cfg.CreateHooks = nil                                       // no $schema in bodies
-	cfg.Tags = []*huma.Tag{{Name: "tasks"}, {Name: "results"}, {Name: "openai"}, {Name: "node"}, {Name: "cluster"}, {Name: "access"}}
+	cfg.Tags = []*huma.Tag{{Name: "tasks"}, {Name: "results"}, {Name: "sinks"}, {Name: "openai"}, {Name: "node"}, {Name: "cluster"}, {Name: "access"}}
 	api := humago.New(mux, cfg)
 	api.OpenAPI().Servers = nil
 
@@ -55,6 +55,9 @@ func (s *Server) routes(mux *http.ServeMux) error {
 		Middlewares: huma.Middlewares{s.localOnly}, Errors: []int{403, 409, 422, 507}}, s.backup)
 
 	s.keyRoutes(api)
+	if s.sinks != nil {
+		s.sinkRoutes(api)
+	}
 
 	mux.HandleFunc("POST /v1/tasks", s.submit)
 	mux.HandleFunc("GET /v1/tasks/{id}/events", s.events)
@@ -137,7 +140,7 @@ func (s *Server) elsewhere(mux *http.ServeMux) http.HandlerFunc {
 }
 
 // asked are the schemas of what clients send, in which an unknown field is refused.
-var asked = []string{"Spec", "Message", "Retry", "Cancel", "Backup", "BatchRequest", "PriorityRequest", "KeyWish", "KeyRotation"}
+var asked = []string{"Spec", "Message", "Retry", "Cancel", "Backup", "BatchRequest", "PriorityRequest", "KeyWish", "KeyRotation", "Definition"}
 
 // openAnswers lets the schemas of answers grow: a client made from the document must not
 // break on a field that a later version adds.
@@ -196,7 +199,8 @@ func describeStreams(doc *huma.OpenAPI, metrics bool) {
 			"the trailer Autoglm-Cursor has the last. metadata.KEY=VALUE filters by metadata.",
 		Parameters: []*huma.Param{
 			query("state", "Only tasks that ended so.", &huma.Schema{Type: "string", Enum: []any{"completed", "failed", "cancelled"}}),
-			query("model", "Only tasks submitted for this model.", str), query("cursor", "Go on after it.", str),
+			query("model", "Only tasks submitted for this model.", str), query("batch", "Only the lines of this batch; its cursors are not those of all results.", str),
+			query("cursor", "Go on after it.", str), query("prompt", "Give what was asked with each result.", &huma.Schema{Type: "boolean"}),
 			query("follow", "Keep the stream open for tasks that end later.", &huma.Schema{Type: "boolean"})},
 		Responses: map[string]*huma.Response{
 			"200": {Description: "The results", Content: of("application/x-ndjson", schema(wire.Result{}))}, "default": problem}})

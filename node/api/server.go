@@ -33,6 +33,7 @@ type Server struct {
 	actors  *gate.Gate // may be nil
 	openai  openai.Deps
 	access  Access
+	sinks   Sinks // may be nil
 	refusal *connect.ErrorWriter
 
 	handler http.Handler
@@ -68,6 +69,9 @@ func WithActors(g *gate.Gate) Option { return func(s *Server) { s.actors = g } }
 
 // WithOpenAI serves OpenAI's API with the parts of d; limits and log are the server's.
 func WithOpenAI(d openai.Deps) Option { return func(s *Server) { s.openai = d } }
+
+// WithSinks serves /v1/sinks.
+func WithSinks(x Sinks) Option { return func(s *Server) { s.sinks = x } }
 
 // WithFront serves on a port that is open already: its Open takes this server's Handler, and its Serve and Shutdown are those of this
 // server. Without it the server has one of its own.

@@ -41,6 +41,9 @@ type Service interface {
 	// that have ended by now.
 	Results(ctx context.Context, cursor string, f func(Item) bool) (next string, err error)
 
+	// BatchResults is Results of the lines of a batch alone, with cursors of its own. NotFound: there is no such batch.
+	BatchResults(ctx context.Context, batch, cursor string, f func(Item) bool) (next string, err error)
+
 	// Ready tells whether requests can be served now, and why not. It is quick and asks nobody else.
 	Ready() (ok bool, reason string)
 

@@ -331,6 +331,16 @@ func (f *Fake) Results(_ context.Context, cursor string, each func(api.Item) boo
 	return strconv.Itoa(i), nil
 }
 
+// BatchResults implements api.Service: a task is a line of the batch that its metadata names.
+func (f *Fake) BatchResults(ctx context.Context, batch, cursor string, each func(api.Item) bool) (string, error) {
+	if batch == "" {
+		return cursor, fault.New(fault.NotFound, "fake.results", batch, "no such batch")
+	}
+	return f.Results(ctx, cursor, func(it api.Item) bool {
+		return it.Record.Spec.Metadata["batch_id"] != batch || each(it)
+	})
+}
+
 func offset(cursor string) (int, error) {
 	if cursor == "" {
 		return 0, nil

@@ -37,6 +37,7 @@ type Client struct {
 	http    *http.Client
 	key     string // shown with every request; "": none
 	trust   *x509.CertPool
+	tenant  string        // whose sinks; "": the caller's own
 	retry   time.Duration // how long calls are repeated without any success
 	patient bool          // also before the node was reached for the first time
 	reached atomic.Bool   // it answered once
@@ -56,6 +57,9 @@ func WithPatience() Option { return func(c *Client) { c.patient = true } }
 
 // WithAPIKey shows a key with every request.
 func WithAPIKey(key string) Option { return func(c *Client) { c.key = key } }
+
+// WithTenant makes calls about sinks ones about a tenant's, as the operator may.
+func WithTenant(name string) Option { return func(c *Client) { c.tenant = name } }
 
 // WithTrust replaces the authorities that https servers may be certified by: a cluster has one of its own.
 func WithTrust(pool *x509.CertPool) Option { return func(c *Client) { c.trust = pool } }

@@ -74,7 +74,9 @@ type Query struct {
 	State    task.State // None: any
 	Model    string
 	Metadata map[string]string
-	Limit    int // 0: the server's default
+	Batch    string // Results: only the lines of this batch
+	Prompt   bool   // Results: what was asked, too
+	Limit    int    // 0: the server's default
 	Cursor   string
 }
 
@@ -89,7 +91,11 @@ func (q Query) values() url.Values {
 		v.Set("state", q.State.String())
 	}
 	set("model", q.Model)
+	set("batch", q.Batch)
 	set("cursor", q.Cursor)
+	if q.Prompt {
+		v.Set("prompt", "true")
+	}
 	if q.Limit > 0 {
 		v.Set("limit", strconv.Itoa(q.Limit))
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/cluster/trace"
 )
 
@@ -102,6 +103,9 @@ type List struct {
 type Result struct {
 	ID         string            `json:"task_id,omitempty"`
 	State      task.State        `json:"state,omitempty" enum:"completed,failed,cancelled"`
+	Batch      string            `json:"batch_id,omitempty" doc:"Of a line of a batch."`
+	CustomID   string            `json:"custom_id,omitempty" doc:"Of a line of a batch."`
+	Prompt     string            `json:"prompt,omitempty" doc:"With ?prompt=true: what was asked, the prompt, or the messages or the request as JSON."`
 	Answer     string            `json:"answer,omitempty"`
 	Answers    []string          `json:"answers,omitempty" doc:"One a step, for a task with steps."`
 	Response   *Response         `json:"response,omitempty" doc:"The engine's whole answer to a request, good or bad."`
@@ -127,6 +131,9 @@ func ResultOf(id string, r *task.Record) Result {
 		Usage: &u, CreatedAt: &created, EndedAt: moment(r.EndedAt)}
 	if r.Spec != nil {
 		v.Model, v.Metadata = cmp.Or(r.Model, r.Spec.Model), r.Spec.Metadata
+	}
+	if r.Line != nil {
+		v.Batch, v.CustomID = tenant.Bare(r.Line.Batch), r.Line.CustomID
 	}
 	if n := len(r.Answers); n > 0 {
 		a := &r.Answers[n-1]

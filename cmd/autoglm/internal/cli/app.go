@@ -97,7 +97,7 @@ func Complete(cmd *cobra.Command, flag string, values ...string) {
 }
 
 // Client makes the client of the nodes that the flags name.
-func (a *App) Client() (*client.Client, error) {
+func (a *App) Client(extra ...client.Option) (*client.Client, error) {
 	if a.Output != "table" && a.Output != "json" {
 		return nil, Usage("-o is %q: use table or json", a.Output)
 	}
@@ -109,7 +109,7 @@ func (a *App) Client() (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return client.New(a.Server, append(opts, more...)...)
+	return client.New(a.Server, append(append(opts, more...), extra...)...)
 }
 
 // shown is the key that servers see, and the authority that they are trusted by.
