@@ -133,8 +133,8 @@ func (s *service) admits(ctx context.Context, spec *task.Spec) error {
 	if err == nil && spec.DataURL != "" && s.admit != nil && s.cluster == "" { // another node's engine may be allowed to read it
 		err = s.admit(spec.DataURL)
 	}
-	if err == nil && tenant.From(ctx) != tenant.Default && strings.HasPrefix(strings.ToLower(spec.DataURL), "file:") {
-		err = fault.New(fault.Refused, "task.validate", "data_url", "names a file of the node, which is the operator's").WithRemedy("use an http(s) URL")
+	if err == nil {
+		err = spec.MayRead(tenant.From(ctx))
 	}
 	if err == nil {
 		return nil

@@ -1,6 +1,7 @@
 package infer
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"io"
@@ -10,8 +11,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
+	"github.com/open-autoglm/autoglm/actors/meter"
+	"github.com/open-autoglm/autoglm/actors/source"
 	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
@@ -206,6 +210,29 @@ func TestPrepareSendsTheEnginesOwnModelName(t *testing.T) {
 	q, _, err = run.Prepare(t.Context(), []string{"*"}, w)
 	require.NoError(t, err)
 	require.Equal(t, string(w.Record.Spec.Request), string(q.Raw))
+}
+
+// TestTheNodesFilesAreTheOperators: also for a line of a batch, which nobody looked at before.
+func TestTheNodesFilesAreTheOperators(t *testing.T) {
+	fetched := 0
+	run := &Runner{Now: time.Now, Meter: meter.New(prometheus.NewRegistry()), Fetch: func(context.Context, string) (source.Data, error) { fetched++; return source.Data{}, nil }}
+	for _, c := range []struct {
+		id, url string
+		ok      bool
+	}{
+		{"t", "file:///srv/a.csv", true},
+		{"/acme/t", "file:///srv/a.csv", false},
+		{"/acme/t", "FILE:///srv/a.csv", false},
+		{"/acme/t", "https://example.com/a.csv", true},
+	} {
+		before := fetched
+		_, _, err := run.Prepare(t.Context(), []string{"m"}, &task.Work{ID: c.id, Record: task.Record{Model: "m", Spec: &task.Spec{Prompt: "x", DataURL: c.url}}})
+		require.Equal(t, c.ok, err == nil, "%+v: %v", c, err)
+		require.Equal(t, c.ok, fetched > before)
+		if !c.ok {
+			require.Equal(t, fault.Refused, fault.KindOf(err), "no retry helps")
+		}
+	}
 }
 
 // FuzzDecodeRaw: whatever an engine answers, it is a whole answer or a fault, and its line is one line.

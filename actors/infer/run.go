@@ -14,6 +14,7 @@ import (
 	"github.com/open-autoglm/autoglm/actors/meter"
 	"github.com/open-autoglm/autoglm/actors/source"
 	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
@@ -49,7 +50,11 @@ func (r *Runner) Prepare(ctx context.Context, models []string, w *task.Work) (*R
 	ms := w.Record.Conversation()
 	if spec.DataURL != "" {
 		began := r.Now()
-		d, err := r.Fetch(ctx, spec.DataURL)
+		var d source.Data
+		err := spec.MayRead(tenant.Of(w.ID)) // nobody looked at it before, when it is a line of a batch
+		if err == nil {
+			d, err = r.Fetch(ctx, spec.DataURL)
+		}
 		if err != nil {
 			return nil, a, fmt.Errorf("data_url: %w", err)
 		}

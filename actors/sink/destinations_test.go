@@ -164,6 +164,9 @@ type fakeS3 struct {
 
 func (f *fakeS3) start() {
 	l, err := net.Listen("tcp", f.addr)
+	for i := 0; err != nil && f.srv == nil && i < 100; i++ { // the first time: a port that no outgoing connection gets while it is closed
+		l, err = net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(10000+rand.IntN(20000)))
+	}
 	require.NoError(f.t, err)
 	f.addr = l.Addr().String()
 	srv := &http.Server{Handler: gofakes3.New(f.backend).Server()}
@@ -174,7 +177,7 @@ func (f *fakeS3) start() {
 func (f *fakeS3) stop() { require.NoError(f.t, f.srv.Close()) }
 
 func inS3(t *testing.T) place {
-	f := &fakeS3{t: t, backend: s3mem.New(), addr: "127.0.0.1:0"}
+	f := &fakeS3{t: t, backend: s3mem.New(), addr: "127.0.0.1:-1"}
 	require.NoError(t, f.backend.CreateBucket("results"))
 	f.start()
 	t.Cleanup(f.stop)

@@ -8,6 +8,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
@@ -168,6 +169,14 @@ func (s *Spec) Validate() error {
 		return err
 	}
 	return s.validateRequest()
+}
+
+// MayRead refuses a data_url that is not for the tenant of a task: the files of a node are the operator's.
+func (s *Spec) MayRead(whose string) error {
+	if scheme, _, _ := strings.Cut(s.DataURL, ":"); whose == tenant.Default || !strings.EqualFold(scheme, "file") {
+		return nil
+	}
+	return fault.New(fault.Refused, "task.validate", "data_url", "names a file of the node, which is the operator's").WithRemedy("use an http(s) URL")
 }
 
 func checkURL(raw, field string, schemes ...string) error {

@@ -69,7 +69,7 @@ func withNextVersion(t *testing.T) string {
 	root, err := filepath.Abs(filepath.Join("..", ".."))
 	require.NoError(t, err)
 	began := time.Now()
-	path, err := mutant.Build(t.Context(), root, "./cmd/autoglm", t.TempDir(), "autoglm", nextVersion...)
+	path, err := mutant.Build(t.Context(), root, "./cmd/autoglm", "", t.TempDir(), "autoglm", nextVersion...)
 	require.NoError(t, err)
 	t.Logf("the next version is built in %v", time.Since(began).Round(time.Second))
 	return path

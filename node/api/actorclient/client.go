@@ -203,7 +203,8 @@ func Ask[Reply any](ctx context.Context, a *Actor, typ string, msg any) (reply R
 func (a *Actor) String() string { return a.kind + "/" + a.id }
 
 // Ask sends a message and returns the answer, however many tries that takes, until ctx ends. An
-// error of kind Unavailable or Timeout leaves open whether the message was carried out: Ask again with the same RequestID.
+// error of kind Unavailable or Timeout leaves open whether the message was carried out: Ask again with the same RequestID. A refusal
+// is one of these where an earlier try had no answer, for that one may be carried out later.
 func (a *Actor) Ask(ctx context.Context, m Message) (ans Answer, err error) {
 	if m.RequestID == "" {
 		m.RequestID = uuid.NewString()
@@ -214,14 +215,20 @@ func (a *Actor) Ask(ctx context.Context, m Message) (ans Answer, err error) {
 	if !utf8.ValidString(a.kind + a.id + m.Type + m.RequestID) {
 		return ans, fault.New(fault.Invalid, "actorclient.ask", a.kind, "kind, id, type and request id must be UTF-8")
 	}
+	open := false
 	err = a.c.repeat(ctx, "actorclient.ask", func(ctx context.Context, n node) error {
 		res, err := n.rpc.Ask(ctx, connect.NewRequest(&actorv1.AskRequest{Kind: a.kind, Id: a.id, Type: m.Type, RequestId: m.RequestID,
 			Content: &actorv1.AskRequest_Body{Body: m.Body}}))
 		if err == nil {
 			ans = Answer{Type: res.Msg.Type, Body: res.Msg.GetBody(), Version: res.Msg.Version}
 		}
+		open = open || leavesOpen(err)
 		return err
 	})
+	if err != nil && open && !again(err) && ctx.Err() != context.Canceled {
+		err = fault.New(fault.Unavailable, "actorclient.ask", a.String(), "an earlier try had no answer and may be carried out yet; the last one was refused: %w", err).
+			WithRemedy("send it again later with the same request id")
+	}
 	return ans, err
 }
 

@@ -1,6 +1,7 @@
 package actorclient_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -115,6 +116,66 @@ func TestALostAnswerIsAskedForAgain(t *testing.T) {
 		b, err := actorclient.Ask[bank.Balance](t.Context(), a, "Deposit", bank.Deposit{Cents: 10})
 		require.NoError(t, err)
 		require.EqualValues(t, 10*(i+1), b.Cents)
+	}
+}
+
+// TestARefusalAfterASilence: a node takes a withdrawal, is stopped, and carries it out when it goes on. Meanwhile the client has asked the next
+// node, which refused: there was no money yet. Such a refusal settles nothing, for a refusal is not remembered.
+func TestARefusalAfterASilence(t *testing.T) {
+	nodes := clustertest.New(t, 1, 1, bank.Kinds)
+	s := serve(t, nodes.Router(0))
+	target, err := url.Parse(s.url)
+	require.NoError(t, err)
+	proxy := httputil.NewSingleHostReverseProxy(target)
+	goOn, wentOn := make(chan struct{}), make(chan int, 64) // more than there are tries
+	hangs := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
+		}
+		<-goOn
+		r = r.WithContext(context.Background())
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		w := httptest.NewRecorder()
+		proxy.ServeHTTP(w, r)
+		wentOn <- w.Code
+	}))
+	defer hangs.Close()
+	direct := client(t, []string{s.url}).Actor("account", "a")
+	_, err = actorclient.Ask[bank.Balance](t.Context(), direct, "Open", bank.Open{})
+	require.NoError(t, err)
+
+	a := client(t, []string{hangs.URL, s.url}, actorclient.WithTry(time.Second)).Actor("account", "a")
+	withdraw := actorclient.Message{Type: "Withdraw", Body: []byte(`{"cents":5}`), RequestID: "w"}
+	_, refused := a.Ask(t.Context(), withdraw)
+	_, err = actorclient.Ask[bank.Balance](t.Context(), direct, "Deposit", bank.Deposit{Cents: 20})
+	require.NoError(t, err)
+	close(goOn)
+	require.Equal(t, http.StatusOK, <-wentOn)
+	b, err := actorclient.Ask[bank.Balance](t.Context(), direct, "Get", bank.Get{})
+	require.NoError(t, err)
+	require.EqualValues(t, 15, b.Cents, "it was carried out after all")
+
+	require.Equal(t, fault.Unavailable, fault.KindOf(refused), "%v", refused)
+	require.ErrorContains(t, refused, "0 cents are free", "why it was refused")
+	require.Contains(t, fault.RemedyOf(refused), "the same request id")
+	ans, err := a.Ask(t.Context(), withdraw)
+	require.NoError(t, err)
+	require.JSONEq(t, `{"open":true,"cents":15,"free":15}`, string(ans.Body))
+}
+
+// TestARefusalIsARefusal: a node that was never reached carries nothing out.
+func TestARefusalIsARefusal(t *testing.T) {
+	nodes := clustertest.New(t, 1, 1, bank.Kinds)
+	s := serve(t, nodes.Router(0))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	nobody := "http://" + l.Addr().String()
+	require.NoError(t, l.Close())
+	for _, p := range []actorclient.Protocol{actorclient.Connect, actorclient.GRPC, actorclient.GRPCWeb} {
+		a := client(t, []string{nobody, s.url}, actorclient.WithProtocol(p)).Actor("account", "a")
+		_, err = actorclient.Ask[bank.Balance](t.Context(), a, "Withdraw", bank.Withdraw{Cents: 5})
+		require.Equal(t, fault.NotFound, fault.KindOf(err), "%v", err)
 	}
 }
 

@@ -9,7 +9,9 @@
 //
 // What it decides: every Ask has a request id, made here unless the caller has one, and is sent again under it to the next
 // node until it is answered or its context ends. Where the kind remembers requests (entity.Kind.Dedupe) the message
-// is carried out exactly once if Ask returns without an error; messages of other kinds must bear being carried out twice.
+// is carried out exactly once if Ask returns without an error; messages of other kinds must bear being carried out twice. Only a
+// request that was carried out is remembered: where one try had no answer and the next was refused, the first may be carried out
+// yet, and Ask says that it does not know.
 //
 // Errors are faults (package persistence/fault), with the kind and remedy that the node gave.
 package actorclient

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"net"
 	"time"
 
 	"connectrpc.com/connect"
@@ -55,6 +56,20 @@ func (c *Client) repeat(ctx context.Context, op string, f func(context.Context, 
 func again(err error) bool {
 	kind := fault.KindOf(err)
 	return kind.Retryable() && kind != fault.NoSpace // a full disk needs a person
+}
+
+// leavesOpen tells whether what a try asked for may have been carried out although it failed, or may be later: a node that is stopped with
+// a request in hand goes on with it. A node that was never reached, or says that it has too much to do, does not.
+func leavesOpen(err error) bool {
+	var way *net.OpError
+	if err == nil || errors.As(err, &way) && way.Op == "dial" {
+		return false
+	}
+	switch fault.KindOf(faultOf("", "", err)) {
+	case fault.Unavailable, fault.Timeout, fault.Fenced, fault.Malformed:
+		return true
+	}
+	return false
 }
 
 // pace spaces the rounds of tries: doubling, with jitter, and as long as a busy cluster asks for.

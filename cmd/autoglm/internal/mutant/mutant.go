@@ -26,9 +26,9 @@ func (e Edit) apply(src []byte) ([]byte, error) {
 	return bytes.Replace(src, []byte(e.Old), []byte(e.New), 1), nil
 }
 
-// Build builds the package pkg of the module in root with edits, as dir/name. Everything else that it writes is in dir
-// too: the changed files, and whole copies of the dependencies that are changed, for which an overlay is not allowed.
-func Build(ctx context.Context, root, pkg, dir, name string, edits ...Edit) (binary string, err error) {
+// Build builds the package pkg of the module in root with tags ("": none) and edits, as dir/name. Everything else that it
+// writes is in dir too: the changed files, and whole copies of the dependencies that are changed, for which an overlay is not allowed.
+func Build(ctx context.Context, root, pkg, tags, dir, name string, edits ...Edit) (binary string, err error) {
 	b := build{ctx: ctx, root: root, dir: dir, overlay: map[string]string{}, modules: map[string]string{}}
 	for i, e := range edits {
 		if err := b.edit(i, e); err != nil {
@@ -44,7 +44,7 @@ func Build(ctx context.Context, root, pkg, dir, name string, edits ...Edit) (bin
 		return "", err
 	}
 	binary = filepath.Join(dir, name)
-	args := []string{"build", "-overlay", at, "-ldflags", "-s -w", "-o", binary}
+	args := []string{"build", "-tags", tags, "-overlay", at, "-ldflags", "-s -w", "-o", binary}
 	if len(b.modules) > 0 {
 		mod, err := b.modfile()
 		if err != nil {

@@ -33,21 +33,25 @@ func TestBuild(t *testing.T) {
 	tree := t.TempDir()
 	main := filepath.Join(tree, "main.go")
 	const src = "package main\n\nfunc main() {\n\tprint(1, 1)\n\tprint(\"yes\")\n}\n"
+	const tagged = "//go:build louder\n\npackage main\n\nfunc init() { print(\"!\") }\n"
 	require.NoError(t, os.WriteFile(main, []byte(src), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(tree, "tagged.go"), []byte(tagged), 0o600))
 	require.NoError(t, os.WriteFile(filepath.Join(tree, "go.mod"), []byte("module tree\n\ngo 1.26\n"), 0o600))
 
-	p, err := Build(t.Context(), tree, ".", t.TempDir(), "mutant",
-		Edit{File: "main.go", Old: `"yes"`, New: `"no"`}, Edit{File: "main.go", Old: "1, 1", New: "2"})
-	require.NoError(t, err)
-	out, err := exec.Command(p).CombinedOutput()
-	require.NoError(t, err)
-	require.Equal(t, "2no", string(out))
+	for tags, want := range map[string]string{"": "2no", "louder": "!2no"} {
+		p, err := Build(t.Context(), tree, ".", tags, t.TempDir(), "mutant",
+			Edit{File: "main.go", Old: `"yes"`, New: `"no"`}, Edit{File: "main.go", Old: "1, 1", New: "2"})
+		require.NoError(t, err)
+		out, err := exec.Command(p).CombinedOutput()
+		require.NoError(t, err)
+		require.Equal(t, want, string(out))
+	}
 	now, err := os.ReadFile(main)
 	require.NoError(t, err)
 	require.Equal(t, src, string(now))
 
 	for _, old := range []string{"1", "never"} {
-		_, err = Build(t.Context(), tree, ".", t.TempDir(), "mutant", Edit{File: "main.go", Old: old, New: "2"})
+		_, err = Build(t.Context(), tree, ".", "", t.TempDir(), "mutant", Edit{File: "main.go", Old: old, New: "2"})
 		require.ErrorContains(t, err, "written anew")
 	}
 }

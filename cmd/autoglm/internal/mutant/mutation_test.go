@@ -22,7 +22,7 @@ const (
 	nodes       = 3
 	clients     = 48
 	seedDefault = 8                  // of all runs, unless AUTOGLM_CHAOS_SEED says otherwise
-	roundsMax   = 6                  // faults of a run of TestEpochs
+	roundsMax   = 3                  // faults of a run of TestEpochs
 	all         = "AUTOGLM_MUTATION" // when set, mutants are built too
 )
 
@@ -32,8 +32,10 @@ var (
 	noFence = Edit{File: "persistence/statemachine.go", Old: "if s.cmd.epoch != s.meta.epoch {", New: "if false {"}
 	// noConfirm: an owner answers what changed nothing without asking a quorum whether it is the owner still.
 	noConfirm = Edit{File: "cluster/confirm.go", Old: "epoch, err := c.journal.Barrier(ctx)", New: "epoch, err := c.epoch, ctx.Err()"}
-	// noticeLate: an owner that was deposed goes on for four seconds, as one may whose processor is busy elsewhere.
-	noticeLate = Edit{File: "cluster/shards.go", Old: "if !lead.Leading {\n\t\t\t\ts.close(", New: "if !lead.Leading {\n\t\t\t\ttime.Sleep(4 * time.Second)\n\t\t\t\ts.close("}
+	// noticeLate: an owner that was deposed goes on for four seconds, as one may whose processor is busy elsewhere. Nobody else
+	// waits: the next owner heard, before it led, that it did not, and if it opened late by that the two would hardly meet.
+	noticeLate = Edit{File: "cluster/shards.go", Old: "if !lead.Leading {\n\t\t\t\ts.close(",
+		New: "if !lead.Leading {\n\t\t\t\tif s.router.owners[lead.Shard].Load() != nil {\n\t\t\t\t\ttime.Sleep(4 * time.Second)\n\t\t\t\t}\n\t\t\t\ts.close("}
 	// proposeAnyway: Append does not ask whether this node leads the shard.
 	proposeAnyway = Edit{File: "persistence/leads.go", Old: "*reign { return l.reigns[shard].Load() }",
 		New: "*reign {\n\tif r := l.reigns[shard].Load(); r != nil {\n\t\treturn r\n\t}\n\treturn &reign{ended: make(chan struct{})}\n}"}
@@ -60,9 +62,10 @@ var (
 // and the owner is closed when the lead is lost (shards.go). So the mutant "late" has none of the four: its deposed
 // owners go on for seconds, and propose through the new leader. It is to be clean, since the fence refuses them: the control.
 // Without the fence too, the judge must see two owners. Even then no journal forks, since each write names the
-// sequence it follows; what clients see is a new owner that answers from a memory the old one wrote past. That takes
-// both of them to meet one task within seconds: a run may be lucky, so the mutant gets further seeds. Package
-// persistence tests the fence itself, in every store (the conformance suite's epochs).
+// sequence it follows; what clients see is a new owner that answers from a memory the old one wrote past. Tasks hardly
+// show that: they are read from the store, and awake only while they run. Accounts do: they are few, awake, and asked by
+// everybody. So both mutants are messaged as the bank. Package persistence tests the fence itself, in every store (the
+// conformance suite's epochs).
 func TestEpochs(t *testing.T) {
 	if os.Getenv(all) == "" {
 		t.Skip("takes minutes: " + all + "=1, or make mutation")
@@ -73,18 +76,19 @@ func TestEpochs(t *testing.T) {
 	late := []Edit{noticeLate, proposeAnyway, forward, accept}
 	for _, c := range []struct {
 		name  string
+		load  load
 		edits []Edit
 		clean bool
 	}{
-		{"real", nil, true},
-		{"unconfirmed", []Edit{noConfirm}, false},
-		{"late", late, true},
-		{"late-unfenced", append(slices.Clone(late), noFence), false},
+		{"real", tasks, nil, true},
+		{"unconfirmed", tasks, []Edit{noConfirm}, false},
+		{"late", money, late, true},
+		{"late-unfenced", money, append(slices.Clone(late), noFence), false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			binary := binary(t, c.edits)
+			binary := binary(t, c.load, c.edits)
 			for try := range tries {
-				report := run(t, binary, c.clean, roundsMax, uint64(try), func(o *chaos.Options) {
+				report := run(t, c.load, binary, c.clean, roundsMax, uint64(try), func(o *chaos.Options) {
 					disks, err := chaos.NewSmallDisks(o.Dir, o.Nodes)
 					require.NoError(t, err)
 					t.Cleanup(func() { require.NoError(t, disks.Close()) })
@@ -102,7 +106,34 @@ func TestEpochs(t *testing.T) {
 const tries = 4 // seeds, of a mutant that is to be noticed
 
 // seen tells of what a client was told wrongly; that a mutant does not heal in time proves nothing here.
-func seen(v chaos.Violation) bool { return v.ID != "" && strings.HasPrefix(v.What, "no one life") }
+func seen(v chaos.Violation) bool {
+	return v.ID != "" && (strings.HasPrefix(v.What, "no one life") || strings.HasPrefix(v.What, "no one order"))
+}
+
+// load is what clients do while a cluster breaks: with tasks, or with accounts.
+type load struct {
+	tags string                                        // that the binary is to be built with
+	run  func(*testing.T, chaos.Options) *chaos.Report // breaks a cluster under it, and judges
+}
+
+var (
+	tasks = load{"", func(t *testing.T, o chaos.Options) *chaos.Report {
+		report, err := chaos.Run(t.Context(), o)
+		if report != nil {
+			t.Log(report)
+		}
+		require.NoError(t, err)
+		require.NotZero(t, report.Tasks)
+		return report
+	}}
+	money = load{"bank", func(t *testing.T, o chaos.Options) *chaos.Report {
+		report, err := chaos.RunBank(t.Context(), o)
+		require.NoError(t, err)
+		t.Log(report)
+		require.NotZero(t, report.Paid)
+		return &report.Report
+	}}
+)
 
 // TestSyncs takes out what makes an acknowledged task survive a power loss, and takes the power from all nodes at once, on
 // disks that forget what was not synced: a FUSE file system that sees Badger's shared mappings too, since msync sends the
@@ -125,7 +156,7 @@ func TestSyncs(t *testing.T) {
 		if os.Getenv(all) != "" {
 			rounds = powerLosses
 		}
-		return run(t, binary(t, edits), clean, rounds, 0, func(o *chaos.Options) {
+		return run(t, tasks, binary(t, tasks, edits), clean, rounds, 0, func(o *chaos.Options) {
 			disks, err := chaos.NewForgetfulDisks(o.Dir, o.Dir+"-bytes", o.Nodes)
 			require.NoError(t, err)
 			t.Cleanup(func() { require.NoError(t, disks.Close()) })
@@ -174,8 +205,8 @@ func wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// run breaks a cluster of a binary's processes and returns what the judge says; where it is to be clean, it must be.
-func run(t *testing.T, binary string, clean bool, rounds int, try uint64, more func(*chaos.Options)) *chaos.Report {
+// run breaks a cluster of a binary's processes under a load and returns what the judge says; where it is to be clean, it must be.
+func run(t *testing.T, load load, binary string, clean bool, rounds int, try uint64, more func(*chaos.Options)) *chaos.Report {
 	seed := uint64(seedDefault)
 	if s := os.Getenv("AUTOGLM_CHAOS_SEED"); s != "" {
 		var err error
@@ -196,20 +227,16 @@ func run(t *testing.T, binary string, clean bool, rounds int, try uint64, more f
 	more(&o)
 	t.Logf("AUTOGLM_CHAOS_SEED=%d", seed)
 	began := time.Now()
-	report, err := chaos.Run(t.Context(), o)
-	if report != nil {
-		t.Logf("in %v: %v", time.Since(began), report)
-	}
-	require.NoError(t, err)
+	report := load.run(t, o)
+	t.Logf("in %v", time.Since(began))
 	if clean {
 		require.Empty(t, report.Violations)
-		require.NotZero(t, report.Tasks)
 	}
 	return report
 }
 
-// binary builds the mutant, or returns the real one.
-func binary(t *testing.T, edits []Edit) string {
+// binary builds the mutant that a load needs, or returns the real one.
+func binary(t *testing.T, load load, edits []Edit) string {
 	if len(edits) == 0 {
 		p := filepath.Join(root(t), "bin", "autoglm")
 		_, err := os.Stat(p)
@@ -220,7 +247,7 @@ func binary(t *testing.T, edits []Edit) string {
 		t.Skip("builds a mutant: " + all + "=1, or make mutation")
 	}
 	began := time.Now()
-	p, err := Build(t.Context(), root(t), "./cmd/autoglm", t.TempDir(), "autoglm", edits...)
+	p, err := Build(t.Context(), root(t), "./cmd/autoglm", load.tags, t.TempDir(), "autoglm", edits...)
 	require.NoError(t, err)
 	t.Logf("built in %v", time.Since(began))
 	return p
