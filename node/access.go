@@ -27,7 +27,7 @@ func (c *Config) local() bool {
 	return err == nil && loopbackHost(host)
 }
 
-// keysNeeded tells whether clients must show a key.
+// keysNeeded tells whether clients must show a key. Names of hosts are those of a proxy: who comes through it is not on this machine.
 func (c *Config) keysNeeded() bool {
 	switch c.Access.Keys {
 	case KeysOff:
@@ -35,7 +35,7 @@ func (c *Config) keysNeeded() bool {
 	case KeysRequired:
 		return true
 	}
-	return !c.local() || c.Cluster.Identity != ""
+	return !c.local() || c.Cluster.Identity != "" || len(c.HTTP.AllowedHosts) > 0
 }
 
 // checkAccess keeps a node that knows nobody off the network.
@@ -46,6 +46,8 @@ func (c *Config) checkAccess() error {
 		return invalidConfig("access.keys", fmt.Sprintf("%q", a.Keys), "use auto, required or off")
 	case a.Keys == KeysOff && !c.local():
 		return invalidConfig("access.keys", a.Keys, "http.listen is %s, which other machines reach: anybody there could use this node. Use auto, or listen on 127.0.0.1", c.HTTP.Listen)
+	case a.Keys == KeysOff && len(c.HTTP.AllowedHosts) > 0:
+		return invalidConfig("access.keys", a.Keys, "http.allowed_hosts names a proxy, which others reach: anybody there could use this node. Use auto, or name no hosts")
 	case a.AdminKey != "" && a.AdminKeyFile != "":
 		return invalidConfig("access.admin_key_file", a.AdminKeyFile, "admin_key is set as well: set one of them")
 	case a.AdminKey == "" && a.AdminKeyFile == "" && c.Cluster.Identity == "" && c.keysNeeded():

@@ -191,6 +191,13 @@ func TestTenantsDoNotMeet(t *testing.T) {
 				}
 			}
 		}
+		for _, path := range []string{"/v1/tasks/" + batches[name] + "-0/events", "/v1/tasks/same/events"} {
+			_, _, body := l.do(key, "GET", path, "", nil)
+			require.NotContains(t, string(body), "/"+name+"/", path)
+		}
+		_, _, refused := l.do(key, "POST", "/v1/tasks", "application/json", []byte(`[{"task_id":"same","prompt":"other"}]`))
+		require.Contains(t, string(refused), "conflict")
+		require.NotContains(t, string(refused), "/"+name+"/")
 		require.Len(t, l.ask(key, "GET", "/v1/tasks?state=pending", nil, 200)["tasks"], 1)
 		require.Len(t, l.ask(key, "GET", "/v1/files", nil, 200)["data"], 2, "input and output")
 		require.Len(t, l.ask(key, "GET", "/v1/batches", nil, 200)["data"], 1)
@@ -381,4 +388,56 @@ func TestASinkHasItsTenantsResults(t *testing.T) {
 	}
 	require.Equal(t, map[string]bool{"acme0": true, "acme1": true, "acme2": true}, ids)
 	l.ask(l.root, "DELETE", "/v1/sinks/out?tenant=acme", nil, 204)
+
+	table := map[string]any{"name": "db", "url": "sqlite://" + dir + "/r.db"}
+	l.ask(l.root, "POST", "/v1/sinks?tenant=acme", table, 201)
+	l.ask(l.root, "POST", "/v1/sinks?tenant=beta", table, 409)
+	table["table"] = "beta_results"
+	l.ask(l.root, "POST", "/v1/sinks?tenant=beta", table, 201)
+}
+
+// TestALostAnswerOfARotation: the client asks again under the same idempotency key, and the key before stays good.
+func TestALostAnswerOfARotation(t *testing.T) {
+	l := bootLocked(t, nil)
+	post := func(path, body, request string) (string, string) {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), "POST", "http://"+l.n.HTTPAddr()+path, strings.NewReader(body))
+		require.NoError(t, err)
+		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("Authorization", "Bearer "+l.root)
+		req.Header.Set("Idempotency-Key", request)
+		res, err := http.DefaultClient.Do(req)
+		require.NoError(t, err)
+		defer res.Body.Close()
+		var k struct{ ID, Key string }
+		require.NoError(t, json.NewDecoder(res.Body).Decode(&k))
+		return k.ID, k.Key
+	}
+	id, lost := post("/v1/keys", `{"name":"ci","role":"read"}`, "a")
+	again, key := post("/v1/keys", `{"name":"ci","role":"read"}`, "a")
+	require.Equal(t, id, again, "one key")
+	l.ask(key, "GET", "/v1/tasks", nil, 200)
+	l.ask(lost, "GET", "/v1/tasks", nil, 401)
+	_, lost = post("/v1/keys/"+id+"/rotate", `{"keep_old_for":"1h"}`, "b")
+	_, next := post("/v1/keys/"+id+"/rotate", `{"keep_old_for":"1h"}`, "b")
+	l.ask(key, "GET", "/v1/tasks", nil, 200)
+	l.ask(next, "GET", "/v1/tasks", nil, 200)
+	l.ask(lost, "GET", "/v1/tasks", nil, 401)
+}
+
+// TestNobodyShutsTheOthersOut: a tenant holds at most half of the long requests of a node.
+func TestNobodyShutsTheOthersOut(t *testing.T) {
+	l := bootLocked(t, func(c *Config) { c.HTTP.StreamsMax = 4 })
+	acme, beta := l.key("acme", "read"), l.key("beta", "submit")
+	for range 2 {
+		req, err := http.NewRequestWithContext(t.Context(), "GET", "http://"+l.n.HTTPAddr()+"/v1/results?follow=true", nil)
+		require.NoError(t, err)
+		req.Header.Set("Authorization", "Bearer "+acme)
+		res, err := http.DefaultClient.Do(req)
+		require.NoError(t, err)
+		defer res.Body.Close()
+		require.Equal(t, 200, res.StatusCode)
+	}
+	l.ask(acme, "GET", "/v1/results?follow=true", nil, 429)
+	l.ask(beta, "POST", "/v1/chat/completions", map[string]any{"model": "m", "messages": []any{map[string]any{"role": "user", "content": "x"}}}, 200)
 }

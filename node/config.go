@@ -52,7 +52,7 @@ type HTTPConfig struct {
 
 // AccessConfig says who may use the API.
 type AccessConfig struct {
-	Keys         string `koanf:"keys" doc:"Who needs an API key: auto (all, unless this node is alone and listens on loopback), required (all), or off (nobody; on loopback only)."`
+	Keys         string `koanf:"keys" doc:"Who needs an API key: auto (all, unless this node is alone, listens on loopback and has no allowed_hosts), required (all), or off (nobody; on loopback only)."`
 	AdminKey     Secret `koanf:"admin_key" doc:"The operator's first API key, or its id and hash as autoglm key root prints it; empty: admin.hash of cluster.identity."`
 	AdminKeyFile string `koanf:"admin_key_file" doc:"File with either, instead."`
 }

@@ -100,6 +100,8 @@ func TestLoadRefuses(t *testing.T) {
 		{"http: {listen: '0.0.0.0:80', allow_plaintext: true}", "access.admin_key: is not set (clients need keys here"},
 		{"http: {listen: '0.0.0.0:80', allow_plaintext: true}\naccess: {keys: 'off'}", "access.keys: is off (http.listen is 0.0.0.0:80, which other machines reach"},
 		{"http: {tls_cert: c}", "http.tls_cert: is \"c\", tls_key \"\" (name both"},
+		{"http: {allowed_hosts: [proxy.example]}", "access.admin_key: is not set (clients need keys here"},
+		{"http: {allowed_hosts: [proxy.example]}\naccess: {keys: 'off'}", "access.keys: is off (http.allowed_hosts names a proxy"},
 		{"access: {keys: maybe}", "access.keys: is \"maybe\" (use auto"},
 		{"access: {keys: required}", "autoglm key root --out"},
 		{"access: {admin_key: hunter2}", "access.admin_key: is neither"},

@@ -196,6 +196,13 @@ func (s *service) Events(ctx context.Context, id string, after uint64) ([]task.F
 	if err != nil {
 		return nil, err
 	}
+	for i, f := range facts {
+		if f.Line != nil {
+			l := *f.Line
+			l.Batch = tenant.Bare(l.Batch)
+			facts[i].Line = &l
+		}
+	}
 	if len(facts) == 0 {
 		if _, err := s.Get(ctx, id); err != nil {
 			return nil, err

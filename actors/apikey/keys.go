@@ -2,6 +2,8 @@ package apikey
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/sha256"
 	"strings"
 	"time"
 	"unicode"
@@ -68,12 +70,24 @@ func (w *Wish) Check() error {
 	return nil
 }
 
-// Create makes a key, and returns its text, this once.
-func (s *Keys) Create(ctx context.Context, w Wish) (text string, k Key, err error) {
+// NewID is the id of a new key: always the same for what one caller asks for under one idempotency key, where there is one.
+func NewID(caller, request string) string {
+	b := make([]byte, 8)
+	_, _ = rand.Read(b) // never fails
+	if request != "" {
+		sum := sha256.Sum256([]byte("apikey\x00" + caller + "\x00" + request))
+		b = sum[:8]
+	}
+	return idCoding.EncodeToString(b)[:idLen]
+}
+
+// Create makes the key with an id of NewID, and returns its text, this once. Again with the same wish, it gives the key another secret:
+// nobody has the first.
+func (s *Keys) Create(ctx context.Context, id string, w Wish) (text string, k Key, err error) {
 	if err := w.Check(); err != nil {
 		return "", k, err
 	}
-	text, id, err := newText("")
+	text, _, err = newText(id)
 	if err != nil {
 		return "", k, err
 	}
@@ -86,15 +100,16 @@ func (s *Keys) Create(ctx context.Context, w Wish) (text string, k Key, err erro
 	return text, k, err
 }
 
-// Rotate gives a key another secret, and returns the new text, this once. The one before is good for overlap more.
-func (s *Keys) Rotate(ctx context.Context, id string, overlap time.Duration) (text string, k Key, err error) {
+// Rotate gives a key another secret, and returns the new text, this once. The one before is good for overlap more. A repeat of the request,
+// unless that is "", gives yet another secret in place of the new one, which nobody has.
+func (s *Keys) Rotate(ctx context.Context, id string, overlap time.Duration, request string) (text string, k Key, err error) {
 	if overlap < 0 || overlap > overlapMax {
 		return "", k, fault.New(fault.Invalid, "apikey.rotate", "keep_old_for", "is %v: use 0s to %v", overlap, overlapMax)
 	}
 	if text, _, err = newText(id); err != nil {
 		return "", k, err
 	}
-	k, err = s.ask(ctx, id, Rotate{Hash: Hash(text), Overlap: overlap})
+	k, err = s.ask(ctx, id, Rotate{Hash: Hash(text), Overlap: overlap, Request: request})
 	return text, k, err
 }
 

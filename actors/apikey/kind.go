@@ -58,6 +58,7 @@ type Key struct {
 	CreatedAt time.Time `json:"created_at"`
 	CreatedBy string    `json:"created_by"` // id of the key that made it
 	RotatedAt time.Time `json:"rotated_at,omitzero"`
+	Request   string    `json:"request,omitempty"`   // of the rotation: a repeat replaces its secret, and leaves the one before
 	ExpiresAt time.Time `json:"expires_at,omitzero"` // zero: never
 	RevokedAt time.Time `json:"revoked_at,omitzero"`
 }
@@ -79,6 +80,8 @@ type Event struct {
 	Key   *Key      `json:"key,omitempty"`
 	Hash  string    `json:"hash,omitempty"`
 	Until time.Time `json:"until,omitzero"`
+
+	Request string `json:"request,omitempty"`
 }
 
 // What is said to a key. Each is answered with the Key, and may be said twice.
@@ -89,6 +92,7 @@ type (
 	Rotate struct {
 		Hash    string        `json:"hash"`
 		Overlap time.Duration `json:"overlap"` // that the one before is good for
+		Request string        `json:"request,omitempty"`
 	}
 	Revoke struct{}
 )
@@ -98,11 +102,13 @@ func (k Key) apply(e Event) (Key, error) {
 	case e.What == "created" && k.ID == "":
 		return *e.Key, nil
 	case e.What == "rotated" && k.ID != "":
-		k.Before, k.Until = "", time.Time{}
-		if e.Until.After(e.At) {
-			k.Before, k.Until = k.Hash, e.Until
+		if e.Request == "" || e.Request != k.Request {
+			k.Before, k.Until = "", time.Time{}
+			if e.Until.After(e.At) {
+				k.Before, k.Until = k.Hash, e.Until
+			}
 		}
-		k.Hash, k.RotatedAt = e.Hash, e.At
+		k.Hash, k.RotatedAt, k.Request = e.Hash, e.At, e.Request
 		return k, nil
 	case e.What == "revoked" && k.ID != "":
 		k.RevokedAt, k.Before, k.Until = e.At, "", time.Time{}
@@ -134,8 +140,17 @@ func behave(c *entity.Context[Key, Event]) {
 	say := func(k Key) any { return k }
 	switch m := c.Message().(type) {
 	case Create:
-		if k.ID != "" {
+		switch {
+		case k.ID == "":
+		case !k.same(&m.Key):
+			c.Refuse(fault.New(fault.Conflict, "apikey.create", c.ID(), "another key was made under this idempotency key").WithRemedy("give each key one of its own"))
+			return
+		case k.Hash == m.Key.Hash || !k.RevokedAt.IsZero():
 			c.Reply(k)
+			return
+		default: // its secret was lost on the way
+			c.Commit(Event{What: "rotated", At: c.Now(), Hash: m.Key.Hash})
+			c.ReplyWith(say)
 			return
 		}
 		c.Commit(Event{What: "created", At: c.Now(), Key: &m.Key})
@@ -149,7 +164,7 @@ func behave(c *entity.Context[Key, Event]) {
 		case k.Hash == m.Hash:
 			c.Reply(k)
 		default:
-			c.Commit(Event{What: "rotated", At: c.Now(), Hash: m.Hash, Until: c.Now().Add(m.Overlap)})
+			c.Commit(Event{What: "rotated", At: c.Now(), Hash: m.Hash, Until: c.Now().Add(m.Overlap), Request: m.Request})
 			c.ReplyWith(say)
 		}
 	case Revoke:
@@ -163,6 +178,11 @@ func behave(c *entity.Context[Key, Event]) {
 			c.ReplyWith(say)
 		}
 	}
+}
+
+// same tells whether two keys were asked for in the same words.
+func (k *Key) same(o *Key) bool {
+	return k.Name == o.Name && k.Tenant == o.Tenant && k.Role == o.Role && k.Rate == o.Rate && k.CreatedBy == o.CreatedBy
 }
 
 func noSuch(id string) error { return fault.New(fault.NotFound, "apikey", id, "no such key") }

@@ -81,6 +81,15 @@ func TestWhenAKeyIsGood(t *testing.T) {
 	} {
 		require.Equal(t, []bool{c.oldOK, c.freshOK}, []bool{c.key.Is(old, c.at), c.key.Is(fresh, c.at)}, c.name)
 	}
+	third, _, err := newText(id)
+	require.NoError(t, err)
+	rotated.Request = "r"
+	again := rotated
+	again.Hash = Hash(third)
+	k := made(rotated, again)
+	require.True(t, k.Is(old, now.Add(time.Minute)), "a repeat of the same rotation leaves the key before")
+	require.True(t, k.Is(third, now))
+	require.False(t, k.Is(fresh, now), "nobody has that one")
 	_, err = Key{}.apply(Event{What: "revoked"})
 	require.Error(t, err)
 }

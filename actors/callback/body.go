@@ -18,6 +18,7 @@ type message struct {
 
 type data struct {
 	TaskID       string            `json:"task_id"`
+	Tenant       string            `json:"tenant,omitempty"` // whose task it is; absent: the default tenant's
 	State        task.State        `json:"state"`
 	Version      uint64            `json:"version"` // in which the task became final
 	Answer       *string           `json:"answer,omitempty"`
@@ -35,13 +36,21 @@ type data struct {
 	Metadata     map[string]string `json:"metadata,omitempty"`
 }
 
+// named is a tenant's name where it has one of its own.
+func named(whose string) string {
+	if whose == tenant.Default {
+		return ""
+	}
+	return whose
+}
+
 // Body builds what is posted for a final task. It is pure, and the same at every try: what later
 // facts change (tries of the callback, and the version they bring) is left out.
 func Body(id string, r task.Record) ([]byte, error) {
 	if !r.State.Final() {
 		return nil, fault.New(fault.Invalid, "callback.body", id, "the task is %v, not final", r.State)
 	}
-	d := data{TaskID: tenant.Bare(id), State: r.State, Version: r.Version - uint64(r.CallbackTries), Attempts: r.Attempt,
+	d := data{TaskID: tenant.Bare(id), Tenant: named(tenant.Of(id)), State: r.State, Version: r.Version - uint64(r.CallbackTries), Attempts: r.Attempt,
 		CreatedAt: r.CreatedAt.UTC(), EndedAt: r.EndedAt.UTC()}
 	if r.Spec != nil {
 		d.Metadata = r.Spec.Metadata

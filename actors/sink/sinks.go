@@ -145,7 +145,7 @@ func (s *Sinks) Create(ctx context.Context, d Definition) (State, error) {
 		return State{}, err
 	}
 	id := tenant.Own(ctx, d.Name)
-	if err := s.room(ctx, id); err != nil {
+	if err := s.room(ctx, id, &d); err != nil {
 		return State{}, err
 	}
 	m := Create{Def: &d, Life: newLife()}
@@ -171,8 +171,8 @@ func (s *Sinks) Create(ctx context.Context, d Definition) (State, error) {
 	return st, err
 }
 
-// room refuses one sink too many.
-func (s *Sinks) room(ctx context.Context, id string) error {
+// room refuses one sink too many, and one that shares its table with another tenant's.
+func (s *Sinks) room(ctx context.Context, id string, d *Definition) error {
 	rows, err := s.o.Router.Newest(ctx, IndexAll, nil, SinksMax, nil)
 	if err != nil {
 		return err
@@ -180,6 +180,14 @@ func (s *Sinks) room(ctx context.Context, id string) error {
 	for _, r := range rows {
 		if string(r.Key) == id {
 			return nil
+		}
+		other, err := s.whole(ctx, string(r.Key))
+		switch {
+		case fault.KindOf(err) == fault.NotFound: // deleted meanwhile
+		case err != nil:
+			return err
+		case tenant.Of(string(r.Key)) != tenant.Of(id) && other.Def.URL == d.URL && other.Def.Table == d.Table && d.Table != "":
+			return fault.New(fault.Conflict, "sink.create", "table", "is that of another tenant's sink: their tasks may have the same ids, and one would hide the other").WithRemedy("name another table")
 		}
 	}
 	if len(rows) >= SinksMax {
@@ -199,9 +207,14 @@ func (s *Sinks) Get(ctx context.Context, name string) (State, error) {
 	if !nameForm.MatchString(name) {
 		return State{}, noSuch(name)
 	}
-	st, _, err := s.kind.Load(reader{ctx, s.o.Router}, tenant.Own(ctx, name))
+	return s.whole(ctx, tenant.Own(ctx, name))
+}
+
+// whole is Get by a whole id.
+func (s *Sinks) whole(ctx context.Context, id string) (State, error) {
+	st, _, err := s.kind.Load(reader{ctx, s.o.Router}, id)
 	if err == nil && !st.exists() {
-		err = noSuch(name)
+		err = noSuch(tenant.Bare(id))
 	}
 	return st, err
 }

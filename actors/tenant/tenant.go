@@ -93,8 +93,21 @@ func Own(ctx context.Context, id string) string { return Join(From(ctx), id) }
 
 // Plain shows a text that names ids of the caller's as the caller knows them.
 func Plain(ctx context.Context, text string) string {
-	if name := From(ctx); name != Default {
-		return strings.ReplaceAll(text, Join(name, ""), "")
+	name := From(ctx)
+	if name == Default {
+		return text
 	}
-	return text
+	var plain strings.Builder
+	prefix := Join(name, "")
+	for {
+		i := strings.Index(text, prefix)
+		if i < 0 {
+			return plain.String() + text
+		}
+		plain.WriteString(text[:i])
+		if i > 0 && !strings.ContainsRune(" \"'([", rune(text[i-1])) { // within a word: a path of a URL, say
+			plain.WriteString(prefix)
+		}
+		text = text[i+len(prefix):]
+	}
 }

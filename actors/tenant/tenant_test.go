@@ -34,6 +34,20 @@ func TestWhoCalls(t *testing.T) {
 	require.Equal(t, "all", Index("all", Default))
 }
 
+func TestTextsForTheTenant(t *testing.T) {
+	ctx := With(t.Context(), "acme")
+	for text, want := range map[string]string{
+		"/acme/a: no such task":                         "a: no such task",
+		`no such batch: "/acme/b" and '/acme/c'`:        `no such batch: "b" and 'c'`,
+		"http://files.example.com/acme/2026/in.csv (x)": "http://files.example.com/acme/2026/in.csv (x)",
+		"/other/a /acme/":                               "/other/a ",
+		"":                                              "",
+	} {
+		require.Equal(t, want, Plain(ctx, text))
+		require.Equal(t, text, Plain(t.Context(), text))
+	}
+}
+
 func TestNames(t *testing.T) {
 	for _, good := range []string{"a", "default", "team-1", strings.Repeat("x", NameMax)} {
 		require.NoError(t, Check(good))

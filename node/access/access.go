@@ -8,15 +8,18 @@ package access
 
 import (
 	"context"
+	"math"
 	"net/http"
 	"strings"
 	"sync"
 	"time"
 
+	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
 
 	"github.com/open-autoglm/autoglm/actors/apikey"
 	"github.com/open-autoglm/autoglm/actors/tenant"
+	"github.com/open-autoglm/autoglm/node/api/actorv1/actorv1connect"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
@@ -24,8 +27,9 @@ const (
 	believed   = 5 * time.Second  // a key that was looked up
 	atMost     = 30 * time.Second // where it cannot be looked up again, because its shard has no owner for the moment
 	lookWithin = 2 * time.Second
-	looksMax   = 32   // for keys at once; more are told to come again
-	keptMax    = 4096 // keys that are remembered, those that do not exist among them
+	looksMax   = 32   // for keys never seen, at once; more are told to come again
+	keptMax    = 4096 // keys that are remembered
+	absentMax  = 1024 // ids that are no key's, likewise
 	burstMin   = 10   // requests at once, whatever the rate
 )
 
@@ -53,22 +57,23 @@ type Gate struct {
 	keys Keys
 	now  func() time.Time
 
-	looks chan struct{}
-	mu    sync.Mutex
-	kept  map[string]*entry
+	looks  chan struct{}
+	once   singleflight.Group // by id
+	mu     sync.Mutex
+	kept   map[string]*entry
+	absent map[string]time.Time // since when
 }
 
 // entry is what is remembered of a key.
 type entry struct {
 	key    apikey.Key
-	there  bool
 	looked time.Time
 	limit  *rate.Limiter // nil: none
 }
 
 // New makes a gate; an open one also lets in who shows no key.
 func New(open bool, root apikey.Root, keys Keys, now func() time.Time) *Gate {
-	return &Gate{open: open, root: root, keys: keys, now: now, looks: make(chan struct{}, looksMax), kept: map[string]*entry{}}
+	return &Gate{open: open, root: root, keys: keys, now: now, looks: make(chan struct{}, looksMax), kept: map[string]*entry{}, absent: map[string]time.Time{}}
 }
 
 // Why a request is not let in.
@@ -110,7 +115,7 @@ func (g *Gate) known(ctx context.Context, id, text string) (Caller, error) {
 	if err != nil {
 		return Caller{}, err
 	}
-	if !e.there || !e.key.Is(text, g.now()) {
+	if e == nil || !e.key.Is(text, g.now()) {
 		return Caller{}, ErrBad
 	}
 	if e.limit != nil && !e.limit.Allow() {
@@ -120,30 +125,34 @@ func (g *Gate) known(ctx context.Context, id, text string) (Caller, error) {
 	return Caller{Key: id, Name: e.key.Name, Tenant: e.key.Tenant, Role: e.key.Role}, nil
 }
 
-// look returns what is known of a key, at most believed old.
+// look returns what is known of a key, at most believed old; nil: there is none.
 func (g *Gate) look(ctx context.Context, id string) (*entry, error) {
 	began := g.now()
 	g.mu.Lock()
-	old := g.kept[id]
+	old, none := g.kept[id], began.Sub(g.absent[id]) < believed
 	g.mu.Unlock()
-	if old != nil && began.Sub(old.looked) < believed {
+	if none || old != nil && began.Sub(old.looked) < believed {
 		return old, nil
 	}
-	select {
-	case g.looks <- struct{}{}:
-		defer func() { <-g.looks }()
-	default:
-		if old != nil && began.Sub(old.looked) < atMost {
-			return old, nil
+	v, err, _ := g.once.Do(id, func() (any, error) {
+		if old == nil { // anybody can make up ids
+			select {
+			case g.looks <- struct{}{}:
+				defer func() { <-g.looks }()
+			default:
+				return nil, fault.New(fault.Overloaded, "access", "", "%d keys that were not seen before are being looked up", looksMax)
+			}
 		}
-		return nil, fault.New(fault.Overloaded, "access", "", "%d keys are being looked up", looksMax)
-	}
-	look, cancel := context.WithTimeout(ctx, lookWithin)
-	defer cancel()
-	k, err := g.keys.Get(look, id)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookWithin) // others wait for it, too
+		defer cancel()
+		return g.keys.Get(ctx, id)
+	})
 	switch {
-	case err == nil, fault.KindOf(err) == fault.NotFound:
-		return g.keep(id, k, err == nil, began), nil
+	case err == nil:
+		return g.keep(id, v.(apikey.Key), began), nil
+	case fault.KindOf(err) == fault.NotFound:
+		g.lacks(id, began)
+		return nil, nil
 	case old != nil && began.Sub(old.looked) < atMost:
 		return old, nil
 	}
@@ -151,10 +160,11 @@ func (g *Gate) look(ctx context.Context, id string) (*entry, error) {
 }
 
 // keep remembers a key. Its limiter goes on while its rate is the same.
-func (g *Gate) keep(id string, k apikey.Key, there bool, at time.Time) *entry {
-	e := &entry{key: k, there: there, looked: at}
+func (g *Gate) keep(id string, k apikey.Key, at time.Time) *entry {
+	e := &entry{key: k, looked: at}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	delete(g.absent, id)
 	old := g.kept[id]
 	switch {
 	case k.Rate == 0:
@@ -164,7 +174,7 @@ func (g *Gate) keep(id string, k apikey.Key, there bool, at time.Time) *entry {
 		e.limit = rate.NewLimiter(rate.Limit(k.Rate), max(burstMin, int(k.Rate)))
 	}
 	if old == nil && len(g.kept) >= keptMax {
-		for other := range g.kept { // any: all are looked up again soon
+		for other := range g.kept { // any: it is looked up again
 			delete(g.kept, other)
 			break
 		}
@@ -173,11 +183,49 @@ func (g *Gate) keep(id string, k apikey.Key, there bool, at time.Time) *entry {
 	return e
 }
 
+// lacks remembers that there is no such key.
+func (g *Gate) lacks(id string, at time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.absent) >= absentMax {
+		clear(g.absent)
+	}
+	g.absent[id] = at
+}
+
 // Forget makes this node look a key up again at once: it was changed here.
 func (g *Gate) Forget(id string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	delete(g.kept, id)
+	delete(g.absent, id)
+	if e := g.kept[id]; e != nil {
+		e = &entry{key: e.key, limit: e.limit}
+		g.kept[id] = e
+	}
+}
+
+// Attend calls gone once the key that a request showed is not good any more, until stop: a request may last.
+func (g *Gate) Attend(ctx context.Context, text string, gone func()) (stop func()) {
+	id, whole := apikey.ID(text)
+	if !whole || id == g.root.ID {
+		return func() {}
+	}
+	done := make(chan struct{})
+	var t *time.Timer
+	t = time.AfterFunc(math.MaxInt64, func() {
+		e, err := g.look(ctx, id)
+		if err == nil && (e == nil || !e.key.Is(text, g.now())) {
+			gone()
+			return
+		}
+		select {
+		case <-done:
+		default:
+			t.Reset(believed)
+		}
+	})
+	t.Reset(believed)
+	return func() { close(done); t.Stop() }
 }
 
 // Need is what a route asks of its callers.
@@ -200,7 +248,7 @@ func NeedOf(method, path string) Need {
 		return Need{Role: apikey.Admin, Operator: true}
 	case under("/v1/keys"), under("/v1/audit"):
 		return Need{Role: apikey.Admin}
-	case reads, strings.HasSuffix(path, ".ActorService/State"), strings.HasSuffix(path, ".ActorService/Watch"):
+	case reads, path == actorv1connect.ActorServiceStateProcedure, path == actorv1connect.ActorServiceWatchProcedure:
 		return Need{Role: apikey.Read}
 	}
 	return Need{Role: apikey.Submit}

@@ -2,9 +2,11 @@ package access
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -20,9 +22,13 @@ type shelf struct {
 	keys  map[string]apikey.Key
 	err   error
 	looks int
+	takes time.Duration
 }
 
 func (s *shelf) Get(_ context.Context, id string) (apikey.Key, error) {
+	if s.takes > 0 {
+		time.Sleep(s.takes) // in a bubble
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.looks++
@@ -125,13 +131,14 @@ func TestAKeyIsLookedUpNowAndThen(t *testing.T) {
 func TestWhatIsRememberedIsBounded(t *testing.T) {
 	s := &shelf{keys: map[string]apikey.Key{}}
 	g := New(false, apikey.Root{}, s, time.Now)
-	for range keptMax + 100 {
+	for range absentMax + 100 {
 		text, _, err := apikey.NewRoot()
 		require.NoError(t, err)
 		_, err = g.Who(t.Context(), text)
 		require.Equal(t, ErrBad, err)
 	}
-	require.LessOrEqual(t, len(g.kept), keptMax)
+	require.LessOrEqual(t, len(g.absent), absentMax)
+	require.Empty(t, g.kept, "strangers push out no key that exists")
 }
 
 func TestAKeysRate(t *testing.T) {
@@ -179,6 +186,7 @@ func TestWhatRoutesNeed(t *testing.T) {
 		{"POST", "/autoglm.actor.v1.ActorService/State", Need{Role: apikey.Read}},
 		{"POST", "/autoglm.actor.v1.ActorService/Watch", Need{Role: apikey.Read}},
 		{"POST", "/autoglm.actor.v1.ActorService/Ask", Need{Role: apikey.Submit}},
+		{"DELETE", "/v1/files/x.ActorService/State", Need{Role: apikey.Submit}},
 		{"PUT", "/v1/anything", Need{Role: apikey.Submit}},
 		{"POST", "/healthz", Need{Role: apikey.Submit}},
 	} {
@@ -226,4 +234,57 @@ func TestWhereAKeyIs(t *testing.T) {
 		h.Set(c.name, c.value)
 		require.Equal(t, c.want, Text(h), "%s: %s", c.name, c.value)
 	}
+}
+
+// TestARequestThatLastsEndsWithItsKey: a stream that began while the key was good.
+func TestARequestThatLastsEndsWithItsKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &shelf{keys: map[string]apikey.Key{}}
+		text := s.put(t, apikey.Key{Tenant: "acme", Role: apikey.Read})
+		id, _ := apikey.ID(text)
+		g := New(false, apikey.Root{}, s, time.Now)
+		gone := make(chan struct{})
+		stop := g.Attend(t.Context(), text, func() { close(gone) })
+		defer stop()
+		ended := func() bool {
+			select {
+			case <-gone:
+				return true
+			default:
+				return false
+			}
+		}
+		time.Sleep(10 * believed)
+		synctest.Wait()
+		require.False(t, ended())
+		s.mu.Lock()
+		k := s.keys[id]
+		k.RevokedAt = time.Now()
+		s.keys[id] = k
+		s.mu.Unlock()
+		time.Sleep(2 * believed)
+		synctest.Wait()
+		require.True(t, ended())
+		looks := s.looks
+		time.Sleep(10 * believed)
+		synctest.Wait()
+		require.Equal(t, looks, s.looks, "and nobody looks any more")
+	})
+}
+
+// TestManyAtOnceWithOneKey: one looks, the others wait for it.
+func TestManyAtOnceWithOneKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &shelf{keys: map[string]apikey.Key{}, takes: time.Second}
+		text := s.put(t, apikey.Key{Tenant: "acme", Role: apikey.Read})
+		g := New(false, apikey.Root{}, s, time.Now)
+		var wg sync.WaitGroup
+		errs := make([]error, 10*looksMax)
+		for i := range errs {
+			wg.Go(func() { _, errs[i] = g.Who(t.Context(), text) })
+		}
+		wg.Wait()
+		require.NoError(t, errors.Join(errs...))
+		require.Equal(t, 1, s.looks)
+	})
 }

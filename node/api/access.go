@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"net/http"
 
 	"github.com/open-autoglm/autoglm/actors/apikey"
@@ -31,10 +32,10 @@ func (s *Server) admit(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		who := access.Caller{Tenant: tenant.Default, Role: apikey.Admin, Open: true}
+		who, text := access.Caller{Tenant: tenant.Default, Role: apikey.Admin, Open: true}, access.Text(r.Header)
 		var err error
 		if s.access.Gate != nil {
-			who, err = s.access.Gate.Who(r.Context(), access.Text(r.Header))
+			who, err = s.access.Gate.Who(r.Context(), text)
 		}
 		r.Header.Del("Authorization") // nobody behind this has any use for it
 		r.Header.Del("X-Api-Key")
@@ -43,7 +44,12 @@ func (s *Server) admit(next http.Handler) http.Handler {
 		}
 		switch err {
 		case nil:
-			in := r.WithContext(access.With(r.Context(), who))
+			ctx, cancel := context.WithCancelCause(access.With(r.Context(), who))
+			defer cancel(nil)
+			if s.access.Gate != nil && !who.Open {
+				defer s.access.Gate.Attend(ctx, text, func() { cancel(errRevoked) })()
+			}
+			in := r.WithContext(ctx)
 			defer func() { r.Pattern = in.Pattern }() // which the mux finds, for metrics
 			next.ServeHTTP(w, in)
 			return
@@ -55,6 +61,9 @@ func (s *Server) admit(next http.Handler) http.Handler {
 		s.refuse(w, r, err)
 	})
 }
+
+// errRevoked ends a request that goes on when its key has ended.
+var errRevoked = errors.New("the key of this request is not good any more")
 
 // audited does what an administrator asks for, and keeps that they did.
 func (s *Server) audited(ctx context.Context, act, object, about, detail string, do func() error) error {

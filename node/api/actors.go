@@ -125,7 +125,7 @@ func (a actorService) State(ctx context.Context, req *connect.Request[actorv1.St
 // Watch sends the state at each change, the newest when several came while the client was reading. Sending waits for the
 // client, not longer than http.write_timeout; nothing is queued.
 func (a actorService) Watch(ctx context.Context, req *connect.Request[actorv1.WatchRequest], out *connect.ServerStream[actorv1.WatchResponse]) error {
-	release, p := a.s.takeStream()
+	release, p := a.s.takeStream(ctx)
 	if p != nil {
 		return a.s.actorError(ctx, p)
 	}

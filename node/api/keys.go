@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -16,15 +17,15 @@ import (
 
 // keyRoutes registers what administrators of tenants use.
 func (s *Server) keyRoutes(api huma.API) {
-	tags := []string{"access"}
+	tags, local := []string{"access"}, huma.Middlewares{s.localOnly}
 	huma.Register(api, huma.Operation{OperationID: "who-am-i", Method: "GET", Path: "/v1/whoami", Tags: tags,
 		Summary: "Whom the node takes you for", Errors: []int{401}}, s.whoami)
 	if s.access.Keys == nil {
 		return
 	}
-	huma.Register(api, huma.Operation{OperationID: "create-key", Method: "POST", Path: "/v1/keys", Tags: tags, DefaultStatus: http.StatusCreated,
+	huma.Register(api, huma.Operation{OperationID: "create-key", Method: "POST", Path: "/v1/keys", Tags: tags, Middlewares: local, DefaultStatus: http.StatusCreated,
 		Summary: "Create an API key", Description: "The answer has the key itself, this once: only its hash is kept.", Errors: []int{401, 403, 422, 503}}, s.createKey)
-	huma.Register(api, huma.Operation{OperationID: "list-keys", Method: "GET", Path: "/v1/keys", Tags: tags,
+	huma.Register(api, huma.Operation{OperationID: "list-keys", Method: "GET", Path: "/v1/keys", Tags: tags, Middlewares: local,
 		Summary: "List API keys", Description: "The newest first, without their secrets: those of your tenant; the operator sees all, or those of tenant=NAME.",
 		Errors: []int{401, 403, 422, 503}}, s.listKeys)
 	huma.Register(api, huma.Operation{OperationID: "get-key", Method: "GET", Path: "/v1/keys/{id}", Tags: tags,
@@ -35,7 +36,7 @@ func (s *Server) keyRoutes(api huma.API) {
 	huma.Register(api, huma.Operation{OperationID: "revoke-key", Method: "POST", Path: "/v1/keys/{id}/revoke", Tags: tags,
 		Summary: "End an API key for ever", Description: "Other nodes may go on believing it for a few seconds. Again is harmless.",
 		Errors: []int{401, 403, 404, 503}}, s.revokeKey)
-	huma.Register(api, huma.Operation{OperationID: "audit", Method: "GET", Path: "/v1/audit", Tags: tags,
+	huma.Register(api, huma.Operation{OperationID: "audit", Method: "GET", Path: "/v1/audit", Tags: tags, Middlewares: local,
 		Summary: "What administrators did", Description: "The newest first: what those of your tenant did, and what was done to it; the operator sees all, or what concerns tenant=NAME.",
 		Errors: []int{401, 403, 404, 422, 503}}, s.listAudit)
 }
@@ -71,7 +72,11 @@ func timeOf(t time.Time) *time.Time {
 	return &t
 }
 
-type createKeyInput struct{ Body wire.KeyWish }
+type createKeyInput struct {
+	Request string `header:"Idempotency-Key" maxLength:"255" doc:"A repeat under the same one makes no second key: it gives the first another secret."`
+	Body    wire.KeyWish
+}
+
 type newKeyOutput struct{ Body wire.NewKey }
 
 func (s *Server) createKey(ctx context.Context, in *createKeyInput) (*newKeyOutput, error) {
@@ -91,11 +96,13 @@ func (s *Server) createKey(ctx context.Context, in *createKeyInput) (*newKeyOutp
 	}
 	var out wire.NewKey
 	if err == nil {
-		err = s.audited(ctx, "key.create", w.Name, w.Tenant, "role "+q.Role, func() error {
-			text, k, err := s.access.Keys.Create(ctx, w)
+		id := apikey.NewID(who.Tenant+" "+who.Key, in.Request)
+		err = s.audited(ctx, "key.create", id, w.Tenant, fmt.Sprintf("%s, role %s", w.Name, w.Role), func() error {
+			text, k, err := s.access.Keys.Create(ctx, id, w)
 			out = wire.NewKey{Key: shownKey(k), Secret: text}
 			return err
 		})
+		s.access.Gate.Forget(id)
 	}
 	if err != nil {
 		return nil, s.problem(ctx, err)
@@ -166,8 +173,9 @@ func (s *Server) getKey(ctx context.Context, in *keyInput) (*keyOutput, error) {
 }
 
 type rotateKeyInput struct {
-	ID   string `path:"id" maxLength:"64"`
-	Body *wire.KeyRotation
+	Request string `header:"Idempotency-Key" maxLength:"255" doc:"A repeat under the same one leaves the key before as it was."`
+	ID      string `path:"id" maxLength:"64"`
+	Body    *wire.KeyRotation
 }
 
 func (s *Server) rotateKey(ctx context.Context, in *rotateKeyInput) (*newKeyOutput, error) {
@@ -182,7 +190,7 @@ func (s *Server) rotateKey(ctx context.Context, in *rotateKeyInput) (*newKeyOutp
 	var out wire.NewKey
 	if err == nil {
 		err = s.audited(ctx, "key.rotate", k.ID, k.Tenant, k.Name, func() error {
-			text, k, err := s.access.Keys.Rotate(ctx, k.ID, keep)
+			text, k, err := s.access.Keys.Rotate(ctx, k.ID, keep, in.Request)
 			out = wire.NewKey{Key: shownKey(k), Secret: text}
 			return err
 		})

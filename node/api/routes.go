@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"slices"
@@ -96,8 +97,8 @@ func (s *Server) openaiDeps() openai.Deps {
 	d := s.openai
 	d.Log, d.BodyMax, d.ReadTimeout, d.WriteTimeout, d.Closing = s.log, s.lim.BodyMax, s.lim.ReadTimeout, s.lim.WriteTimeout, s.closing
 	d.StreamIdle = s.lim.StreamIdle
-	d.Hold = func() (func(), error) {
-		release, p := s.takeStream()
+	d.Hold = func(ctx context.Context) (func(), error) {
+		release, p := s.takeStream(ctx)
 		if p != nil {
 			return nil, p
 		}

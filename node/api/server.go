@@ -40,7 +40,9 @@ type Server struct {
 	openapi []byte // served at /openapi.json
 	docs    []byte // served at /docs
 	front   *Front
-	streams chan struct{}   // a token for each long request; cap is StreamsMax
+	streams chan struct{} // a token for each long request; cap is StreamsMax
+	mu      sync.Mutex
+	held    map[string]int  // tokens by tenant
 	closing <-chan struct{} // closed with the port: streams end
 }
 
@@ -90,7 +92,7 @@ func New(svc Service, opts ...Option) (*Server, error) {
 	if err := s.lim.Validate(); err != nil {
 		return nil, fmt.Errorf("api.new: http.%w", err)
 	}
-	s.streams = make(chan struct{}, s.lim.StreamsMax)
+	s.streams, s.held = make(chan struct{}, s.lim.StreamsMax), map[string]int{}
 	own := s.front == nil
 	if own {
 		s.front = NewFront(s.lim, s.log, nil, func() string { return "" })
@@ -126,7 +128,7 @@ func (s *Server) Shutdown(ctx context.Context) error { return s.front.Shutdown(c
 // stream takes a token for a long request; release gives it back. Without one it has
 // answered 429 and ok is false.
 func (s *Server) stream(w http.ResponseWriter, r *http.Request) (release func(), ok bool) {
-	release, p := s.takeStream()
+	release, p := s.takeStream(r.Context())
 	if p != nil {
 		s.refuse(w, r, p)
 		return nil, false
@@ -134,14 +136,35 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) (release func(),
 	return release, true
 }
 
-func (s *Server) takeStream() (release func(), p *wire.Problem) {
+// takeStream takes a token for the caller's tenant: of one that is not the operator's at most half, so that none shuts the others out.
+func (s *Server) takeStream(ctx context.Context) (release func(), p *wire.Problem) {
+	whose := tenant.From(ctx)
+	share := s.lim.StreamsMax
+	if whose != tenant.Default {
+		share = max(1, share/2)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.held[whose] >= share {
+		return nil, overloaded("http.streams_max", s.lim.StreamsMax)
+	}
 	select {
 	case s.streams <- struct{}{}:
-		var once sync.Once
-		return func() { once.Do(func() { <-s.streams }) }, nil
 	default:
 		return nil, overloaded("http.streams_max", s.lim.StreamsMax)
 	}
+	s.held[whose]++
+	var once sync.Once
+	return func() {
+		once.Do(func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			<-s.streams
+			if s.held[whose]--; s.held[whose] == 0 {
+				delete(s.held, whose)
+			}
+		})
+	}, nil
 }
 
 // problem describes err for a huma handler; huma writes it.

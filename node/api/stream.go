@@ -34,6 +34,11 @@ func (s *Server) submitStream(w http.ResponseWriter, r *http.Request) {
 	// then are still made durable and answered.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
 	defer cancel()
+	defer context.AfterFunc(r.Context(), func() {
+		if context.Cause(r.Context()) == errRevoked {
+			cancel()
+		}
+	})()
 	rc := http.NewResponseController(w)
 	_ = rc.EnableFullDuplex() // HTTP/2 always is; a recorder in a test reads first
 
@@ -207,7 +212,7 @@ func (s *Server) submitLines(ctx context.Context, lines []ndjson.Line) []wire.Su
 		specs, at = append(specs, spec), append(at, i)
 	}
 	s.submitRetrying(ctx, specs, func(i int, res Submitted) {
-		results[at[i]] = submittedOf(lines[at[i]].Number, res)
+		results[at[i]] = submittedOf(ctx, lines[at[i]].Number, res)
 		results[at[i]].ID = specs[i].ID
 	})
 	return results

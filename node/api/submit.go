@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/node/api/ndjson"
 	"github.com/open-autoglm/autoglm/node/api/wire"
 	"github.com/open-autoglm/autoglm/persistence/fault"
@@ -73,7 +75,7 @@ func (s *Server) submitJSON(w http.ResponseWriter, r *http.Request) {
 		status = http.StatusOK
 	}
 	w.WriteHeader(status)
-	writeJSON(w, submittedOf(0, res))
+	writeJSON(w, submittedOf(r.Context(), 0, res))
 }
 
 // readBody reads all of a JSON body in the time and size that it may take.
@@ -135,10 +137,12 @@ func withID(spec *task.Spec) {
 	}
 }
 
-func submittedOf(number int, res Submitted) wire.Submitted {
+func submittedOf(ctx context.Context, number int, res Submitted) wire.Submitted {
 	out := wire.Submitted{Line: number, ID: res.ID}
 	if res.Err != nil {
-		out.Error = wire.ProblemOf(res.Err)
+		p := *wire.ProblemOf(res.Err)
+		p.Detail, p.Key = tenant.Plain(ctx, p.Detail), tenant.Plain(ctx, p.Key)
+		out.Error = &p
 		return out
 	}
 	out.State, out.Version, out.Existed = res.State, res.Version, res.Existed

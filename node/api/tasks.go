@@ -52,7 +52,7 @@ func (s *Server) read(ctx context.Context, id string, wait time.Duration) (*task
 	if wait <= 0 {
 		return s.svc.Get(ctx, id)
 	}
-	release, p := s.takeStream()
+	release, p := s.takeStream(ctx)
 	if p != nil {
 		return nil, p
 	}

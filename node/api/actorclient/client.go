@@ -91,7 +91,7 @@ func New(urls []string, opts ...Option) (*Client, error) {
 		if c.trust != nil {
 			t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: c.trust}
 		}
-		c.http = &http.Client{Transport: t}
+		c.http = &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }} // it would get the key
 	}
 	copts := []connect.ClientOption{connect.WithReadMaxBytes(answerMax)}
 	if c.key != "" {

@@ -78,7 +78,7 @@ func New(server string, opts ...Option) (*Client, error) {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.MaxIdleConnsPerHost = 64
 	t.DialContext = (&net.Dialer{Timeout: dialMax, KeepAlive: 30 * time.Second}).DialContext
-	c := &Client{servers: servers{bases: bases}, http: &http.Client{Transport: t}, retry: 30 * time.Second}
+	c := &Client{servers: servers{bases: bases}, http: &http.Client{Transport: t, CheckRedirect: stay}, retry: 30 * time.Second}
 	for _, opt := range opts {
 		opt(c)
 	}
@@ -87,6 +87,9 @@ func New(server string, opts ...Option) (*Client, error) {
 	}
 	return c, nil
 }
+
+// stay follows no redirect: a node sends none, and whoever does would get the key.
+func stay(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 // Server returns the address of the node that is asked now.
 func (c *Client) Server() string { return c.servers.current() }
@@ -157,10 +160,13 @@ func (c *Client) send(ctx context.Context, base, op, method, path, contentType s
 		return nil, away(ctx, base, op, err)
 	}
 	c.reached.Store(true)
-	if resp.StatusCode < 400 {
+	if resp.StatusCode < 300 {
 		return resp, nil
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode < 400 {
+		return nil, fault.New(fault.Refused, op, base, "the server sends to %s instead of answering", resp.Header.Get("Location")).WithRemedy("name the node itself, or the address behind the redirect")
+	}
 	return nil, refusal(op, resp)
 }
 

@@ -6,19 +6,21 @@ import (
 	"net/url"
 	"strconv"
 
+	"github.com/google/uuid"
+
 	"github.com/open-autoglm/autoglm/node/api/wire"
 )
 
-// CreateKey makes an API key. A repeat makes another one.
+// CreateKey makes an API key, one however often the call is repeated on the way.
 func (c *Client) CreateKey(ctx context.Context, w wire.KeyWish) (*wire.NewKey, error) {
 	k := &wire.NewKey{}
-	return k, c.call(ctx, "client.key", http.MethodPost, "/v1/keys", w, k)
+	return k, c.ask(ctx, "client.key", http.MethodPost, "/v1/keys", 0, w, k, "Idempotency-Key", uuid.NewString())
 }
 
 // RotateKey gives a key another secret; keepOldFor "" ends the one before at once.
 func (c *Client) RotateKey(ctx context.Context, id, keepOldFor string) (*wire.NewKey, error) {
 	k := &wire.NewKey{}
-	return k, c.call(ctx, "client.key", http.MethodPost, "/v1/keys/"+url.PathEscape(id)+"/rotate", wire.KeyRotation{KeepOldFor: keepOldFor}, k)
+	return k, c.ask(ctx, "client.key", http.MethodPost, "/v1/keys/"+url.PathEscape(id)+"/rotate", 0, wire.KeyRotation{KeepOldFor: keepOldFor}, k, "Idempotency-Key", uuid.NewString())
 }
 
 // RevokeKey ends a key for ever.

@@ -55,7 +55,7 @@ func (s *server) complete(w http.ResponseWriter, r *http.Request, endpoint strin
 		return err
 	}
 	if s.Hold != nil {
-		release, err := s.Hold()
+		release, err := s.Hold(r.Context())
 		if err != nil {
 			return err
 		}

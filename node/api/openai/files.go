@@ -279,7 +279,7 @@ func (s *server) hold(w http.ResponseWriter, r *http.Request) (release func(), o
 	if s.Hold == nil {
 		return func() {}, true
 	}
-	release, err := s.Hold()
+	release, err := s.Hold(r.Context())
 	if err != nil {
 		s.fail(w, r, err)
 		return nil, false

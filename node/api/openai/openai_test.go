@@ -276,13 +276,13 @@ func TestAWaitEndsWithTheServer(t *testing.T) {
 		return nil, fault.New(fault.Unavailable, "o", "", "given up")
 	}, func(d *Deps) {
 		d.Closing = closing
-		d.Hold = func() (func(), error) { held++; return func() { held-- }, nil }
+		d.Hold = func(context.Context) (func(), error) { held++; return func() { held-- }, nil }
 	})
 	require.Equal(t, 503, post(h, task.EndpointChat, `{}`).Code)
 	require.Zero(t, held, "its token came back")
 
 	full := serveWith(nil, func(d *Deps) {
-		d.Hold = func() (func(), error) {
+		d.Hold = func(context.Context) (func(), error) {
 			return nil, fault.New(fault.Overloaded, "o", "", "http.streams_max is reached")
 		}
 	})

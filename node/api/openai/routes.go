@@ -1,6 +1,7 @@
 package openai
 
 import (
+	"context"
 	"errors"
 	"io"
 	"log/slog"
@@ -28,8 +29,8 @@ type Deps struct {
 	WriteTimeout time.Duration // for a client to take an answer, or one piece of a file
 	Started      time.Time     // of the node
 
-	Hold    func() (release func(), err error) // takes a token for a request that waits; nil: there is no limit
-	Closing <-chan struct{}                    // closed when the server stops: what waits ends; nil: never
+	Hold    func(ctx context.Context) (release func(), err error) // takes a token for a request that waits; nil: there is no limit
+	Closing <-chan struct{}                                       // closed when the server stops: what waits ends; nil: never
 }
 
 // server has the handlers; its nouns' are in files of their own.
