@@ -185,4 +185,6 @@ func (k *Key) same(o *Key) bool {
 	return k.Name == o.Name && k.Tenant == o.Tenant && k.Role == o.Role && k.Rate == o.Rate && k.CreatedBy == o.CreatedBy
 }
 
-func noSuch(id string) error { return fault.New(fault.NotFound, "apikey", id, "no such key") }
+func noSuch(id string) error {
+	return fault.New(fault.NotFound, "apikey", id, "no such key").WithRemedy("autoglm key list has them; the operator's first key is none of these: autoglm init --new-admin-key replaces it")
+}

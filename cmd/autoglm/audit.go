@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,7 +25,7 @@ func newAudit(app *cli.App) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			t := cli.NewTable("WHEN", "TENANT", "BY", "FROM", "ACT", "OBJECT", "OUTCOME")
+			t := cli.NewTable("WHEN", "TENANT", "BY", "FROM", "ACT", "OBJECT", "DETAIL", "OUTCOME")
 			for after := ""; limit > 0; {
 				page, err := c.Audit(cmd.Context(), tenant, after, min(limit, 1000))
 				if err != nil {
@@ -39,7 +40,7 @@ func newAudit(app *cli.App) *cobra.Command {
 						}
 						continue
 					}
-					t.Row(e.At.Local().Format(time.DateTime), e.Tenant, e.By, e.Remote, e.Act, e.Object, outcomeOf(e))
+					t.Row(e.At.Local().Format(time.DateTime), e.Tenant, e.By, e.Remote, e.Act, e.Object, detailOf(e), outcomeOf(e))
 				}
 				if !page.HasMore {
 					break
@@ -55,6 +56,14 @@ func newAudit(app *cli.App) *cobra.Command {
 	cmd.Flags().StringVar(&tenant, "tenant", "", "only what concerns this `tenant`; for the operator")
 	cmd.Flags().IntVar(&limit, "limit", 100, "entries at most")
 	return cmd
+}
+
+// detailOf says more of an act, and for which other tenant it was.
+func detailOf(e wire.AuditEntry) string {
+	if e.About == "" {
+		return e.Detail
+	}
+	return strings.TrimPrefix(e.Detail+", for tenant "+e.About, ", ")
 }
 
 func outcomeOf(e wire.AuditEntry) string {

@@ -60,7 +60,7 @@ func newAPIKeyCreate(app *cli.App) *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&w.Role, "role", "submit", "read, submit or admin")
 	f.StringVar(&w.Tenant, "tenant", "", "`name` of the tenant (default: your own); for the operator")
-	f.Float64Var(&w.Rate, "rate", 0, "`requests` a second that one node takes from it; 0: no limit of its own")
+	f.Float64Var(&w.Rate, "rate", 0, "`requests` a second that one node takes from it, and some at once; 0: no limit of its own")
 	f.DurationVar(&expires, "expires-in", 0, "how long it is good; 0: for ever")
 	f.StringVar(&out, "out", "", "write the key to a new `file` instead of printing it")
 	cli.Complete(cmd, "role", "read", "submit", "admin")
@@ -126,7 +126,7 @@ func newAPIKeyList(app *cli.App) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			t := cli.NewTable("ID", "NAME", "TENANT", "ROLE", "STATE", "CREATED", "EXPIRES")
+			t := cli.NewTable("ID", "NAME", "TENANT", "ROLE", "STATE", "CREATED", "EXPIRES", "OLD SECRET UNTIL")
 			for after := ""; ; {
 				page, err := c.Keys(cmd.Context(), tenant, after, 1000)
 				if err != nil {
@@ -144,7 +144,11 @@ func newAPIKeyList(app *cli.App) *cobra.Command {
 					if k.ExpiresAt != nil {
 						expires = k.ExpiresAt.Local().Format(time.DateTime)
 					}
-					t.Row(k.ID, k.Name, k.Tenant, k.Role, k.State, k.CreatedAt.Local().Format(time.DateTime), expires)
+					old := ""
+					if k.OldUntil != nil {
+						old = k.OldUntil.Local().Format(time.DateTime)
+					}
+					t.Row(k.ID, k.Name, k.Tenant, k.Role, k.State, k.CreatedAt.Local().Format(time.DateTime), expires, old)
 				}
 				if !page.HasMore {
 					break

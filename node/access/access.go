@@ -76,6 +76,9 @@ func New(open bool, root apikey.Root, keys Keys, now func() time.Time) *Gate {
 	return &Gate{open: open, root: root, keys: keys, now: now, looks: make(chan struct{}, looksMax), kept: map[string]*entry{}, absent: map[string]time.Time{}}
 }
 
+// Open tells whether who shows no key is let in.
+func (g *Gate) Open() bool { return g.open }
+
 // Why a request is not let in.
 var (
 	ErrNone = fault.New(fault.Refused, "access", "", "no API key was shown").WithRemedy("send Authorization: Bearer KEY; autoglm reads it from AUTOGLM_API_KEY or --api-key-file")
@@ -260,7 +263,7 @@ func (c Caller) Allow(n Need) error {
 	case n.Anyone:
 		return nil
 	case n.Operator && !c.Operator():
-		return fault.New(fault.Refused, "access", "", "this is for the operator of the cluster").WithRemedy("use a key of the tenant %q", tenant.Default)
+		return fault.New(fault.Refused, "access", "", "this is for the operator of the cluster").WithRemedy("use a key of the tenant %q with role %s", tenant.Default, n.Role)
 	case !c.Role.May(n.Role):
 		return fault.New(fault.Refused, "access", "", "the role of this key is %q, and %q is needed", string(c.Role), string(n.Role)).WithRemedy("use another key")
 	}

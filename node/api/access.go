@@ -62,6 +62,9 @@ func (s *Server) admit(next http.Handler) http.Handler {
 	})
 }
 
+// open tells whether who shows no key is let in.
+func (s *Server) open() bool { return s.access.Gate == nil || s.access.Gate.Open() }
+
 // errRevoked ends a request that goes on when its key has ended.
 var errRevoked = errors.New("the key of this request is not good any more")
 

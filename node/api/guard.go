@@ -14,12 +14,12 @@ import (
 
 // guard keeps web pages out of a node that trusts everybody on its machine: a page from
 // elsewhere may make a browser send requests to 127.0.0.1, directly or by pointing its own
-// name there (DNS rebinding). So on loopback the Host must be a local name, and a request
-// that a browser says is cross-site is refused.
+// name there (DNS rebinding). So on loopback the Host must be a local name where no key is
+// asked for, and a request that a browser says is cross-site is refused.
 func (s *Server) guard(next http.Handler) http.Handler {
 	cross := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if onLoopback(r) && !s.localHost(r.Host) {
+		if s.open() && onLoopback(r) && !s.localHost(r.Host) {
 			p := wire.NewProblem(http.StatusMisdirectedRequest, fault.Refused, "Host",
 				fmt.Sprintf("Host %q is no name of this machine", r.Host))
 			s.refuse(w, r, p.With("", "use localhost or 127.0.0.1, or list a proxy's name in http.allowed_hosts"))

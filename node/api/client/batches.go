@@ -70,6 +70,9 @@ type NewBatch struct {
 
 // UploadFile uploads the input of a batch from r and returns the file's id. sent, unless nil, is called as bytes go.
 func (c *Client) UploadFile(ctx context.Context, name string, f io.Reader, sent func(n int)) (string, error) {
+	if err := c.call(ctx, "client.upload", http.MethodGet, "/v1/files?limit=1", nil, nil); err != nil { // finds a node that answers: a stream is sent once
+		return "", err
+	}
 	r, w := io.Pipe()
 	defer r.Close() // which ends the writer
 	form := multipart.NewWriter(w)

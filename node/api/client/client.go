@@ -183,7 +183,14 @@ func away(ctx context.Context, base, op string, err error) error {
 		return &fault.Error{Op: op, Key: base, Kind: fault.Timeout, Err: err}
 	}
 	f := &fault.Error{Op: op, Key: base, Kind: fault.Unavailable, Err: err}
-	if errors.Is(err, syscall.ECONNREFUSED) {
+	var unknown x509.UnknownAuthorityError
+	var name x509.HostnameError
+	switch {
+	case errors.As(err, &unknown):
+		f.Kind, f.Remedy = fault.Refused, "trust the cluster's authority: --ca-file or AUTOGLM_CA_FILE names the ca.crt that autoglm init made"
+	case errors.As(err, &name):
+		f.Kind, f.Remedy = fault.Refused, "use a name that is in the certificate; autoglm init --api-names puts more into it"
+	case errors.Is(err, syscall.ECONNREFUSED):
 		f.Remedy = "no node listens there: start one with: autoglm serve"
 	}
 	return f
@@ -204,6 +211,9 @@ func refusal(op string, resp *http.Response) error {
 			text = of.Error.Message
 		}
 		p = wire.NewProblem(resp.StatusCode, wire.KindOfStatus(resp.StatusCode), "", fmt.Sprintf("%s: %s", resp.Status, text))
+		if strings.Contains(text, "HTTP request to an HTTPS server") {
+			p = p.With("", "write https:// before its address")
+		}
 	}
 	if sec, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && sec > 0 {
 		p.RetryAfter = time.Duration(sec) * time.Second

@@ -172,7 +172,7 @@ func open(o *Options) (*dev.Cluster, error) {
 	}
 	if o.Net.Host(0) != "" {
 		d.Host, d.HTTPPort, d.ClusterPort = o.Net.Host, dev.HTTPDefault, gossipPort
-		d.Args = append(d.Args, "--keys", "required", "--set", "http.allow_plaintext=true")
+		d.Args = append(d.Args, "--set", "access.keys=required", "--set", "http.allow_plaintext=true")
 	}
 	binary, err := filepath.Abs(o.Binary)
 	if err != nil {

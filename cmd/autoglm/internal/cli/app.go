@@ -122,7 +122,10 @@ func (a *App) shown() (opts []client.Option, err error) {
 		}
 		key = string(b)
 	}
-	if key = strings.TrimSpace(key); key != "" {
+	if key = strings.TrimSpace(key); strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return nil, Usage("what is given as the API key is none: it has blanks, line ends or other signs in it; name the file that autoglm init or autoglm key made with --api-key-file")
+	}
+	if key != "" {
 		opts = append(opts, client.WithAPIKey(key))
 	}
 	if a.CAFile == "" {

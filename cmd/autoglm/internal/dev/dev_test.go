@@ -39,7 +39,7 @@ func TestAClusterStartsDiesAndComesBack(t *testing.T) {
 		require.DirExists(t, n.Identity)
 		args := argsOf(t, n)
 		require.Contains(t, args, "--bootstrap-expect 3")
-		require.Contains(t, args, "--data-dir "+n.DataDir+" --identity "+n.Identity+" --keys off --http "+n.HTTP+" --cluster-listen "+n.Cluster)
+		require.Contains(t, args, "--data-dir "+n.DataDir+" --identity "+n.Identity+" --set access.keys=off --http "+n.HTTP+" --cluster-listen "+n.Cluster)
 		require.Contains(t, args, "--engine echo")
 		for j, other := range nodes {
 			require.Equal(t, i != j, strings.Contains(args, "--join") && strings.Contains(strings.Fields(args[strings.Index(args, "--join"):])[1], other.Cluster))

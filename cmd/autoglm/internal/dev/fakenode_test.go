@@ -40,7 +40,7 @@ func TestMain(m *testing.M) {
 func fakeNode(mode string) {
 	f := flag.NewFlagSet("serve", flag.ExitOnError)
 	addr := f.String("http", "", "")
-	for _, name := range []string{"data-dir", "identity", "cluster-listen", "join", "keys", "bootstrap-expect", "engine"} {
+	for _, name := range []string{"data-dir", "identity", "cluster-listen", "join", "set", "bootstrap-expect", "engine"} {
 		f.String(name, "", "")
 	}
 	_ = f.Parse(os.Args[2:])

@@ -114,7 +114,7 @@ func certify(dir string, nodes []Node) error {
 		for _, n := range nodes {
 			names = append(names, n.Name)
 		}
-		text, root, err := apikey.NewRoot() // for who runs it with --keys required
+		text, root, err := apikey.NewRoot() // for who runs it with --set access.keys=required
 		if err != nil {
 			return err
 		}

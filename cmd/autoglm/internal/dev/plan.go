@@ -168,7 +168,7 @@ func place(name, host string, base, offset, width int) (string, error) {
 // serveArgs is the command line of a node: itself, all others, and what was passed through. Only this machine reaches its API, so
 // nobody is asked for a key, unless what is passed says otherwise.
 func serveArgs(f *File, n *Node, passed []string) []string {
-	args := []string{"serve", "--data-dir", n.DataDir, "--identity", n.Identity, "--keys", "off", "--http", n.HTTP, "--cluster-listen", n.Cluster}
+	args := []string{"serve", "--data-dir", n.DataDir, "--identity", n.Identity, "--set", "access.keys=off", "--http", n.HTTP, "--cluster-listen", n.Cluster}
 	var join []string
 	for _, other := range f.Nodes {
 		if other.Name == n.Name {
