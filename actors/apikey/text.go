@@ -48,7 +48,8 @@ func ID(text string) (id string, ok bool) {
 	}
 	head := text[:len(mark)+idLen+1]
 	secret, err := base64.RawURLEncoding.Strict().DecodeString(text[len(head):])
-	if err != nil || crc32.ChecksumIEEE(append([]byte(head), secret[:secretBytes]...)) != binary.BigEndian.Uint32(secret[secretBytes:]) {
+	if err != nil || len(secret) != secretBytes+sumBytes || // line ends are skipped in decoding
+		crc32.ChecksumIEEE(append([]byte(head), secret[:secretBytes]...)) != binary.BigEndian.Uint32(secret[secretBytes:]) {
 		return "", false
 	}
 	return head[len(mark) : len(head)-1], true
