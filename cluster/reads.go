@@ -125,10 +125,12 @@ func serveReadAll(_ context.Context, _ string, o *Owner, body []byte) ([]byte, e
 	return json.Marshal(logs)
 }
 
-// Reader reads journals through a router, for those who fold them.
+// Reader reads journals through a Router, or what a package needs of one, for those who fold them.
 type Reader struct {
 	Context context.Context
-	Router  *Router
+	Router  interface {
+		Read(ctx context.Context, key persistence.Key, after uint64) (persistence.Log, error)
+	}
 }
 
 // Read is Router.Read.

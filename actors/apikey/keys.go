@@ -127,22 +127,12 @@ func (s *Keys) ask(ctx context.Context, id string, msg any) (Key, error) {
 	return v.(Key), nil
 }
 
-// reader reads journals through a Router.
-type reader struct {
-	context.Context
-	Router
-}
-
-func (r reader) Read(key persistence.Key, after uint64) (persistence.Log, error) {
-	return r.Router.Read(r.Context, key, after)
-}
-
 // Get returns a key, revoked ones too, or a NotFound fault.
 func (s *Keys) Get(ctx context.Context, id string) (Key, error) {
 	if len(id) != idLen {
 		return Key{}, noSuch(id)
 	}
-	k, seq, err := kind.Load(reader{ctx, s.router}, id)
+	k, seq, err := kind.Load(cluster.Reader{Context: ctx, Router: s.router}, id)
 	if err == nil && seq == 0 {
 		err = noSuch(id)
 	}
@@ -161,23 +151,21 @@ func (s *Keys) List(ctx context.Context, whose, after string, limit int) (page [
 	if whose != "" {
 		index = IndexTenant + whose
 	}
-	var from []byte
+	var last []byte
 	if after != "" {
 		k, err := s.Get(ctx, after)
 		if err != nil {
 			return nil, false, err
 		}
-		from = append(task.AllKey(k.CreatedAt, k.ID), 0)
+		last = task.AllKey(k.CreatedAt, k.ID)
 	}
-	rows, err := s.router.Newest(ctx, index, from, limit+1, nil)
+	ids, more, err := task.NewestIDs(last, limit, func(from []byte, n int) ([]cluster.IndexRow, error) {
+		return s.router.Newest(ctx, index, from, n, nil)
+	})
 	if err != nil {
 		return nil, false, err
 	}
-	if more = len(rows) > limit; more {
-		rows = rows[:limit]
-	}
-	for _, r := range rows {
-		_, id, _ := task.ParseTimeKey(r.Key)
+	for _, id := range ids {
 		k, err := s.Get(ctx, id)
 		if err != nil {
 			return nil, false, err

@@ -162,15 +162,6 @@ func (l *Log) Do(ctx context.Context, e Entry, act func() error) error {
 	return err
 }
 
-type reader struct {
-	context.Context
-	Router
-}
-
-func (r reader) Read(key persistence.Key, after uint64) (persistence.Log, error) {
-	return r.Router.Read(r.Context, key, after)
-}
-
 // List returns entries, the newest first, of one tenant or (whose "") of all, after the one with an id, and whether more follow.
 func (l *Log) List(ctx context.Context, whose, after string, limit int) (page []Entry, more bool, err error) {
 	if limit < 1 || limit > ListMax {
@@ -180,23 +171,21 @@ func (l *Log) List(ctx context.Context, whose, after string, limit int) (page []
 	if whose != "" {
 		index = IndexTenant + whose
 	}
-	var from []byte
+	var last []byte
 	if after != "" {
 		e, err := l.get(ctx, after)
 		if err != nil {
 			return nil, false, err
 		}
-		from = append(task.AllKey(e.At, e.ID), 0)
+		last = task.AllKey(e.At, e.ID)
 	}
-	rows, err := l.router.Newest(ctx, index, from, limit+1, nil)
+	ids, more, err := task.NewestIDs(last, limit, func(from []byte, n int) ([]cluster.IndexRow, error) {
+		return l.router.Newest(ctx, index, from, n, nil)
+	})
 	if err != nil {
 		return nil, false, err
 	}
-	if more = len(rows) > limit; more {
-		rows = rows[:limit]
-	}
-	for _, r := range rows {
-		_, id, _ := task.ParseTimeKey(r.Key)
+	for _, id := range ids {
 		e, err := l.get(ctx, id)
 		if err != nil {
 			return nil, false, err
@@ -207,7 +196,7 @@ func (l *Log) List(ctx context.Context, whose, after string, limit int) (page []
 }
 
 func (l *Log) get(ctx context.Context, id string) (Entry, error) {
-	e, seq, err := kind.Load(reader{ctx, l.router}, id)
+	e, seq, err := kind.Load(cluster.Reader{Context: ctx, Router: l.router}, id)
 	if err == nil && seq == 0 {
 		err = fault.New(fault.NotFound, "audit", id, "no such entry")
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/open-autoglm/autoglm/actors/file"
 	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/actors/tenant"
+	"github.com/open-autoglm/autoglm/cluster"
 	"github.com/open-autoglm/autoglm/persistence"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
@@ -107,7 +108,7 @@ func (b *Batches) Get(ctx context.Context, id string) (State, error) {
 	if id == "" || len(id) > persistence.KeyMax {
 		return State{}, noSuch(id)
 	}
-	s, seq, err := b.kind.Load(reader{ctx, b.o.Router}, id)
+	s, seq, err := b.kind.Load(cluster.Reader{Context: ctx, Router: b.o.Router}, id)
 	if err == nil && seq == 0 {
 		err = noSuch(id)
 	}
@@ -125,7 +126,7 @@ func (b *Batches) List(ctx context.Context, after string, limit int) (page []Ite
 	if limit < 1 || limit > ListMax {
 		return nil, false, fault.New(fault.Invalid, "bulk.list", "limit", "is %d: use 1 to %d", limit, ListMax)
 	}
-	var from []byte
+	var last []byte
 	if after != "" {
 		s, err := b.Get(ctx, after)
 		if fault.KindOf(err) == fault.NotFound {
@@ -134,20 +135,15 @@ func (b *Batches) List(ctx context.Context, after string, limit int) (page []Ite
 		if err != nil {
 			return nil, false, err
 		}
-		from = append(task.AllKey(s.CreatedAt, after), 0)
+		last = task.AllKey(s.CreatedAt, after)
 	}
-	rows, err := b.o.Router.Newest(ctx, tenant.Index(IndexAll, tenant.From(ctx)), from, limit+1, nil)
+	ids, more, err := task.NewestIDs(last, limit, func(from []byte, n int) ([]cluster.IndexRow, error) {
+		return b.o.Router.Newest(ctx, tenant.Index(IndexAll, tenant.From(ctx)), from, n, nil)
+	})
 	if err != nil {
 		return nil, false, err
 	}
-	if more = len(rows) > limit; more {
-		rows = rows[:limit]
-	}
-	for _, r := range rows {
-		_, id, ok := task.ParseTimeKey(r.Key)
-		if !ok {
-			return nil, false, fault.New(fault.Corrupt, "bulk.list", IndexAll, "a row does not decode")
-		}
+	for _, id := range ids {
 		s, err := b.Get(ctx, id)
 		if err != nil {
 			return nil, false, err

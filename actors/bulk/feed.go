@@ -10,7 +10,7 @@ import (
 
 	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/actors/tenant"
-	"github.com/open-autoglm/autoglm/persistence"
+	"github.com/open-autoglm/autoglm/cluster"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
@@ -245,19 +245,9 @@ func (d *driver) create(ctx context.Context, chunk []*task.Submit) error {
 // mine returns nil when the task that has a line's id is the line's, though not with the same words: the priority of the batch was
 // changed between a crash and now, say.
 func (d *driver) mine(ctx context.Context, m *task.Submit, conflict error) error {
-	r, seq, err := d.Tasks.Load(reader{ctx, d.Router}, tenant.Beside(d.id, m.Spec.ID))
+	r, seq, err := d.Tasks.Load(cluster.Reader{Context: ctx, Router: d.Router}, tenant.Beside(d.id, m.Spec.ID))
 	if err == nil && (seq == 0 || r.Line == nil || *r.Line != *m.Line) {
 		err = conflict
 	}
 	return err
-}
-
-// reader reads journals through a Router, for those who fold them.
-type reader struct {
-	context.Context
-	Router
-}
-
-func (r reader) Read(key persistence.Key, after uint64) (persistence.Log, error) {
-	return r.Router.Read(r.Context, key, after)
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/cluster"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
@@ -76,7 +77,7 @@ func (d *driver) decide(ctx context.Context, s State) (State, error) {
 // exist counts the lines from one to another that are tasks.
 func (d *driver) exist(ctx context.Context, from, to uint64) (n uint64, err error) {
 	for ; from < to; from++ {
-		_, seq, err := d.Tasks.Load(reader{ctx, d.Router}, LineID(d.id, from))
+		_, seq, err := d.Tasks.Load(cluster.Reader{Context: ctx, Router: d.Router}, LineID(d.id, from))
 		if err != nil {
 			return 0, err
 		}

@@ -212,7 +212,7 @@ func (s *Sinks) Get(ctx context.Context, name string) (State, error) {
 
 // whole is Get by a whole id.
 func (s *Sinks) whole(ctx context.Context, id string) (State, error) {
-	st, _, err := s.kind.Load(reader{ctx, s.o.Router}, id)
+	st, _, err := s.kind.Load(cluster.Reader{Context: ctx, Router: s.o.Router}, id)
 	if err == nil && !st.exists() {
 		err = noSuch(tenant.Bare(id))
 	}
@@ -276,14 +276,4 @@ func state(v any, err error) (State, error) {
 		return State{}, fault.New(fault.Unavailable, "sink", "", "the answer is a %T", v)
 	}
 	return s, nil
-}
-
-// reader reads journals through a Router, for those who fold them.
-type reader struct {
-	context.Context
-	Router
-}
-
-func (r reader) Read(key persistence.Key, after uint64) (persistence.Log, error) {
-	return r.Router.Read(r.Context, key, after)
 }

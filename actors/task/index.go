@@ -10,7 +10,9 @@ import (
 	"time"
 
 	"github.com/open-autoglm/autoglm/actors/tenant"
+	"github.com/open-autoglm/autoglm/cluster"
 	"github.com/open-autoglm/autoglm/persistence"
+	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
 // The ordered indexes of tasks, one set a shard; all, ended and trouble one for each tenant, named by tenant.Index, so that a list
@@ -97,6 +99,29 @@ func ParseTimeKey(b []byte) (t time.Time, id string, ok bool) {
 // AllKey is the key of IndexAll: newest first.
 func AllKey(created time.Time, id string) []byte {
 	return append(binary.BigEndian.AppendUint64(make([]byte, 0, 8+len(id)), ^uint64(created.UnixMicro())), id...)
+}
+
+// NewestIDs returns a page of ids of an index whose keys are of AllKey, behind the key of the last one before (nil: from the start), and
+// whether more follow. newest reads the index from a key on.
+func NewestIDs(last []byte, limit int, newest func(from []byte, limit int) ([]cluster.IndexRow, error)) (ids []string, more bool, err error) {
+	if last != nil {
+		last = append(bytes.Clone(last), 0) // the first key after it
+	}
+	rows, err := newest(last, limit+1)
+	if err != nil {
+		return nil, false, err
+	}
+	if more = len(rows) > limit; more {
+		rows = rows[:limit]
+	}
+	for _, row := range rows {
+		_, id, ok := ParseTimeKey(row.Key)
+		if !ok {
+			return nil, false, fault.New(fault.Corrupt, "task.newest", "", "a row does not decode")
+		}
+		ids = append(ids, id)
+	}
+	return ids, more, nil
 }
 
 // TroublePrefix starts the keys of IndexTrouble of one state.

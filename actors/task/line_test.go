@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/open-autoglm/autoglm/cluster"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
@@ -202,4 +203,32 @@ func TestALineMustComeBackAsItWent(t *testing.T) {
 	require.False(t, (*Line)(nil).same(b))
 	b.Number = 2
 	require.False(t, a.same(b))
+}
+
+// TestAPageOfIDs: each page begins behind the last of the one before.
+func TestAPageOfIDs(t *testing.T) {
+	at := time.Unix(1e9, 0)
+	var keys [][]byte
+	for i := range 5 {
+		keys = append(keys, AllKey(at.Add(-time.Duration(i)*time.Second), string(rune('a'+i))))
+	}
+	newest := func(from []byte, n int) (rows []cluster.IndexRow, err error) {
+		for _, k := range keys {
+			if len(rows) < n && bytes.Compare(k, from) >= 0 {
+				rows = append(rows, cluster.IndexRow{Key: k})
+			}
+		}
+		return rows, nil
+	}
+	ids, more, err := NewestIDs(nil, 2, newest)
+	require.NoError(t, err)
+	require.Equal(t, []string{"a", "b"}, ids)
+	require.True(t, more)
+	ids, more, err = NewestIDs(keys[1], 3, newest)
+	require.NoError(t, err)
+	require.Equal(t, []string{"c", "d", "e"}, ids)
+	require.False(t, more)
+	keys[0] = []byte("short")
+	_, _, err = NewestIDs(nil, 5, func([]byte, int) ([]cluster.IndexRow, error) { return []cluster.IndexRow{{Key: keys[0]}}, nil })
+	require.Equal(t, fault.Corrupt, fault.KindOf(err))
 }

@@ -22,7 +22,7 @@ func TestPolicy(t *testing.T) {
 		"file:///srv/out": true, "file:///srv/out/a/b": true, "file:///srv/outside": false, "file:///srv": false, "file:///srv/out/../x": false, "file:///etc/passwd": false,
 		"sqlite:///srv/out/r.db": true, "sqlite:///tmp/r.db": false,
 		"postgres://u@db/d": true, "postgres://u@db:5433/d": true, "postgres://u@db.evil/d": false, "postgres://u@/d?host=/run/pg": true, "postgres://u@/d?host=/run": false, "postgres://u@[::1]:5432/d": true,
-		"postgres://u@db/d?sslrootcert=/etc/certs/ca.pem": true, "postgres://u@db/d?sslrootcert=/root/x": false, "postgres://u@db/d?sslrootcert=system": true,
+		"postgres://u@db/d?sslrootcert=/etc/certs/ca.pem": true, "postgres://u@db/d?sslrootcert=/opt/x": false, "postgres://u@db/d?sslrootcert=system": true,
 		"s3://b?endpoint=http://minio:9000": true, "s3://b?endpoint=http://minio:9001": false, "s3://b?endpoint=http://minio": false, "s3://b?region=eu-central-1": false,
 	} {
 		err := p.Check(&sink.Definition{URL: url})
