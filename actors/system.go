@@ -13,6 +13,7 @@ import (
 	"github.com/open-autoglm/autoglm/actors/batch"
 	"github.com/open-autoglm/autoglm/actors/callback"
 	"github.com/open-autoglm/autoglm/actors/entity"
+	"github.com/open-autoglm/autoglm/actors/fair"
 	"github.com/open-autoglm/autoglm/actors/far"
 	"github.com/open-autoglm/autoglm/actors/infer"
 	"github.com/open-autoglm/autoglm/actors/meter"
@@ -43,6 +44,7 @@ type Options struct {
 	Engines   []Engine
 	Policy    task.Policy
 	Window    batch.Window
+	Fair      fair.Policy
 	Callbacks func(callback.Asker) task.Callbacks // nil: nothing calls back
 	Runner    *infer.Runner
 	Kinds     []cluster.Kind       // a user's own, beside the task
@@ -158,7 +160,7 @@ func Start(o Options) (*System, error) {
 
 // batching says what the batcher needs of this system.
 func (s *System) batching() batch.Options {
-	b := batch.Options{Window: s.opt.Window, Claim: s.claim, Estimate: s.estimate, Resync: s.resync, Now: s.opt.Now, Log: s.opt.Log,
+	b := batch.Options{Window: s.opt.Window, Fair: s.opt.Fair, Claim: s.claim, Estimate: s.estimate, Cost: s.cost, Resync: s.resync, Now: s.opt.Now, Log: s.opt.Log,
 		Arrived: func(w *task.Work) { w.Arrive(s.Router, s.held) }}
 	if s.opt.Mesh != nil {
 		b.AskFar = func(models []string) { s.far.Ask(models) }
@@ -185,8 +187,8 @@ func (s *System) boot() string {
 func (s *System) reach(r *cluster.Router) *far.Far {
 	s.farOnce.Do(func() {
 		s.far = far.New(far.Options{Router: r, Owned: s.queue, All: s.openQueues, Held: s.held, Now: s.opt.Now, Log: s.opt.Log,
-			Ready: func(q batch.Queue, model string, at time.Time) {
-				s.sys.Root.Send(s.batcher, &batch.Ready{Queue: q, Model: model, At: at})
+			Ready: func(q batch.Queue, name task.QueueName, at time.Time) {
+				s.sys.Root.Send(s.batcher, &batch.Ready{Queue: q, Name: name, At: at})
 			}})
 	})
 	return s.far
@@ -220,9 +222,9 @@ func (s *System) supervise() (entities actor.SupervisorStrategy, err error) {
 // opening gives a shard that is about to open its queue.
 func (s *System) opening(o *cluster.Owner) map[string][]cluster.Observer {
 	reach := s.reach(o.Router())
-	q := task.NewQueue(o, func(q *task.Queue, model string, at time.Time) {
-		s.sys.Root.Send(s.batcher, &batch.Ready{Queue: q, Model: model, At: at})
-		reach.Waits(q.Shard(), model, at)
+	q := task.NewQueue(o, func(q *task.Queue, name task.QueueName, at time.Time) {
+		s.sys.Root.Send(s.batcher, &batch.Ready{Queue: q, Name: name, At: at})
+		reach.Waits(q.Shard(), name, at)
 	})
 	if err := q.Resume(); err != nil {
 		s.opt.Log.Error("the ends of a shard's tasks cannot be read", "shard", o.Shard(), "err", err)
@@ -297,10 +299,18 @@ func (s *System) estimate(w *task.Work) int {
 	return s.tokens.Estimate(w.Record.Model, ms)
 }
 
-func (s *System) learn(model string, ms []infer.Message, promptTokens int) {
+// cost is what a work will take with its answer.
+func (s *System) cost(w *task.Work) int {
+	prompt := s.estimate(w)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.tokens.Observe(model, ms, promptTokens)
+	return prompt + s.tokens.Output(w.Record.Model, w.Record.Spec.MaxTokens)
+}
+
+func (s *System) learn(model string, ms []infer.Message, promptTokens, outputTokens int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tokens.Observe(model, ms, promptTokens, outputTokens)
 }
 
 // observe counts what the entities of a kind do.

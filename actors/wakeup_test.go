@@ -42,9 +42,9 @@ func newShardOnly(t *testing.T, store persistence.Store, tick time.Duration) *sh
 	var err error
 	b.s, err = cluster.NewShards(cluster.Options{Store: store, System: b.sys, Kinds: []cluster.Kind{b.kind.Register()}, Now: b.now, Mono: b.mono, Log: log, Tick: tick,
 		Observers: func(o *cluster.Owner) map[string][]cluster.Observer {
-			b.q = task.NewQueue(o, func(q *task.Queue, m string, at time.Time) {
+			b.q = task.NewQueue(o, func(q *task.Queue, name task.QueueName, at time.Time) {
 				if pid := b.out.Load(); pid != nil {
-					b.sys.Root.Send(pid, &batch.Ready{Queue: q, Model: m, At: at})
+					b.sys.Root.Send(pid, &batch.Ready{Queue: q, Name: name, At: at})
 				}
 			})
 			return map[string][]cluster.Observer{task.IndexReady: {b.q.Observe}}
@@ -77,7 +77,7 @@ func TestAWindowOfRefusalsHidesNothing(t *testing.T) {
 		require.NoError(t, err)
 	}
 	b.skew.Add(int64(2 * time.Minute))
-	props, err := batch.New(batch.Options{Window: batch.DefaultWindow(), Estimate: func(*task.Work) int { return 1 }, Resync: func() {}, Arrived: func(*task.Work) {},
+	props, err := batch.New(batch.Options{Window: batch.DefaultWindow(), Estimate: func(*task.Work) int { return 1 }, Cost: func(*task.Work) int { return 1 }, Resync: func() {}, Arrived: func(*task.Work) {},
 		Claim: func(engine string) *task.Claim { return &task.Claim{Node: "n", Engine: engine} }, Now: b.now, Log: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	b.out.Store(b.sys.Root.Spawn(props))

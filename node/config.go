@@ -27,6 +27,7 @@ type Config struct {
 	Engines     []EngineConfig `koanf:"engines" doc:"What answers the tasks: \"embedded\", \"echo\", a URL, or a mapping with url, name, models, endpoints, concurrency, api_key_env, timeout."`
 	Model       ModelConfig    `koanf:"model"`
 	Batch       BatchConfig    `koanf:"batch"`
+	Scheduling  SchedConfig    `koanf:"scheduling"`
 	Task        TaskConfig     `koanf:"task"`
 	Source      SourceConfig   `koanf:"source"`
 	Callback    CallbackConfig `koanf:"callback"`
@@ -109,6 +110,14 @@ type BatchConfig struct {
 	SizeMax   int           `koanf:"size_max" doc:"Tasks of one batch."`
 	TokensMax int           `koanf:"tokens_max" doc:"Estimated prompt tokens of one batch."`
 	AgeMax    time.Duration `koanf:"age_max" doc:"Longest that a task waits in a batch for others."`
+}
+
+// SchedConfig says whose task is next.
+type SchedConfig struct {
+	Priorities string        `koanf:"priorities" doc:"strict: a tenant's better priority goes first; weighted: each level gets ratio times as many tokens as the next one."`
+	Ageing     time.Duration `koanf:"ageing" doc:"With strict: waiting tasks of a priority that were passed over for so long count as one level better, and so on, until they get a turn. 0s: never."`
+	Ratio      float64       `koanf:"ratio" doc:"With weighted: how much more a level gets."`
+	Weights    []string      `koanf:"weights" doc:"Shares of tenants, as NAME=NUMBER; 1 for all others. With acme=3, acme gets three tokens for one of anybody else while both have work waiting."`
 }
 
 // TaskConfig is what a task gets that says nothing itself, and what it may ask for.
@@ -207,7 +216,8 @@ func Default() Config {
 			LoadTimeout: 10 * time.Minute, HangAfter: 30 * time.Second, StopTimeout: time.Minute,
 			RestartDelay: 200 * time.Millisecond, RestartMax: 30 * time.Second,
 		},
-		Batch: BatchConfig(batch.DefaultWindow()),
+		Batch:      BatchConfig(batch.DefaultWindow()),
+		Scheduling: SchedConfig{Priorities: PrioritiesStrict, Ageing: time.Minute, Ratio: 2},
 		Task: TaskConfig{
 			Timeout: time.Minute, TimeoutMax: time.Hour, LeaseMargin: 30 * time.Second, Attempts: 4,
 			BackoffMin: time.Second, BackoffMax: time.Minute, SlowFactor: 4, MovesMax: 100, AsleepAfter: time.Minute,

@@ -64,6 +64,7 @@ func TestPrintedConfigLoads(t *testing.T) {
 	c.Engines = append(c.Engines, EngineConfig{URL: "http://gpu:8000", Name: "gpu", Models: []string{"a", "b"}, Timeout: time.Minute})
 	c.Source.AllowedDirs = []string{"/data sets"}
 	c.Sink = SinkConfig{AllowedDirs: []string{"/srv/results"}, Allow: []string{"db", "minio:9000"}}
+	c.Scheduling = SchedConfig{Priorities: PrioritiesWeighted, Ageing: time.Minute, Ratio: 1.5, Weights: []string{"acme=3"}}
 	c.Cluster.Identity = "certs"
 	c.Cluster.Join = []string{"b:7946", "c:7946"}
 	c.DiskReserve = 1e9
@@ -90,6 +91,12 @@ func TestLoadRefuses(t *testing.T) {
 		{"colour: red", "colour: is no setting (autoglm serve --print-config lists them all"},
 		{"foo: {bar: 1}", "foo.bar: is no setting (autoglm serve --print-config lists them all"},
 		{"size_max: 3", "size_max: is no setting (did you mean batch.size_max"},
+		{"scheduling: {priorities: sometimes}", "scheduling.priorities: is sometimes (use strict or weighted"},
+		{"scheduling: {ageing: 1ms}", "scheduling.ageing: is 1ms (use 1s or more, or 0s"},
+		{"scheduling: {priorities: weighted, ratio: 1}", "scheduling.ratio: is 1 (use more than 1"},
+		{"scheduling: {weights: [acme]}", "\"acme\" is no share: write NAME=NUMBER"},
+		{"scheduling: {weights: ['acme=0']}", "\"acme=0\" is no share"},
+		{"scheduling: {weights: ['Acme!=2']}", "names no tenant"},
 		{"batch: [", "cannot be read: yaml"},
 		{"batch: {size_max: many}", "size_max"},
 		{"drain: soon", "soon"},
@@ -171,7 +178,7 @@ func TestLoadRefuses(t *testing.T) {
 
 // A zero in any number is either refused or means something that its doc says.
 func TestZeroOfEachSettingIsChecked(t *testing.T) {
-	may := map[string]bool{"memory_limit": true, "shards": true, "cluster.expect": true, "drain": true, "http.stop_grace": true, "model.ctx": true, "batch.age_max": true, "source.redirects_max": true,
+	may := map[string]bool{"memory_limit": true, "shards": true, "cluster.expect": true, "drain": true, "http.stop_grace": true, "model.ctx": true, "batch.age_max": true, "scheduling.ageing": true, "source.redirects_max": true,
 		"http.chunk_age": true, "http.stream_retry": true, "http.wait_max": true, "store.block_cache": true, "files.bytes_max": true}
 	c := Default()
 	walk("", reflect.ValueOf(c), func(key, _ string, v reflect.Value) {

@@ -209,6 +209,9 @@ func (c *Config) embedded() bool {
 
 func (c *Config) checkTask() error {
 	b, t, s := c.Batch, c.Task, c.Store
+	if _, err := c.Scheduling.policy(); err != nil {
+		return err
+	}
 	switch {
 	case b.SizeMax < 1 || b.SizeMax > 4096:
 		return invalidConfig("batch.size_max", b.SizeMax, "use 1 to 4096")

@@ -198,9 +198,14 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	n.janitor = file.NewJanitor(n.cfg.Files.StaleAfter, n.log)
 	n.batches = bulk.New(n.now, n.log)
 	n.sinks = sink.New(n.now, n.log)
+	policy, err := n.cfg.Scheduling.policy()
+	if err != nil {
+		return err
+	}
 	opt := actors.Options{
 		Node: id, Self: id, Store: n.store, Engines: engines, Policy: n.policy(), Kinds: append(append(n.janitor.Kinds(), n.batches.Kind(), n.sinks.Kind(), apikey.Kind(), audit.Kind()), n.kinds...),
 		Window:    batch.Window(n.cfg.Batch),
+		Fair:      policy,
 		Callbacks: n.dispatcher, IdleAfter: n.cfg.Task.AsleepAfter, Fatal: n.fatal, Keys: n.keys, Meter: n.meter, Now: n.now, Log: n.log,
 		Runner: &infer.Runner{Fetch: n.fetcher.Fetch, Meter: n.meter, Now: n.now},
 	}

@@ -8,14 +8,16 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 
+	"github.com/open-autoglm/autoglm/actors/fair"
 	"github.com/open-autoglm/autoglm/actors/supervise"
 	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
 const (
-	claimMin      = 8                      // works asked of one queue before the next is asked: a claim is one commit, however many it takes
-	claimMax      = 256                    // works of one Claim to one queue
+	claimMin      = fair.Quantum           // works asked of one shard before the next is asked: a claim is one commit, however many it takes
+	claimMax      = 256                    // works of one Claim to one shard
 	claimRetry    = 100 * time.Millisecond // a queue that could not answer is asked again after this
 	claimRetryFar = time.Second            // the same for a queue of another node, which may be gone
 	farEvery      = time.Second            // while there is credit, owners elsewhere are asked what waits this often
@@ -25,10 +27,12 @@ const (
 type Options struct {
 	Window   Window
 	Claim    func(engine string) *task.Claim // says for whom a claim is
-	Estimate func(*task.Work) int            // prompt tokens of a work
-	Resync   func()                          // makes all queues send Ready and all engines send Credit; must not block
-	Arrived  func(*task.Work)                // a work is here, before anything else is done with it; from any goroutine
-	AskFar   func(models []string)           // asks the other nodes what waits of these, to answer by Ready; must not block. nil: there are none
+	Fair     fair.Policy
+	Estimate func(*task.Work) int  // prompt tokens of a work
+	Cost     func(*task.Work) int  // tokens that a work will take, its answer included; what its tenant is charged at first
+	Resync   func()                // makes all queues send Ready and all engines send Credit; must not block
+	Arrived  func(*task.Work)      // a work is here, before anything else is done with it; from any goroutine
+	AskFar   func(models []string) // asks the other nodes what waits of these, to answer by Ready; must not block. nil: there are none
 	Now      func() time.Time
 	Log      *slog.Logger
 }
@@ -39,7 +43,8 @@ type Batcher struct {
 
 	slots map[string]*slot // by PID
 	order []*slot          // round robin
-	hints map[string][]*hint
+	lanes map[fair.Lane]*lane
+	turns *fair.Turns
 	out   map[*claimed]struct{} // asked and not answered
 	timer *time.Timer           // wakes the actor by look; one at a time
 	until time.Time
@@ -52,7 +57,7 @@ func New(o Options) (*actor.Props, error) {
 		return nil, err
 	}
 	return actor.PropsFromProducer(supervise.Guard(func() actor.Actor {
-		return &Batcher{Options: o, slots: map[string]*slot{}, hints: map[string][]*hint{}, out: map[*claimed]struct{}{}}
+		return &Batcher{Options: o, slots: map[string]*slot{}, lanes: map[fair.Lane]*lane{}, turns: fair.New(o.Fair), out: map[*claimed]struct{}{}}
 	})), nil
 }
 
@@ -64,25 +69,30 @@ func (b *Batcher) Receive(c actor.Context) {
 	case *Credit:
 		s := b.slots[m.Engine.String()]
 		if s == nil {
-			s = &slot{sent: m.Taken}
+			s = &slot{sent: m.Taken, owed: map[string]int{}}
 			b.slots[m.Engine.String()] = s
 			b.order = append(b.order, s)
 		}
 		s.Credit = *m
+		s.Spent = nil
+		b.spent(s, m.Spent)
 	case *Gone:
 		b.gone(m.Engine)
 	case *Ready:
 		b.ready(m)
 	case *Closed:
 		for x := range b.out { // its tasks may never answer
-			if x.queue == m.Queue {
-				x.slot.coming -= x.asked
+			if x.hint.queue == m.Queue {
+				b.settle(x, nil)
 				x.over = true
-				delete(b.out, x)
 			}
 		}
-		for model, hs := range b.hints {
-			b.hints[model] = slices.DeleteFunc(hs, func(h *hint) bool { return h.queue == m.Queue })
+		for _, l := range b.lanes {
+			for _, h := range slices.Clone(l.hints) {
+				if h.queue == m.Queue {
+					b.drop(h)
+				}
+			}
 		}
 	case *claimed:
 		if m.of != b {
@@ -131,34 +141,51 @@ func (b *Batcher) gone(pid *actor.PID) {
 		return // never offered anything
 	}
 	giveBack(s.works, "engine "+s.Name+" stopped")
+	for _, w := range s.works {
+		b.turns.Spent(tenant.Of(w.ID), float64(w.Cost), 0)
+	}
+	for whose, tokens := range s.owed {
+		b.turns.Spent(whose, float64(tokens), float64(tokens))
+	}
 	s.works, s.tokens = nil, nil
 	delete(b.slots, pid.String())
 	b.order = slices.DeleteFunc(b.order, func(x *slot) bool { return x == s })
 }
 
-func (b *Batcher) ready(m *Ready) {
-	for _, h := range b.hints[m.Model] {
-		if h.queue == m.Queue {
-			h.count++
-			if m.At.Before(h.at) {
-				h.at = m.At
-			}
-			return
+// spent sets right what tenants were charged for works that left an engine.
+func (b *Batcher) spent(s *slot, ended []Spent) {
+	for _, e := range ended {
+		charged := min(e.Charged, s.owed[e.Tenant]) // a life before charged the others
+		if s.owed[e.Tenant] -= charged; s.owed[e.Tenant] == 0 {
+			delete(s.owed, e.Tenant)
 		}
+		b.turns.Spent(e.Tenant, float64(charged), float64(e.Used))
 	}
-	b.hints[m.Model] = append(b.hints[m.Model], &hint{queue: m.Queue, at: m.At, count: 1})
+}
+
+// settle ends a claim: works is what it brought.
+func (b *Batcher) settle(m *claimed, works []*task.Work) {
+	m.slot.coming -= m.asked
+	delete(b.out, m)
+	got := make([]int, len(works))
+	for i, w := range works {
+		w.Cost = b.Cost(w)
+		got[i] = w.Cost
+	}
+	b.turns.Settle(m.hint.lane.Lane, m.asked, m.each, got)
 }
 
 // claimed takes over what a queue gave, maybe less than was asked.
 func (b *Batcher) claimed(m *claimed) {
-	now := b.Now()
-	if !m.over {
-		m.slot.coming -= m.asked
-		delete(b.out, m)
-	}
-	if m.over || b.slots[m.slot.Engine.String()] != m.slot { // nobody is there to take them
-		giveBack(m.works, "engine "+m.slot.Name+" stopped, or the shard moved")
-	} else if len(m.works) > 0 {
+	now, h := b.Now(), m.hint
+	switch {
+	case m.over:
+		giveBack(m.works, "the shard moved")
+	case b.slots[m.slot.Engine.String()] != m.slot: // nobody is there to take them
+		b.settle(m, nil)
+		giveBack(m.works, "engine "+m.slot.Name+" stopped")
+	default:
+		b.settle(m, m.works)
 		if len(m.slot.works) == 0 {
 			m.slot.oldest = now
 		}
@@ -168,26 +195,23 @@ func (b *Batcher) claimed(m *claimed) {
 		}
 	}
 	if m.err != nil {
-		b.Log.Log(context.Background(), levelOf(m.err, m.queue.Near()), "claim failed", "shard", m.queue.Shard(), "model", m.model, "err", m.err)
+		b.Log.Log(context.Background(), levelOf(m.err, h.queue.Near()), "claim failed", "shard", h.queue.Shard(), "model", h.name.Model, "err", m.err)
 	}
-	for i, h := range b.hints[m.model] {
-		if h.queue != m.queue {
-			continue
-		}
-		h.asked = false
-		switch at, ok := m.queue.Next(m.model); {
-		case m.err != nil && !m.queue.Near():
-			h.at = now.Add(claimRetryFar)
-		case m.err != nil:
-			h.at = now.Add(claimRetry)
-		case len(m.works) == m.asked || h.count != m.seen: // there may be more
-		case ok && at.After(now):
-			h.at = at
-		case ok: // something is visible that was not when it was asked
-		default:
-			b.hints[m.model] = slices.Delete(b.hints[m.model], i, i+1)
-		}
+	if h.gone {
 		return
+	}
+	h.asked = false
+	switch at, ok := h.queue.Next(h.name); {
+	case m.err != nil && !h.queue.Near():
+		h.at = now.Add(claimRetryFar)
+	case m.err != nil:
+		h.at = now.Add(claimRetry)
+	case len(m.works) == m.asked || h.count != m.seen: // there may be more
+	case ok && at.After(now):
+		h.at = at
+	case ok: // something is visible that was not when it was asked
+	default:
+		b.drop(h)
 	}
 }
 
@@ -263,6 +287,9 @@ func (b *Batcher) send(c actor.Context, s *slot, now time.Time, soon func(time.T
 			return
 		}
 		n := b.Window.Cut(s.tokens)
+		for _, w := range s.works[:n] {
+			s.owed[tenant.Of(w.ID)] += w.Cost
+		}
 		c.Send(s.Engine, &Batch{Works: slices.Clone(s.works[:n]), Cause: cause})
 		s.sent += uint64(n)
 		s.works, s.tokens = s.works[n:], s.tokens[n:]

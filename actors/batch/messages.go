@@ -18,14 +18,21 @@ type (
 		Name    string
 		Models  []string // queues that it serves: see task.Offers
 		Granted uint64
-		Taken   uint64 // works received so far; Taken <= Granted. A restarted batcher counts on from here
+		Taken   uint64  // works received so far; Taken <= Granted. A restarted batcher counts on from here
+		Spent   []Spent // what ended since the Credit before; one a tenant
+	}
+	// Spent is works of a tenant that left an engine: with an answer, an error, or back to their tasks.
+	Spent struct {
+		Tenant  string
+		Charged int // tokens, the sum of their Cost
+		Used    int // tokens that they took; 0 of what never ran
 	}
 	// Gone says that an inference actor stopped.
 	Gone struct{ Engine *actor.PID }
-	// Ready says that a queue has, or at a time will have, something of a model.
+	// Ready says that a shard has, or at a time will have, something in a queue.
 	Ready struct {
 		Queue Queue
-		Model string
+		Name  task.QueueName
 		At    time.Time
 	}
 	// Closed says that a queue is no way to its shard any more: the shard came here, or went.
@@ -39,10 +46,10 @@ type (
 	claimed struct {
 		of    *Batcher // the life that asked: the next one knows nothing of it
 		slot  *slot
-		queue Queue
-		model string
+		hint  *hint
 		asked int
-		seen  uint64 // the hint's count when it was asked
+		each  float64 // tokens charged for each asked
+		seen  uint64  // the hint's count when it was asked
 		works []*task.Work
 		err   error
 		over  bool // its queue closed meanwhile

@@ -1,13 +1,11 @@
 package batch
 
 import (
-	"cmp"
-	"math/rand/v2"
-	"slices"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
 
+	"github.com/open-autoglm/autoglm/actors/fair"
 	"github.com/open-autoglm/autoglm/actors/task"
 )
 
@@ -17,10 +15,10 @@ type Queue interface {
 	Shard() int
 	// Near tells that a claim costs no message to another node.
 	Near() bool
-	// Claim takes up to n tasks of a model. done gets what was claimed, maybe fewer, once, from any goroutine.
-	Claim(model string, n int, c *task.Claim, done func([]*task.Work, error))
+	// Claim takes up to n tasks of a queue. done gets what was claimed, maybe fewer, once, from any goroutine.
+	Claim(name task.QueueName, n int, c *task.Claim, done func([]*task.Work, error))
 	// Next says, as of the newest answer, when there is something to claim; ok is false when nothing waits.
-	Next(model string) (at time.Time, ok bool)
+	Next(name task.QueueName) (at time.Time, ok bool)
 }
 
 // slot is one inference actor as the batcher sees it.
@@ -29,64 +27,65 @@ type slot struct {
 	sent   uint64 // works given to it; sent + coming + len(works) <= Granted
 	coming int    // works asked of queues for it
 	works  []*task.Work
-	tokens []int // estimates of works
-	oldest time.Time
-}
-
-// hint says that a queue may have something of a model at a time.
-type hint struct {
-	queue  Queue
-	at     time.Time
-	count  uint64 // Ready messages so far: tells a stale "empty" from a fresh one
-	asked  bool   // a claim is under way
-	passed int    // times that the credit ended before it was asked
+	tokens []int          // estimates of works
+	oldest time.Time      // when the first of works came
+	owed   map[string]int // tokens charged for works sent and not ended, by tenant
 }
 
 // free is how many works the slot's engine has room for that nothing is asked for yet.
 func (s *slot) free() int { return int(int64(s.Granted-s.sent)) - s.coming - len(s.works) }
 
-// ask is a hint that may be asked now.
-type ask struct {
-	model string
-	h     *hint
+func (s *slot) serves(queue string) bool {
+	return task.Serves(s.Models, queue)
 }
 
-// claim asks the queues that have something for all of the slot's free credit,
-// shared evenly, but so that each is asked for claimMin at least.
+// claim asks the shards that have something for all of the slot's free credit: whose turn it is says package fair, and what a
+// lane gets is shared evenly among its shards, but so that each is asked for claimMin at least.
 func (b *Batcher) claim(c actor.Context, s *slot, now time.Time, soon func(time.Time)) {
 	free := s.free()
 	if free <= 0 {
 		return
 	}
-	var asks []ask
-	for model, hs := range b.hints {
-		if !s.serves(model) {
+	due := map[fair.Lane][]*hint{}
+	for key, l := range b.lanes {
+		if !s.serves(key.Queue) {
 			continue
 		}
-		for _, h := range hs {
-			switch {
-			case h.asked:
-			case h.at.After(now):
+		for _, h := range l.hints {
+			if !h.asked && h.at.After(now) {
 				soon(h.at)
-			default:
-				asks = append(asks, ask{model, h})
 			}
 		}
+		if asks := l.due(now); len(asks) > 0 {
+			due[key] = asks
+			b.turns.Open(key, now)
+		}
 	}
+	if len(due) == 0 {
+		return
+	}
+	for _, g := range b.turns.Plan(now, free, func(l fair.Lane) int { return len(due[l]) * claimMax }) {
+		b.ask(c, s, g, due[g.Lane])
+	}
+}
+
+// ask asks shards of a lane for what it was granted.
+func (b *Batcher) ask(c actor.Context, s *slot, g fair.Grant, asks []*hint) {
 	self, root := c.Self(), c.ActorSystem().Root
 	rank(asks)
-	for i, a := range asks {
-		if free <= 0 {
-			a.h.passed++
+	left := g.N
+	for i, h := range asks {
+		if left <= 0 {
+			h.passed++
 			continue
 		}
-		n := min(max((free+len(asks)-i-1)/(len(asks)-i), claimMin), claimMax, free)
-		free -= n
+		n := min(max((left+len(asks)-i-1)/(len(asks)-i), claimMin), claimMax, left)
+		left -= n
 		s.coming += n
-		a.h.asked, a.h.passed = true, 0
-		m := &claimed{of: b, slot: s, queue: a.h.queue, model: a.model, asked: n, seen: a.h.count}
+		h.asked, h.passed = true, 0
+		m := &claimed{of: b, slot: s, hint: h, asked: n, each: g.Each, seen: h.count}
 		b.out[m] = struct{}{}
-		a.h.queue.Claim(a.model, n, b.Claim(s.Name), func(ws []*task.Work, err error) {
+		h.queue.Claim(h.name, n, b.Claim(s.Name), func(ws []*task.Work, err error) {
 			for _, w := range ws {
 				b.Arrived(w)
 			}
@@ -98,23 +97,4 @@ func (b *Batcher) claim(c actor.Context, s *slot, now time.Time, soon func(time.
 			root.Send(self, m)
 		})
 	}
-}
-
-// rank orders queues for one share-out: first those that were passed over most often, so that none starves; among
-// equals those of this node, which cost no message; and otherwise by chance.
-func rank(asks []ask) {
-	rand.Shuffle(len(asks), func(i, j int) { asks[i], asks[j] = asks[j], asks[i] })
-	near := func(a ask) int {
-		if a.h.queue.Near() {
-			return 0
-		}
-		return 1
-	}
-	slices.SortStableFunc(asks, func(a, b ask) int {
-		return cmp.Or(cmp.Compare(b.h.passed, a.h.passed), cmp.Compare(near(a), near(b)))
-	})
-}
-
-func (s *slot) serves(model string) bool {
-	return task.Serves(s.Models, model)
 }

@@ -17,42 +17,42 @@ type shelf struct {
 	near bool
 }
 
-func (s *shelf) Shard() int                                                { return 0 }
-func (s *shelf) Near() bool                                                { return s.near }
-func (s *shelf) Claim(string, int, *task.Claim, func([]*task.Work, error)) {}
-func (s *shelf) Next(string) (at time.Time, ok bool)                       { return at, false }
+func (s *shelf) Shard() int                                                        { return 0 }
+func (s *shelf) Near() bool                                                        { return s.near }
+func (s *shelf) Claim(task.QueueName, int, *task.Claim, func([]*task.Work, error)) {}
+func (s *shelf) Next(task.QueueName) (at time.Time, ok bool)                       { return at, false }
 
 func TestRank(t *testing.T) {
-	asks := []ask{
-		{"m", &hint{queue: &shelf{"far", false}}},
-		{"m", &hint{queue: &shelf{"near", true}}},
-		{"m", &hint{queue: &shelf{"far, passed once", false}, passed: 1}},
-		{"m", &hint{queue: &shelf{"near, passed once", true}, passed: 1}},
-		{"m", &hint{queue: &shelf{"far, passed twice", false}, passed: 2}},
+	asks := []*hint{
+		{queue: &shelf{"far", false}},
+		{queue: &shelf{"near", true}},
+		{queue: &shelf{"far, passed once", false}, passed: 1},
+		{queue: &shelf{"near, passed once", true}, passed: 1},
+		{queue: &shelf{"far, passed twice", false}, passed: 2},
 	}
 	for range 20 { // whatever chance says
 		rank(asks)
 		var got []string
-		for _, a := range asks {
-			got = append(got, a.h.queue.(*shelf).name)
+		for _, h := range asks {
+			got = append(got, h.queue.(*shelf).name)
 		}
 		require.Equal(t, []string{"far, passed twice", "near, passed once", "far, passed once", "near", "far"}, got)
 	}
 }
 
-// TestNobodyStarves: with credit for one queue at a time, all are asked equally often in the long run.
+// TestNobodyStarves: with credit for one shard at a time, all are asked equally often in the long run.
 func TestNobodyStarves(t *testing.T) {
-	var asks []ask
+	var asks []*hint
 	for i := range 6 {
-		asks = append(asks, ask{"m", &hint{queue: &shelf{fmt.Sprint(i), i < 2}}})
+		asks = append(asks, &hint{queue: &shelf{fmt.Sprint(i), i < 2}})
 	}
 	asked := map[string]int{}
 	for range 600 {
 		rank(asks)
-		asked[asks[0].h.queue.(*shelf).name]++
-		asks[0].h.passed = 0
-		for _, a := range asks[1:] {
-			a.h.passed++
+		asked[asks[0].queue.(*shelf).name]++
+		asks[0].passed = 0
+		for _, h := range asks[1:] {
+			h.passed++
 		}
 	}
 	for name, n := range asked {

@@ -12,7 +12,7 @@ import (
 const (
 	listenFor  = 5 * time.Second      // a node that asked nothing for so long has no room, or is gone
 	tellEvery  = 5 * time.Millisecond // between two messages to one node
-	toldMax    = 4096                 // queues that a node was told of and has not asked; beyond: all may be told again
+	toldMax    = 16384                // queues that a node was told of and has not asked; beyond: all may be told again
 	crowdMax   = 256                  // nodes that listen
 	pendingMax = waitingMax           // queues waiting to be told to one node; beyond: it finds them when it asks
 )
@@ -30,7 +30,7 @@ type crowd struct {
 // line names one queue of one shard.
 type line struct {
 	shard int
-	model string // of Queue.open: with the engine
+	name  task.QueueName
 }
 
 type listener struct {
@@ -87,27 +87,27 @@ func (c *crowd) asked(node string, models []string, now time.Time) {
 }
 
 // short notes that a node claimed and found a queue empty.
-func (c *crowd) short(node string, shard int, model string, now time.Time) {
+func (c *crowd) short(node string, shard int, name task.QueueName, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if l := c.listenerLocked(node, now); l != nil {
-		delete(l.told, line{shard, model})
-		if !serves(l.models, model) && len(l.models) < modelsMax {
-			l.models = append(l.models, model)
+		delete(l.told, line{shard, name})
+		if !serves(l.models, name.Model) && len(l.models) < modelsMax {
+			l.models = append(l.models, name.Model)
 		}
 	}
 }
 
 // ready notes that something waits, and calls tell for each node that nobody tells yet.
-func (c *crowd) ready(shard int, model string, at, now time.Time, tell func(node string)) {
+func (c *crowd) ready(shard int, name task.QueueName, at, now time.Time, tell func(node string)) {
 	if c.size.Load() == 0 {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	k := line{shard, model}
+	k := line{shard, name}
 	for node, l := range c.nodes {
-		if l.until.Before(now) || l.told[k] || !serves(l.models, model) {
+		if l.until.Before(now) || l.told[k] || !serves(l.models, name.Model) {
 			continue
 		}
 		if t, ok := l.pending[k]; ok && !at.Before(t) || !ok && len(l.pending) >= pendingMax {
@@ -131,7 +131,7 @@ func (c *crowd) take(node string, now time.Time) (out []waiting) {
 	}
 	for k, at := range l.pending {
 		in := max(at.Sub(now), 0)
-		out = append(out, waiting{k.shard, k.model, in})
+		out = append(out, waiting{k.shard, k.name.Model, rankOf(k.name), in})
 		if in > 0 {
 			continue // something earlier may come: that is worth a message of its own
 		}

@@ -25,7 +25,7 @@ const (
 
 const (
 	askWithin  = time.Second     // of one question what waits, or what is held
-	waitingMax = 1024            // queues named in one answer or message
+	waitingMax = 4096            // queues named in one answer or message
 	modelsMax  = 1024            // models named in one question, each for up to four endpoints
 	heldMax    = 1024            // attempts named in one question
 	claimMax   = 1024            // works of one claim
@@ -38,7 +38,7 @@ type Options struct {
 	Router *cluster.Router
 	Owned  func(*cluster.Owner) *task.Queue // the queue of a shard owned here; nil: closed meanwhile
 	All    func() []*task.Queue             // of all shards owned here
-	Ready  func(q batch.Queue, model string, at time.Time)
+	Ready  func(q batch.Queue, name task.QueueName, at time.Time)
 	Held   *task.Held
 	Now    func() time.Time
 	Log    *slog.Logger
@@ -65,7 +65,7 @@ func New(o Options) *Far {
 	f := &Far{Options: o}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	for shard := range o.Router.Shards() {
-		f.queues = append(f.queues, &Queue{f: f, shard: shard, next: map[string]time.Time{}, open: map[line]claimAsk{}})
+		f.queues = append(f.queues, &Queue{f: f, shard: shard, next: map[task.QueueName]time.Time{}, open: map[asker]claimAsk{}})
 	}
 	f.answers.by = map[string]*answer{}
 	f.crowd.nodes = map[string]*listener{}
@@ -102,9 +102,22 @@ func (f *Far) spawn(g func()) bool {
 
 // waiting is one queue of which something waits.
 type waiting struct {
-	Shard int           `json:"s"`
-	Model string        `json:"m"`
-	In    time.Duration `json:"in,omitempty"` // from when it was sent: clocks of nodes differ
+	Shard    int           `json:"s"`
+	Model    string        `json:"m"` // the queue
+	Priority rank          `json:"p,omitempty"`
+	In       time.Duration `json:"in,omitempty"` // from when it was sent: clocks of nodes differ
+}
+
+// rank is a priority as it travels: one more, so that nothing means any, as older nodes have it.
+type rank int
+
+func rankOf(n task.QueueName) rank { return rank(n.Priority + 1) }
+
+func (r rank) of(queue string) task.QueueName {
+	if r < 0 || r > task.PriorityMax+1 {
+		r = 0
+	}
+	return task.QueueName{Model: queue, Priority: int(r) - 1}
 }
 
 type waitingAsk struct {
@@ -170,7 +183,7 @@ func (f *Far) heard(told []waiting) {
 		if _, err := f.Router.Owner(w.Shard); err == nil {
 			continue
 		}
-		f.Ready(f.queues[w.Shard], w.Model, now.Add(max(w.In, 0)))
+		f.Ready(f.queues[w.Shard], w.Priority.of(w.Model), now.Add(max(w.In, 0)))
 	}
 }
 
@@ -194,8 +207,8 @@ func (f *Far) serveWaiting(_ context.Context, from string, body []byte) ([]byte,
 	f.crowd.asked(from, models, now)
 	out := []waiting{}
 	for _, q := range f.All() {
-		for model, at := range q.Waiting(func(m string) bool { return serves(models, m) }, waitingMax-len(out)) {
-			out = append(out, waiting{q.Shard(), model, max(at.Sub(now), 0)})
+		for name, at := range q.Waiting(func(m string) bool { return serves(models, m) }, waitingMax-len(out)) {
+			out = append(out, waiting{q.Shard(), name.Model, rankOf(name), max(at.Sub(now), 0)})
 		}
 		if len(out) >= waitingMax {
 			break
@@ -205,8 +218,8 @@ func (f *Far) serveWaiting(_ context.Context, from string, body []byte) ([]byte,
 }
 
 // Waits says that something waits, or will at a time, in a shard owned here. It does not block.
-func (f *Far) Waits(shard int, model string, at time.Time) {
-	f.crowd.ready(shard, model, at, f.Now(), func(node string) { f.spawn(func() { f.tell(node) }) })
+func (f *Far) Waits(shard int, name task.QueueName, at time.Time) {
+	f.crowd.ready(shard, name, at, f.Now(), func(node string) { f.spawn(func() { f.tell(node) }) })
 }
 
 // tell sends a node what it waits for, in as few messages as the pace allows.

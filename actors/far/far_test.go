@@ -58,8 +58,8 @@ func TestAnswersAreBounded(t *testing.T) {
 func TestTheCrowdHearsOnce(t *testing.T) {
 	c := crowd{nodes: map[string]*listener{}}
 	var woken []string
-	ready := func(shard int, model string, in time.Duration, now time.Time) {
-		c.ready(shard, model, now.Add(in), now, func(node string) { woken = append(woken, node) })
+	ready := func(shard int, queue string, in time.Duration, now time.Time) {
+		c.ready(shard, task.QueueName{Model: queue, Priority: 5}, now.Add(in), now, func(node string) { woken = append(woken, node) })
 	}
 	ready(1, "m", 0, t0)
 	require.Empty(t, woken, "nobody listens")
@@ -73,7 +73,7 @@ func TestTheCrowdHearsOnce(t *testing.T) {
 	ready(1, task.AnyModel, 0, t0)
 	require.Equal(t, []string{"b"}, woken, "one tells, the rest joins")
 	told := c.take("b", t0)
-	require.ElementsMatch(t, []waiting{{1, "m", 0}, {2, "m", time.Second}, {1, task.AnyModel, 0}}, told)
+	require.ElementsMatch(t, []waiting{{1, "m", 6, 0}, {2, "m", 6, time.Second}, {1, task.AnyModel, 6, 0}}, told)
 	require.Empty(t, c.take("b", t0), "nothing more: the telling ends")
 
 	ready(1, "m", 0, t0)
@@ -83,7 +83,7 @@ func TestTheCrowdHearsOnce(t *testing.T) {
 	c.take("b", t0)
 	c.take("b", t0)
 
-	c.short("b", 1, "m", t0)
+	c.short("b", 1, task.QueueName{Model: "m", Priority: 5}, t0)
 	ready(1, "m", 0, t0)
 	require.Len(t, woken, 3, "b found it empty since")
 	c.take("b", t0)
@@ -105,16 +105,27 @@ func TestTheCrowdIsBounded(t *testing.T) {
 	c.asked("late", []string{"*"}, t0.Add(listenFor+1))
 	require.Len(t, c.nodes, 1)
 	for i := range pendingMax + 5 {
-		c.ready(i, "m", t0, t0, func(string) {})
+		c.ready(i, task.QueueName{Model: "m", Priority: 5}, t0, t0, func(string) {})
 	}
 	require.Len(t, c.take("late", t0), pendingMax)
 	for i := range modelsMax + 5 {
-		c.short("x", 1, fmt.Sprint(i), t0)
+		c.short("x", 1, task.QueueName{Model: fmt.Sprint(i)}, t0)
 	}
 	require.Len(t, c.nodes["x"].models, modelsMax)
 	c.stop()
 	c.asked("y", nil, t0)
 	require.Empty(t, c.nodes)
+}
+
+func TestAPriorityTravelsAsOneMore(t *testing.T) {
+	for _, p := range []int{task.AnyPriority, 0, task.PriorityDefault, task.PriorityMax} {
+		n := task.QueueName{Model: "m", Priority: p}
+		require.Equal(t, n, rankOf(n).of("m"))
+	}
+	require.Zero(t, rankOf(task.QueueName{Priority: task.AnyPriority}), "as older nodes, which have no such field, ask")
+	for _, r := range []rank{-1, task.PriorityMax + 2} {
+		require.Equal(t, task.AnyPriority, r.of("m").Priority)
+	}
 }
 
 func TestRoll(t *testing.T) {

@@ -141,11 +141,12 @@ func (f *Far) grant(ctx context.Context, from string, o *cluster.Owner, ask clai
 	if q == nil {
 		return out, fault.New(fault.Fenced, "far.claim", "", "shard %d is closing", o.Shard())
 	}
+	name := ask.Priority.of(ask.Model)
 	f.answers.forget(ask.Got[:min(len(ask.Got), gotMax)])
 	a, fresh := f.answers.begin(ask.ID, f.Now())
 	if fresh {
 		c := &task.Claim{Node: from, Boot: ask.Boot, Engine: ask.Engine, Room: task.NewRoom(claimBytes)}
-		q.Claim(ask.Model, ask.N, c, func(works []*task.Work, err error) { f.granted(a, works, err) })
+		q.Claim(name, ask.N, c, func(works []*task.Work, err error) { f.granted(a, works, err) })
 	}
 	select {
 	case <-a.done:
@@ -155,11 +156,11 @@ func (f *Far) grant(ctx context.Context, from string, o *cluster.Owner, ask clai
 	works, count, err := f.answers.get(a)
 	now := f.Now()
 	out = claimAnswer{Now: now, Age: now.Sub(a.began), Works: works, Err: task.SaidOf(err)} // both of this process, so that Age is monotonic
-	if at, ok := q.Next(ask.Model); ok {
+	if at, ok := q.Next(name); ok {
 		out.More, out.Next = true, max(at.Sub(out.Now), 0)
 	}
 	if count < ask.N && (!out.More || out.Next > 0) {
-		f.crowd.short(from, o.Shard(), ask.Model, out.Now)
+		f.crowd.short(from, o.Shard(), name, out.Now)
 	}
 	return out, nil
 }

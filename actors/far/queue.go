@@ -21,13 +21,14 @@ const (
 
 // claimAsk asks the owner of a shard for works.
 type claimAsk struct {
-	ID     string   `json:"id"` // the same question gets the same works
-	Model  string   `json:"model"`
-	N      int      `json:"n"`
-	Node   string   `json:"node"`
-	Boot   string   `json:"boot"`
-	Engine string   `json:"engine"`
-	Got    []string `json:"got,omitempty"` // earlier claims whose answers came: they may be forgotten
+	ID       string   `json:"id"`    // the same question gets the same works
+	Model    string   `json:"model"` // the queue
+	Priority rank     `json:"p,omitempty"`
+	N        int      `json:"n"`
+	Node     string   `json:"node"`
+	Boot     string   `json:"boot"`
+	Engine   string   `json:"engine"`
+	Got      []string `json:"got,omitempty"` // earlier claims whose answers came: they may be forgotten
 
 	since time.Time
 }
@@ -48,9 +49,15 @@ type Queue struct {
 	shard int
 
 	mu   sync.Mutex
-	next map[string]time.Time // by model, as the newest answer said; only of models that had something
-	open map[line]claimAsk    // asked, and nobody knows whether it was granted
+	next map[task.QueueName]time.Time // as the newest answer said; only of those that had something
+	open map[asker]claimAsk           // asked, and nobody knows whether it was granted
 	got  []string
+}
+
+// asker is for whom a claim was.
+type asker struct {
+	name   task.QueueName
+	engine string
 }
 
 // Shard returns the number of the shard.
@@ -59,31 +66,31 @@ func (q *Queue) Shard() int { return q.shard }
 // Near tells that another node owns the shard.
 func (q *Queue) Near() bool { return false }
 
-// Next returns what the newest answer said of a model.
-func (q *Queue) Next(model string) (time.Time, bool) {
+// Next returns what the newest answer said of a queue.
+func (q *Queue) Next(name task.QueueName) (time.Time, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	at, ok := q.next[model]
+	at, ok := q.next[name]
 	return at, ok
 }
 
 // Claim asks the owner for up to n works and calls done once, from another goroutine or, after Stop, from this one. What
 // the owner granted and could not say, it says to the next Claim for the same engine, or the roll call heals.
-func (q *Queue) Claim(model string, n int, c *task.Claim, done func([]*task.Work, error)) {
-	if !q.f.spawn(func() { done(q.claim(model, n, c)) }) {
+func (q *Queue) Claim(name task.QueueName, n int, c *task.Claim, done func([]*task.Work, error)) {
+	if !q.f.spawn(func() { done(q.claim(name, n, c)) }) {
 		done(nil, fault.New(fault.Unavailable, "far.claim", "", "this node is stopping"))
 	}
 }
 
-func (q *Queue) claim(model string, n int, c *task.Claim) ([]*task.Work, error) {
-	at := line{model: model + "\x00" + c.Engine}
-	ask := q.begin(at, claimAsk{ID: uuid.NewString(), Model: model, N: min(n, claimMax), Node: c.Node, Boot: c.Boot, Engine: c.Engine})
+func (q *Queue) claim(name task.QueueName, n int, c *task.Claim) ([]*task.Work, error) {
+	at := asker{name, c.Engine}
+	ask := q.begin(at, claimAsk{ID: uuid.NewString(), Model: name.Model, Priority: rankOf(name), N: min(n, claimMax), Node: c.Node, Boot: c.Boot, Engine: c.Engine})
 	works, next, more, err := q.call(&ask)
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	delete(q.next, model)
+	delete(q.next, name)
 	if more {
-		q.next[model] = next
+		q.next[name] = next
 	}
 	if err != nil && works == nil {
 		if len(q.open) < openMax {
@@ -104,8 +111,8 @@ func (q *Queue) claim(model string, n int, c *task.Claim) ([]*task.Work, error) 
 	return works, err
 }
 
-// begin returns the claim to send: fresh, or an earlier one of the same line without an answer.
-func (q *Queue) begin(at line, fresh claimAsk) claimAsk {
+// begin returns the claim to send: fresh, or an earlier one of the same asker without an answer.
+func (q *Queue) begin(at asker, fresh claimAsk) claimAsk {
 	now := q.f.Now()
 	fresh.since = now
 	q.mu.Lock()

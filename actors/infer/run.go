@@ -27,7 +27,7 @@ const schemasMax = 256
 // for many goroutines.
 type Runner struct {
 	Fetch func(ctx context.Context, url string) (source.Data, error)
-	Learn func(model string, ms []Message, promptTokens int)
+	Learn func(model string, ms []Message, promptTokens, outputTokens int)
 	Meter *meter.Meter
 	Now   func() time.Time
 
@@ -83,7 +83,7 @@ func (r *Runner) Ask(ctx context.Context, e Engine, q *Request, w *task.Work, a 
 	a.Status, a.Body = res.Status, res.Raw
 	a.Text, a.FinishReason, a.Model, a.PromptTokens, a.OutputTokens = res.Text, res.FinishReason, res.Model, res.PromptTokens, res.OutputTokens
 	if r.Learn != nil {
-		r.Learn(w.Record.Model, q.Messages, res.PromptTokens)
+		r.Learn(w.Record.Model, q.Messages, res.PromptTokens, res.OutputTokens)
 	}
 	return nil
 }

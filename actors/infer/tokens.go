@@ -63,6 +63,7 @@ const (
 type Estimator struct {
 	factor float64
 	seen   int
+	output float64 // mean tokens of an answer
 }
 
 // Estimate returns the tokens to expect where RoughTokens says rough; never below 1 for rough > 0.
@@ -86,6 +87,33 @@ func (e Estimator) Observe(rough, actual int) Estimator {
 	return e
 }
 
+// outputFirst is the tokens of an answer of a model that has given none.
+const outputFirst = 128
+
+// Output returns the tokens to expect of an answer: as many as those before had on average, and no more than most, unless that is 0.
+func (e Estimator) Output(most int) int {
+	n := outputFirst
+	if e.output > 0 {
+		n = int(math.Ceil(e.output))
+	}
+	if most > 0 {
+		n = min(n, most)
+	}
+	return n
+}
+
+// Answered folds in the length of one answer; 0 changes nothing, as of an engine that sends no usage.
+func (e Estimator) Answered(tokens int) Estimator {
+	switch {
+	case tokens <= 0:
+	case e.output == 0:
+		e.output = float64(tokens)
+	default:
+		e.output += (float64(tokens) - e.output) * estimateWeight
+	}
+	return e
+}
+
 // Factor is actual/rough as learnt so far; 1 before the first report.
 func (e Estimator) Factor() float64 {
 	if e.seen == 0 {
@@ -102,12 +130,15 @@ func (es Estimators) Estimate(model string, ms []Message) int {
 	return es[model].Estimate(RoughTokensOf(ms))
 }
 
-// Observe folds in what the engine reported for a conversation. Models beyond EstimatorModelsMax
+// Output returns the expected tokens of an answer of model, at most most unless that is 0.
+func (es Estimators) Output(model string, most int) int { return es[model].Output(most) }
+
+// Observe folds in what the engine reported for a conversation and its answer. Models beyond EstimatorModelsMax
 // are not learnt.
-func (es Estimators) Observe(model string, ms []Message, promptTokens int) {
+func (es Estimators) Observe(model string, ms []Message, promptTokens, outputTokens int) {
 	old, known := es[model]
 	if !known && len(es) >= EstimatorModelsMax {
 		return
 	}
-	es[model] = old.Observe(RoughTokensOf(ms), promptTokens)
+	es[model] = old.Observe(RoughTokensOf(ms), promptTokens).Answered(outputTokens)
 }

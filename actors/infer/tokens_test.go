@@ -76,13 +76,16 @@ func TestEstimatorFollowsAChange(t *testing.T) {
 func TestEstimatorsAreBoundedAndApart(t *testing.T) {
 	ms := []Message{{Role: "user", Content: strings.Repeat("word ", 80)}}
 	es := Estimators{}
-	es.Observe("glm", ms, 208)
+	es.Observe("glm", ms, 208, 20)
 	require.Equal(t, 208, es.Estimate("glm", ms))
 	require.Equal(t, 104, es.Estimate("other", ms))
+	require.Equal(t, 20, es.Output("glm", 0))
+	require.Equal(t, 7, es.Output("glm", 7))
+	require.Equal(t, outputFirst, es.Output("other", 0))
 	for i := range 2 * EstimatorModelsMax {
-		es.Observe(fmt.Sprint(i), ms, 208)
+		es.Observe(fmt.Sprint(i), ms, 208, 20)
 	}
 	require.Len(t, es, EstimatorModelsMax)
-	es.Observe("glm", ms, 208)
+	es.Observe("glm", ms, 208, 20)
 	require.Equal(t, 2, es["glm"].seen, "a known model goes on learning")
 }

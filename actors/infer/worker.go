@@ -13,6 +13,7 @@ import (
 	"github.com/open-autoglm/autoglm/actors/meter"
 	"github.com/open-autoglm/autoglm/actors/supervise"
 	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/cluster"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
@@ -53,6 +54,7 @@ type Worker struct {
 	inFlight int
 	unacked  int
 	granted  uint64 // newest Credit sent
+	spent    map[string]batch.Spent
 	ctx      context.Context
 	cancel   context.CancelFunc
 	timer    *time.Timer
@@ -62,6 +64,8 @@ type (
 	// Each carries its incarnation: a goroutine of a life before must not be counted in this one.
 	ran struct { // the slot is free
 		of    *Worker
+		work  *task.Work
+		used  int  // tokens, 0 where the engine did not say
 		asked bool // the engine was asked; else the error says nothing about it
 		err   error
 	}
@@ -84,7 +88,7 @@ func NewWorker(o WorkerOptions) (*actor.Props, error) {
 		return nil, err
 	}
 	return actor.PropsFromProducer(supervise.Guard(func() actor.Actor {
-		w := &Worker{WorkerOptions: o, limit: limit}
+		w := &Worker{WorkerOptions: o, limit: limit, spent: map[string]batch.Spent{}}
 		w.ctx, w.cancel = context.WithCancel(context.Background())
 		return w
 	})), nil
@@ -146,13 +150,29 @@ func (w *Worker) stop(c actor.Context) {
 func (w *Worker) giveBack(reason string) {
 	for _, x := range w.waiting {
 		x.GiveBack(reason)
+		w.spend(x, 0)
 	}
 	w.waiting = nil
+}
+
+// spend notes that a work left, for the next Credit.
+func (w *Worker) spend(x *task.Work, used int) {
+	whose := tenant.Of(x.ID)
+	s := w.spent[whose]
+	w.spent[whose] = batch.Spent{Tenant: whose, Charged: s.Charged + x.Cost, Used: s.Used + used}
 }
 
 func (w *Worker) ran(c actor.Context, m ran) {
 	w.inFlight--
 	w.unacked++
+	switch {
+	case m.used > 0:
+		w.spend(m.work, m.used)
+	case m.asked && fault.KindOf(m.err) != fault.Overloaded:
+		w.spend(m.work, m.work.Cost) // it had its slot
+	default:
+		w.spend(m.work, 0)
+	}
 	switch kind := fault.KindOf(m.err); {
 	case !m.asked:
 	case m.err == nil:
@@ -175,12 +195,12 @@ func (w *Worker) ran(c actor.Context, m ran) {
 // taken back, and what was not sent yet goes back to its tasks at no cost of a try.
 func (w *Worker) down(c actor.Context, why string) {
 	w.Status.set(func(s *EngineState) { s.Healthy, s.Reason = false, why })
+	w.giveBack("engine " + w.Engine.Name() + " is down")
 	if w.models != nil {
 		w.models = nil
 		w.granted = w.received
-		c.Send(w.Batcher, &batch.Credit{Engine: c.Self(), Name: w.Engine.Name(), Granted: w.granted, Taken: w.received})
+		w.credit(c, nil)
 	}
-	w.giveBack("engine " + w.Engine.Name() + " is down")
 }
 
 func (w *Worker) learned(c actor.Context, m models) {
@@ -252,6 +272,7 @@ func (w *Worker) dropStale() {
 		stale := x.Remaining() < x.Timeout
 		if stale {
 			x.GiveBack("it waited too long for a slot of engine " + w.Engine.Name())
+			w.spend(x, 0)
 		}
 		return stale
 	})
@@ -267,10 +288,20 @@ func (w *Worker) offer(c actor.Context, free int) {
 	if len(w.waiting) > 0 && room < w.Prefetch/2 {
 		return // the engine has enough for now, and half a prefetch is claimed in fewer commits than its works one by one
 	}
-	if g := w.received + uint64(max(0, room)); g > w.granted {
-		w.granted = g
-		c.Send(w.Batcher, &batch.Credit{Engine: c.Self(), Name: w.Engine.Name(), Models: task.Offers(w.models, w.Status.Get().Endpoints), Granted: g, Taken: w.received})
+	if g := w.received + uint64(max(0, room)); g > w.granted || w.inFlight == 0 && len(w.spent) > 0 {
+		w.granted = max(g, w.granted)
+		w.credit(c, task.Offers(w.models, w.Status.Get().Endpoints))
 	}
+}
+
+// credit tells the batcher what may come, and what went.
+func (w *Worker) credit(c actor.Context, offers []string) {
+	m := &batch.Credit{Engine: c.Self(), Name: w.Engine.Name(), Models: offers, Granted: w.granted, Taken: w.received}
+	for _, s := range w.spent {
+		m.Spent = append(m.Spent, s)
+	}
+	clear(w.spent)
+	c.Send(w.Batcher, m)
 }
 
 // wake sets the timer for what time alone changes: a pause that ends, a look at
@@ -295,7 +326,7 @@ func (w *Worker) start(c actor.Context, x *task.Work) {
 	self, root, serves := c.Self(), c.ActorSystem().Root, w.models
 	go func() {
 		answer, asked, err := w.ask(x, serves)
-		root.Send(self, ran{w, asked, err})
+		root.Send(self, ran{of: w, work: x, used: answer.PromptTokens + answer.OutputTokens, asked: asked, err: err})
 		if err == nil {
 			err = w.check(x, &answer)
 		}

@@ -7,16 +7,20 @@ import (
 	"time"
 )
 
-// feedMax bounds the rows that a feed keeps in memory, and as many early ones; the others stay on disk.
-const feedMax = 2048
+// Bounds of the rows that a feed keeps in memory, and as many early ones; the others stay on disk.
+const (
+	feedMax = 2048
+	feedMin = 64
+	rowsMax = 4 * feedMax // of all feeds of a shard, until each has feedMin
+)
 
-// feed is the head of one queue (a model and a priority) of one shard, in memory.
+// feed is the head of one queue (a tenant, a model and a priority) of one shard, in memory.
 // It never walks the rows that were claimed before: an LSM tree keeps them as
 // tombstones, and a queue read from its start each time would pass all of them.
 //
 //	claimed … │ rows (sorted, ≤ max) │ next: not loaded, but for early … │ seek: not even looked at …
 type feed struct {
-	max   int               // feedMax
+	max   int               // feedMin to feedMax
 	rows  []ReadyKey        // sorted by Bytes, all below next when more is set
 	next  []byte            // where loading goes on
 	more  bool              // there may be rows from next on
@@ -180,6 +184,11 @@ func (f *feed) first(now time.Time) (at time.Time, ok bool) {
 		return now, true
 	}
 	return f.rows[0].Visible, true
+}
+
+// empty tells that the feed has nothing, and that there is nothing on disk that it has not seen.
+func (f *feed) empty() bool {
+	return len(f.rows) == 0 && !f.more && len(f.taken) == 0 && !f.early.any()
 }
 
 // putBack returns a row whose claim did not happen.

@@ -69,6 +69,7 @@ type Work struct {
 	Left    time.Duration `json:"left"`  // of the lease when it was claimed, when it comes from afar as it came; what counts
 	Timeout time.Duration `json:"timeout"`
 	Record  Record        `json:"record"` // as claimed
+	Cost    int           `json:"-"`      // tokens that its tenant is charged while it runs; the batcher's
 
 	router *cluster.Router // to give it back through; nil: it can only run into its lease
 	held   *Held           // nil until it arrived

@@ -3,6 +3,7 @@ package task
 import (
 	"bytes"
 	"encoding/binary"
+	"iter"
 	"maps"
 	"math"
 	"strconv"
@@ -215,7 +216,7 @@ func parseRunning(id, value []byte) UnderWay {
 }
 
 func (r *Record) readyKey(id string) ReadyKey {
-	return ReadyKey{Model: r.queue(), Priority: r.Spec.PriorityOr(), Visible: r.NotBefore, ID: id, AtOnce: r.AtOnce}
+	return ReadyKey{Model: r.queue(id), Priority: r.Spec.PriorityOr(), Visible: r.place(), ID: id, AtOnce: r.AtOnce}
 }
 
 // Counter names: "tasks/<state>" of all tasks, "tenant/<name>/<state>" of a tenant's, and "ready/<priority>/<model>" for the queues.
@@ -242,16 +243,16 @@ func count(id string, before, after Record) (cs []persistence.Count) {
 		move(countTenant + whose + "/")
 	}
 	if was == Pending {
-		cs = append(cs, persistence.Count{Name: before.queueName(), Delta: -1})
+		cs = append(cs, persistence.Count{Name: before.queueName(id), Delta: -1})
 	}
 	if is == Pending {
-		cs = append(cs, persistence.Count{Name: after.queueName(), Delta: 1})
+		cs = append(cs, persistence.Count{Name: after.queueName(id), Delta: 1})
 	}
 	return cs
 }
 
-func (r *Record) queueName() string {
-	return countReady + strconv.Itoa(r.Spec.PriorityOr()) + "/" + r.queue()
+func (r *Record) queueName(id string) string {
+	return countReady + strconv.Itoa(r.Spec.PriorityOr()) + "/" + r.queue(id)
 }
 
 // Tally is what the counters of shards say about tasks.
@@ -278,14 +279,28 @@ func (t *Tally) Of(name string) map[State]int64 {
 // QueueName names one queue.
 type QueueName struct {
 	Model    string // see QueueOf
-	Priority int
+	Priority int    // AnyPriority stands for all
 }
 
-// Queues is Waiting by model and priority, all endpoints together.
+// AnyPriority is what nodes of before the queues were told apart ask for and tell of: the best that waits.
+const AnyPriority = -1
+
+func (n QueueName) priorities() iter.Seq[int] {
+	return func(yield func(int) bool) {
+		if n.Priority != AnyPriority {
+			yield(n.Priority)
+			return
+		}
+		for p := 0; p <= PriorityMax && yield(p); p++ {
+		}
+	}
+}
+
+// Queues is Waiting by model and priority, all endpoints and tenants together.
 func (t *Tally) Queues() map[QueueName]int64 {
 	all := map[QueueName]int64{}
 	for q, n := range t.Waiting {
-		model, _ := SplitQueue(q.Model)
+		model := SplitQueue(q.Model).Model
 		all[QueueName{model, q.Priority}] += n
 	}
 	return all

@@ -19,12 +19,12 @@ const AnyModel = "default"
 // claimWithin bounds a Claim: by then every task that can answer has.
 const claimWithin = 30 * time.Second
 
-// Queue is the waiting tasks of one owned shard, by model and priority. It hands out
+// Queue is the waiting tasks of one owned shard, by tenant, model and priority. It hands out
 // ids to claim; the tasks themselves decide. It follows the ready index as an
 // Observer, so that nothing is polled. It is safe for many goroutines.
 type Queue struct {
 	o      *cluster.Owner
-	notify func(q *Queue, model string, at time.Time) // there is, or at a time will be, something to claim; must not block
+	notify func(q *Queue, name QueueName, at time.Time) // there is, or at a time will be, something to claim; must not block
 
 	mu    sync.Mutex
 	feeds map[QueueName]*feed
@@ -32,7 +32,7 @@ type Queue struct {
 
 // NewQueue makes the queue of a shard that is about to open. Give Observe to
 // cluster.Options.Observers for IndexReady, and call Open once the shard is open. notify is told times by this node's clock.
-func NewQueue(o *cluster.Owner, notify func(q *Queue, model string, at time.Time)) *Queue {
+func NewQueue(o *cluster.Owner, notify func(q *Queue, name QueueName, at time.Time)) *Queue {
 	return &Queue{o: o, notify: notify, feeds: map[QueueName]*feed{}}
 }
 
@@ -69,7 +69,7 @@ func (q *Queue) Near() bool { return true }
 // Observe follows the ready index.
 func (q *Queue) Observe(rows []persistence.Index) {
 	now := q.o.Now()
-	var tell map[string]time.Time
+	var tell map[QueueName]time.Time
 	q.mu.Lock()
 	for _, r := range rows {
 		k, ok := parseReady(r.Key, r.Value)
@@ -87,18 +87,19 @@ func (q *Queue) Observe(rows []persistence.Index) {
 			at = now
 		}
 		if tell == nil {
-			tell = map[string]time.Time{}
+			tell = map[QueueName]time.Time{}
 		}
-		if t, ok := tell[k.Model]; !ok || at.Before(t) {
-			tell[k.Model] = at
+		name := QueueName{k.Model, k.Priority}
+		if t, ok := tell[name]; !ok || at.Before(t) {
+			tell[name] = at
 		}
 	}
 	q.mu.Unlock()
-	for model, at := range tell {
+	for name, at := range tell {
 		if at.Before(now) {
 			at = now
 		}
-		q.notify(q, model, q.o.Local(at))
+		q.notify(q, name, q.o.Local(at))
 	}
 }
 
@@ -108,20 +109,36 @@ func (q *Queue) feedLocked(k ReadyKey) *feed {
 	if f == nil {
 		f = newFeed(k.Model, k.Priority)
 		q.feeds[name] = f
+		most := min(max(rowsMax/len(q.feeds), feedMin), feedMax)
+		for _, other := range q.feeds {
+			other.max = most // those that keep more give it back with the next row
+		}
 	}
 	return f
+}
+
+// feedsMax is how many feeds are kept for which nothing waits: one that comes again passes what was claimed before.
+const feedsMax = 256
+
+// pruneLocked forgets feeds for which nothing waits: there is one for each tenant, model and priority that ever came.
+func (q *Queue) pruneLocked() {
+	if len(q.feeds) <= feedsMax {
+		return
+	}
+	for name, f := range q.feeds {
+		if f.empty() {
+			delete(q.feeds, name)
+		}
+	}
 }
 
 // Announce notifies of every queue that may have something.
 func (q *Queue) Announce() {
 	q.mu.Lock()
-	models := map[string]bool{}
-	for name := range q.feeds {
-		models[name.Model] = true
-	}
+	names := slices.Collect(maps.Keys(q.feeds))
 	q.mu.Unlock()
-	for m := range models {
-		q.notify(q, m, q.o.Local(q.o.Now()))
+	for _, name := range names {
+		q.notify(q, name, q.o.Local(q.o.Now()))
 	}
 }
 
@@ -146,29 +163,28 @@ func (q *Queue) Open() error {
 // Key returns the key of a task's journal.
 func Key(id string) persistence.Key { return persistence.Key{Kind: KindName, ID: id} }
 
-// Next returns by this node's clock when there is something of a model to claim: now, when there may be
+// Next returns by this node's clock when there is something of a queue to claim: now, when there may be
 // rows on disk that are not in memory, else when the first in memory may be claimed. ok
 // is false when nothing waits.
-func (q *Queue) Next(model string) (at time.Time, ok bool) {
+func (q *Queue) Next(name QueueName) (at time.Time, ok bool) {
 	now := q.o.Now()
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for name, f := range q.feeds {
-		if name.Model != model {
-			continue
-		}
-		if first, waits := f.first(now); waits && (!ok || first.Before(at)) {
-			at, ok = first, true
+	for p := range name.priorities() {
+		if f := q.feeds[QueueName{name.Model, p}]; f != nil {
+			if first, waits := f.first(now); waits && (!ok || first.Before(at)) {
+				at, ok = first, true
+			}
 		}
 	}
 	return q.o.Local(at), ok
 }
 
-// Claim takes up to n tasks of a model, best priority first, and makes them
+// Claim takes up to n tasks of a queue and makes them
 // running under one group append. done gets what was claimed, maybe fewer, once,
 // from another goroutine or this one.
-func (q *Queue) Claim(model string, n int, c *Claim, done func([]*Work, error)) {
-	keys, err := q.take(model, n)
+func (q *Queue) Claim(name QueueName, n int, c *Claim, done func([]*Work, error)) {
+	keys, err := q.take(name, n)
 	if len(keys) == 0 {
 		done(nil, err)
 		return
@@ -204,16 +220,16 @@ func (q *Queue) forget(k ReadyKey) {
 	delete(q.feedLocked(k).taken, k.ID)
 }
 
-func (q *Queue) take(model string, n int) (keys []ReadyKey, err error) {
+func (q *Queue) take(name QueueName, n int) (keys []ReadyKey, err error) {
 	now := q.o.Now()
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for p := 0; p <= PriorityMax && len(keys) < n; p++ {
-		f := q.feeds[QueueName{model, p}]
-		if f == nil {
+	for p := range name.priorities() {
+		f := q.feeds[QueueName{name.Model, p}]
+		if f == nil || len(keys) >= n {
 			continue
 		}
-		if err = f.load(model, p, n-len(keys), now, q.o.Scan); err != nil {
+		if err = f.load(name.Model, p, n-len(keys), now, q.o.Scan); err != nil {
 			return keys, err
 		}
 		keys = append(keys, f.take(n-len(keys), now)...)
@@ -293,20 +309,21 @@ func (q *Queue) Reconcile() error {
 	}
 	var t Tally
 	t.Add(counters)
-	var tell []string
+	var tell []QueueName
 	q.mu.Lock()
+	q.pruneLocked()
 	for name := range t.Waiting {
 		f := q.feedLocked(ReadyKey{Model: name.Model, Priority: name.Priority})
 		if len(f.rows) == 0 && len(f.taken) == 0 && !f.more {
 			f.restart(name.Model, name.Priority)
 		}
 		if f.more {
-			tell = append(tell, name.Model)
+			tell = append(tell, name)
 		}
 	}
 	q.mu.Unlock()
-	for _, m := range tell {
-		q.notify(q, m, q.o.Local(q.o.Now()))
+	for _, name := range tell {
+		q.notify(q, name, q.o.Local(q.o.Now()))
 	}
 	return q.wakeRunning()
 }
@@ -333,24 +350,16 @@ func (q *Queue) Return(r UnderWay, reason string) {
 	q.o.Tell(&cluster.Envelope{Key: Key(r.ID), Msg: &Return{Attempt: r.Attempt, Epoch: r.Epoch, Reason: reason}})
 }
 
-// Waiting returns up to limit models of which something waits, with the time of the first of each by this node's clock.
-func (q *Queue) Waiting(serves func(model string) bool, limit int) map[string]time.Time {
+// Waiting returns up to limit queues of which something waits, with the time of the first of each by this node's clock.
+func (q *Queue) Waiting(serves func(queue string) bool, limit int) map[QueueName]time.Time {
 	now := q.o.Now()
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	out := map[string]time.Time{}
+	out := map[QueueName]time.Time{}
 	for name, f := range q.feeds {
-		at, ok := f.first(now)
-		if !ok || !serves(name.Model) {
-			continue
+		if at, ok := f.first(now); ok && len(out) < limit && serves(name.Model) {
+			out[name] = q.o.Local(at)
 		}
-		if t, ok := out[name.Model]; ok && !at.Before(t) || !ok && len(out) >= limit {
-			continue
-		}
-		out[name.Model] = at
-	}
-	for model, at := range out {
-		out[model] = q.o.Local(at)
 	}
 	return out
 }

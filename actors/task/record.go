@@ -23,6 +23,7 @@ type Fact struct {
 	Model   string    `json:"model,omitempty"`   // Submitted: the queue, also when the spec names no model
 	Line    *Line     `json:"line,omitempty"`    // Submitted: of a batch
 	Trace   string    `json:"trace,omitempty"`   // Submitted: W3C traceparent of the first request that named the task
+	Fair    bool      `json:"fair,omitempty"`    // Submitted: by a program whose queues are one tenant's, with near deadlines first
 	Attempt uint32    `json:"attempt,omitempty"` // all that concern an attempt; for a callback: the try
 	Epoch   uint64    `json:"epoch,omitempty"`   // Claimed: the owner's epoch
 	Node    string    `json:"node,omitempty"`    // Claimed
@@ -134,6 +135,7 @@ type Record struct {
 	Model     string    `json:"model"`           // whose queue it waits in
 	Trace     string    `json:"trace,omitempty"` // W3C traceparent that goes with every request made for the task; "" in old journals
 	Line      *Line     `json:"line,omitempty"`  // of the batch that it is a part of
+	Fair      bool      `json:"fair,omitempty"`  // its queue is its tenant's, and its deadline counts in it
 	CreatedAt time.Time `json:"created_at"`
 	UpdatedAt time.Time `json:"updated_at"`
 
@@ -175,7 +177,7 @@ func (r Record) Apply(f Fact) (Record, error) {
 		if f.Spec == nil {
 			return r, fault.New(fault.Corrupt, "task.apply", "", "submitted without a spec")
 		}
-		r.Spec, r.Model, r.Trace, r.Line, r.CreatedAt, r.NotBefore = f.Spec, f.Model, f.Trace, f.Line, f.At, f.At
+		r.Spec, r.Model, r.Trace, r.Line, r.Fair, r.CreatedAt, r.NotBefore = f.Spec, f.Model, f.Trace, f.Line, f.Fair, f.At, f.At
 		r.AtOnce = f.Spec.NotBefore == nil // whether one that is given is past, the owner's clock says
 		if f.Spec.NotBefore != nil && f.Spec.NotBefore.After(f.At) {
 			r.NotBefore = f.Spec.NotBefore.UTC().Truncate(time.Microsecond) // as in its index key

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
@@ -86,10 +87,15 @@ func TestWhoseQueueARequestWaitsIn(t *testing.T) {
 	} {
 		require.Equal(t, c.model, c.spec.ModelOr("def"))
 		r := Record{Spec: &c.spec, Model: c.spec.ModelOr("def")}
-		require.Equal(t, c.queue, r.queue())
-		model, endpoint := SplitQueue(r.queue())
-		require.Equal(t, []string{c.model, c.spec.EndpointOr()}, []string{model, endpoint})
-		require.LessOrEqual(t, len(QueueOf(strings.Repeat("m", IDMax), EndpointChat)), QueueMax)
+		require.Equal(t, c.queue, r.queue("id"))
+		require.Equal(t, c.queue, r.queue("/acme/id"), "before tenants had queues of their own")
+		r.Fair = true
+		require.Equal(t, c.queue, r.queue("id"))
+		require.Equal(t, c.queue+"\x1eacme", r.queue("/acme/id"))
+		for whose, id := range map[string]string{"default": "id", "acme": "/acme/id"} {
+			require.Equal(t, Lot{c.model, c.spec.EndpointOr(), whose}, SplitQueue(r.queue(id)))
+		}
+		require.LessOrEqual(t, len(QueueOf(Lot{strings.Repeat("m", IDMax), EndpointChat, strings.Repeat("t", tenant.NameMax)})), QueueMax)
 	}
 }
 
@@ -113,7 +119,9 @@ func TestAnEngineServesItsModelsAtItsEndpoints(t *testing.T) {
 		{[]string{"*"}, Endpoints(), "x", EndpointResponses, true},
 		{[]string{"a", "m"}, Endpoints(), "m", EndpointCompletions, true},
 	} {
-		require.Equal(t, c.want, Serves(Offers(c.models, c.endpoints), QueueOf(c.model, c.endpoint)), "%+v", c)
+		for _, whose := range []string{tenant.Default, "acme"} {
+			require.Equal(t, c.want, Serves(Offers(c.models, c.endpoints), QueueOf(Lot{c.model, c.endpoint, whose})), "%+v of %s", c, whose)
+		}
 	}
 }
 

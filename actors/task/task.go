@@ -139,7 +139,7 @@ func (t *Task) behavior(r Record) entity.Behavior[Record, Fact] {
 func (t *Task) none(c *context) {
 	switch m := c.Message().(type) {
 	case *Submit:
-		c.Commit(Fact{Event: Submitted, At: clock(c), Spec: m.Spec, Model: m.Model, Trace: m.Trace, Line: m.Line})
+		c.Commit(Fact{Event: Submitted, At: clock(c), Spec: m.Spec, Model: m.Model, Trace: m.Trace, Line: m.Line, Fair: true})
 		c.Reply(Accepted{Version: 1, State: Pending})
 	case entity.Wake:
 	default:
