@@ -92,7 +92,7 @@ func TestTheOrderOfWork(t *testing.T) {
 	}{
 		{"another tenant's ten wait for theirs alone", "/small/", task.Spec{}, 0, ahead + 10 + 8},
 		{"a better priority goes first, whatever its shard", "urgent-", task.Spec{Priority: &urgent}, 0, 10 + 2*ahead},
-		{"a deadline that is near goes first", "soon-", task.Spec{Deadline: &soon}, 0, 10 + 2*ahead + 8},
+		{"a deadline that is near goes first", "soon-", task.Spec{Deadline: &soon}, 0, 10 + 2*ahead + shards*8},
 		{"a worse priority waits", "late-", task.Spec{Priority: &late}, 400 - 2*slots - ahead, 400},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -185,7 +185,7 @@ func TestPriority(t *testing.T) {
 	runs := func(pol Policy, ticks int) map[int]int {
 		p := newPlant(pol, 8)
 		for _, prio := range []int{0, 5, 9} {
-			p.submit(of("a", prio), 100_000, 10)
+			p.submit(of("a", prio), 20_000, 10)
 		}
 		p.ticks(ticks)
 		got := map[int]int{}
@@ -209,9 +209,9 @@ func TestPriority(t *testing.T) {
 		require.InDelta(t, 22*Quantum, got[9], 4*Quantum, "%v", got)
 	})
 	t.Run("weighted", func(t *testing.T) {
-		got := runs(Policy{Ratio: 2}, 100_000)
-		require.InEpsilon(t, 32, float64(got[0])/float64(got[5]), 0.1, "%v", got)
-		require.InEpsilon(t, 16, float64(got[5])/float64(got[9]), 0.2, "%v", got)
+		got := runs(Policy{Ratio: 1.5}, 20_000)
+		require.InEpsilon(t, math.Pow(1.5, 5), float64(got[0])/float64(got[5]), 0.1, "%v", got)
+		require.InEpsilon(t, math.Pow(1.5, 4), float64(got[5])/float64(got[9]), 0.2, "%v", got)
 	})
 }
 
