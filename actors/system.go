@@ -45,6 +45,7 @@ type Options struct {
 	Policy    task.Policy
 	Window    batch.Window
 	Fair      fair.Policy
+	Rules     batch.Rules
 	Callbacks func(callback.Asker) task.Callbacks // nil: nothing calls back
 	Runner    *infer.Runner
 	Kinds     []cluster.Kind       // a user's own, beside the task
@@ -160,7 +161,7 @@ func Start(o Options) (*System, error) {
 
 // batching says what the batcher needs of this system.
 func (s *System) batching() batch.Options {
-	b := batch.Options{Window: s.opt.Window, Fair: s.opt.Fair, Claim: s.claim, Estimate: s.estimate, Cost: s.cost, Resync: s.resync, Now: s.opt.Now, Log: s.opt.Log,
+	b := batch.Options{Window: s.opt.Window, Fair: s.opt.Fair, Rules: s.opt.Rules, Claim: s.claim, Estimate: s.estimate, Cost: s.cost, Resync: s.resync, Now: s.opt.Now, Log: s.opt.Log,
 		Arrived: func(w *task.Work) { w.Arrive(s.Router, s.held) }}
 	if s.opt.Mesh != nil {
 		b.AskFar = func(models []string) { s.far.Ask(models) }

@@ -84,11 +84,11 @@ func TestTheOrderOfWork(t *testing.T) {
 	urgent, late := 0, 9
 	soon := time.Now().Add(time.Hour)
 	for _, c := range []struct {
-		name   string
-		id     string // of those that come behind the flood
-		spec   task.Spec
-		least  int // of the flood that are served before the last of 10
-		most   int
+		name  string
+		id    string // of those that come behind the flood
+		spec  task.Spec
+		least int // of the flood that are served before the last of 10
+		most  int
 	}{
 		{"another tenant's ten wait for theirs alone", "/small/", task.Spec{}, 0, ahead + 10 + 8},
 		{"a better priority goes first, whatever its shard", "urgent-", task.Spec{Priority: &urgent}, 0, 10 + 2*ahead},

@@ -110,6 +110,17 @@ type BatchConfig struct {
 	SizeMax   int           `koanf:"size_max" doc:"Tasks of one batch."`
 	TokensMax int           `koanf:"tokens_max" doc:"Estimated prompt tokens of one batch."`
 	AgeMax    time.Duration `koanf:"age_max" doc:"Longest that a task waits in a batch for others."`
+	Prefix    bool          `koanf:"prefix_affinity" doc:"Tasks whose prompts begin alike go to the same engine close together, so that its prefix cache hits."`
+	Lengths   bool          `koanf:"length_buckets" doc:"Tasks with about the same max_tokens go together: for engines that answer a batch as a whole, without continuous batching."`
+}
+
+func (c BatchConfig) window() batch.Window {
+	return batch.Window{SizeMax: c.SizeMax, TokensMax: c.TokensMax, AgeMax: c.AgeMax}
+}
+
+func batchDefaults() BatchConfig {
+	w := batch.DefaultWindow()
+	return BatchConfig{SizeMax: w.SizeMax, TokensMax: w.TokensMax, AgeMax: w.AgeMax, Prefix: true}
 }
 
 // SchedConfig says whose task is next.
@@ -216,7 +227,7 @@ func Default() Config {
 			LoadTimeout: 10 * time.Minute, HangAfter: 30 * time.Second, StopTimeout: time.Minute,
 			RestartDelay: 200 * time.Millisecond, RestartMax: 30 * time.Second,
 		},
-		Batch:      BatchConfig(batch.DefaultWindow()),
+		Batch:      batchDefaults(),
 		Scheduling: SchedConfig{Priorities: PrioritiesStrict, Ageing: time.Minute, Ratio: 2},
 		Task: TaskConfig{
 			Timeout: time.Minute, TimeoutMax: time.Hour, LeaseMargin: 30 * time.Second, Attempts: 4,

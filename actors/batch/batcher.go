@@ -28,6 +28,7 @@ type Options struct {
 	Window   Window
 	Claim    func(engine string) *task.Claim // says for whom a claim is
 	Fair     fair.Policy
+	Rules    Rules
 	Estimate func(*task.Work) int  // prompt tokens of a work
 	Cost     func(*task.Work) int  // tokens that a work will take, its answer included; what its tenant is charged at first
 	Resync   func()                // makes all queues send Ready and all engines send Credit; must not block
@@ -191,6 +192,9 @@ func (b *Batcher) claimed(m *claimed) {
 		}
 		for _, w := range m.works {
 			m.slot.works = append(m.slot.works, w)
+			if b.Rules.Prefix {
+				m.slot.warm = m.slot.warm.Add(w.Record.Kin())
+			}
 			m.slot.tokens = append(m.slot.tokens, b.Estimate(w))
 		}
 	}

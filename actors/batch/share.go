@@ -1,6 +1,7 @@
 package batch
 
 import (
+	"slices"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -29,6 +30,7 @@ type slot struct {
 	works  []*task.Work
 	tokens []int          // estimates of works
 	oldest time.Time      // when the first of works came
+	warm   task.Warm      // what it was given last
 	owed   map[string]int // tokens charged for works sent and not ended, by tenant
 }
 
@@ -69,6 +71,15 @@ func (b *Batcher) claim(c actor.Context, s *slot, now time.Time, soon func(time.
 	}
 }
 
+// taste is what goes well with what the slot's engine was given last.
+func (b *Batcher) taste(s *slot) task.Taste {
+	t := task.Taste{Alike: b.Rules.Prefix, Length: b.Rules.Length}
+	if b.Rules.Prefix {
+		t.Warm = slices.Clone(s.warm)
+	}
+	return t
+}
+
 // ask asks shards of a lane for what it was granted.
 func (b *Batcher) ask(c actor.Context, s *slot, g fair.Grant, asks []*hint) {
 	self, root := c.Self(), c.ActorSystem().Root
@@ -85,7 +96,9 @@ func (b *Batcher) ask(c actor.Context, s *slot, g fair.Grant, asks []*hint) {
 		h.asked, h.passed = true, 0
 		m := &claimed{of: b, slot: s, hint: h, asked: n, each: g.Each, seen: h.count}
 		b.out[m] = struct{}{}
-		h.queue.Claim(h.name, n, b.Claim(s.Name), func(ws []*task.Work, err error) {
+		claim := b.Claim(s.Name)
+		claim.Taste = b.taste(s)
+		h.queue.Claim(h.name, n, claim, func(ws []*task.Work, err error) {
 			for _, w := range ws {
 				b.Arrived(w)
 			}

@@ -13,6 +13,12 @@ type Window struct {
 	AgeMax    time.Duration // the first work of a batch waits at most this for company; 5 ms
 }
 
+// Rules say which waiting works an engine gets together, beside their order.
+type Rules struct {
+	Prefix bool // those whose prompts begin alike: engines keep what they have read of a prompt for the next one
+	Length bool // those of about the same length: an engine that answers a batch as a whole waits for its longest
+}
+
 // DefaultWindow fills an engine quickly: an engine with continuous batching loses
 // nothing by a small batch, so age is short.
 func DefaultWindow() Window {

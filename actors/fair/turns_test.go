@@ -41,7 +41,9 @@ func newPlant(p Policy, slots int) *plant {
 	return &plant{t: New(p), now: t0, slots: slots, waits: map[Lane][]work{}, served: map[string]int{}}
 }
 
-func of(tenant string, priority int) Lane { return Lane{Tenant: tenant, Queue: "m", Priority: priority} }
+func of(tenant string, priority int) Lane {
+	return Lane{Tenant: tenant, Queue: "m", Priority: priority}
+}
 
 func (p *plant) submit(l Lane, n, tokens int) {
 	for i := range n {
@@ -239,7 +241,9 @@ func TestTheAccountsBalance(t *testing.T) {
 		rt.Repeat(map[string]func(*rapid.T){
 			"open":  func(rt *rapid.T) { turns.Open(rapid.SampledFrom(lanes).Draw(rt, "lane"), now) },
 			"close": func(rt *rapid.T) { turns.Close(rapid.SampledFrom(lanes).Draw(rt, "lane")) },
-			"time":  func(rt *rapid.T) { now = now.Add(time.Duration(rapid.IntRange(0, 3000).Draw(rt, "ms")) * time.Millisecond) },
+			"time": func(rt *rapid.T) {
+				now = now.Add(time.Duration(rapid.IntRange(0, 3000).Draw(rt, "ms")) * time.Millisecond)
+			},
 			"plan": func(rt *rapid.T) {
 				free, room := rapid.IntRange(0, 100).Draw(rt, "free"), map[Lane]int{}
 				most := 0

@@ -145,7 +145,7 @@ func (f *Far) grant(ctx context.Context, from string, o *cluster.Owner, ask clai
 	f.answers.forget(ask.Got[:min(len(ask.Got), gotMax)])
 	a, fresh := f.answers.begin(ask.ID, f.Now())
 	if fresh {
-		c := &task.Claim{Node: from, Boot: ask.Boot, Engine: ask.Engine, Room: task.NewRoom(claimBytes)}
+		c := &task.Claim{Node: from, Boot: ask.Boot, Engine: ask.Engine, Taste: ask.Taste, Room: task.NewRoom(claimBytes)}
 		q.Claim(name, ask.N, c, func(works []*task.Work, err error) { f.granted(a, works, err) })
 	}
 	select {

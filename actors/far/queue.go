@@ -21,14 +21,15 @@ const (
 
 // claimAsk asks the owner of a shard for works.
 type claimAsk struct {
-	ID       string   `json:"id"`    // the same question gets the same works
-	Model    string   `json:"model"` // the queue
-	Priority rank     `json:"p,omitempty"`
-	N        int      `json:"n"`
-	Node     string   `json:"node"`
-	Boot     string   `json:"boot"`
-	Engine   string   `json:"engine"`
-	Got      []string `json:"got,omitempty"` // earlier claims whose answers came: they may be forgotten
+	ID       string     `json:"id"`    // the same question gets the same works
+	Model    string     `json:"model"` // the queue
+	Priority rank       `json:"p,omitempty"`
+	N        int        `json:"n"`
+	Taste    task.Taste `json:"taste,omitzero"`
+	Node     string     `json:"node"`
+	Boot     string     `json:"boot"`
+	Engine   string     `json:"engine"`
+	Got      []string   `json:"got,omitempty"` // earlier claims whose answers came: they may be forgotten
 
 	since time.Time
 }
@@ -84,7 +85,7 @@ func (q *Queue) Claim(name task.QueueName, n int, c *task.Claim, done func([]*ta
 
 func (q *Queue) claim(name task.QueueName, n int, c *task.Claim) ([]*task.Work, error) {
 	at := asker{name, c.Engine}
-	ask := q.begin(at, claimAsk{ID: uuid.NewString(), Model: name.Model, Priority: rankOf(name), N: min(n, claimMax), Node: c.Node, Boot: c.Boot, Engine: c.Engine})
+	ask := q.begin(at, claimAsk{ID: uuid.NewString(), Model: name.Model, Priority: rankOf(name), N: min(n, claimMax), Taste: c.Taste, Node: c.Node, Boot: c.Boot, Engine: c.Engine})
 	works, next, more, err := q.call(&ask)
 	q.mu.Lock()
 	defer q.mu.Unlock()

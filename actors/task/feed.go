@@ -26,6 +26,7 @@ type feed struct {
 	more  bool              // there may be rows from next on
 	taken map[string][]byte // id → key: handed out, its row not deleted yet
 
+	passed int       // takes that left the first row for others
 	newest time.Time // at least Visible of each row in rows that is AtOnce
 	early  early     // past next; with more only
 }
@@ -146,12 +147,22 @@ func (f *feed) visible(now time.Time) int {
 	return sort.Search(len(f.rows), func(i int) bool { return f.rows[i].Visible.After(now) })
 }
 
-// take hands out up to n rows: those that are visible at now, then those that a clock ahead of it wrote and that are
-// due all the same.
-func (f *feed) take(n int, now time.Time) []ReadyKey {
-	vis := min(n, f.visible(now))
-	out := slices.Clone(f.rows[:vis])
-	f.rows = f.rows[vis:] // appending moves the rest to the array's front again
+const (
+	lookAhead = 512 // visible rows among which a take chooses
+	passMax   = 8   // takes that may leave the first row for others
+)
+
+// take hands out up to n rows: of those that are visible at now the ones that go well with what is warm, or with each other, then those
+// that a clock ahead of it wrote and that are due all the same.
+func (f *feed) take(n int, now time.Time, t Taste) []ReadyKey {
+	var out []ReadyKey
+	if vis := f.visible(now); vis <= n || !t.any() {
+		vis = min(vis, n)
+		out = slices.Clone(f.rows[:vis])
+		f.rows = f.rows[vis:] // appending moves the rest to the array's front again
+	} else {
+		out = f.chosen(n, min(vis, max(lookAhead, n)), t)
+	}
 	if len(out) < n && f.newest.After(now) {
 		left := n - len(out)
 		f.newest = time.Time{}
@@ -171,6 +182,34 @@ func (f *feed) take(n int, now time.Time) []ReadyKey {
 	for _, k := range out {
 		f.taken[k.ID] = k.Bytes()
 	}
+	return out
+}
+
+// chosen takes n of the first look rows.
+func (f *feed) chosen(n, look int, t Taste) []ReadyKey {
+	picks := choose(f.rows[:look], n, t, f.passed >= passMax)
+	out := make([]ReadyKey, n)
+	for i, at := range picks {
+		out[i] = f.rows[at]
+	}
+	if picks[0] == 0 {
+		f.passed = 0
+	} else {
+		f.passed++
+	}
+	if picks[n-1] == n-1 {
+		f.rows = f.rows[n:]
+		return out
+	}
+	left, next := f.rows[:0], 0
+	for i, k := range f.rows {
+		if next < n && i == picks[next] {
+			next++
+			continue
+		}
+		left = append(left, k)
+	}
+	f.rows = left
 	return out
 }
 

@@ -37,11 +37,19 @@ func TestFeedLosesNothing(t *testing.T) {
 		now := time.UnixMicro(1_000_000)
 		held := map[string]ReadyKey{}
 		n := 0
+		kin := func() (k Kin) {
+			k.Size = rapid.Uint8Range(0, 3).Draw(rt, "size")
+			for i := range rapid.IntRange(0, 2).Draw(rt, "marks") {
+				k.Marks[i] = rapid.Uint32Range(1, 3).Draw(rt, "mark")
+			}
+			return k
+		}
+		taste := Taste{Alike: rapid.Bool().Draw(rt, "alike"), Length: rapid.Bool().Draw(rt, "length"), Warm: Warm{2, 3}[:rapid.IntRange(0, 2).Draw(rt, "warm")]}
 		rt.Repeat(map[string]func(*rapid.T){
 			"put": func(rt *rapid.T) {
 				for range rapid.IntRange(1, 40).Draw(rt, "burst") {
 					n++
-					k := ReadyKey{"m", 5, now.Add(time.Duration(rapid.IntRange(-50, 20).Draw(rt, "visible")) * time.Microsecond), fmt.Sprint("t", n), rapid.Bool().Draw(rt, "at once")}
+					k := ReadyKey{"m", 5, now.Add(time.Duration(rapid.IntRange(-50, 20).Draw(rt, "visible")) * time.Microsecond), fmt.Sprint("t", n), rapid.Bool().Draw(rt, "at once"), kin()}
 					d.put(k)
 					if rapid.IntRange(0, 9).Draw(rt, "observed") > 0 { // else it was read from disk before
 						f.put(k, now)
@@ -57,7 +65,7 @@ func TestFeedLosesNothing(t *testing.T) {
 				var got []ReadyKey
 				for more := true; more; { // as a batcher: until the feed says that nothing is due
 					require.NoError(rt, f.load("m", 5, want-len(got), now, d.scan))
-					took := f.take(want-len(got), now)
+					took := f.take(want-len(got), now, taste)
 					due := slices.IndexFunc(took, func(k ReadyKey) bool { return k.Visible.After(now) })
 					if due < 0 {
 						due = len(took)
@@ -124,14 +132,14 @@ func TestFeedLosesNothing(t *testing.T) {
 // owner.
 func TestFeedFindsWhatIsDueBehindWhatWaits(t *testing.T) {
 	now := time.UnixMicro(1 << 40)
-	soon := ReadyKey{"m", 5, now.Add(10 * time.Minute), "soon", true}
-	old := ReadyKey{"m", 5, now.Add(10 * time.Minute), "old", false} // of a program that marked none
+	soon := ReadyKey{"m", 5, now.Add(10 * time.Minute), "soon", true, Kin{}}
+	old := ReadyKey{"m", 5, now.Add(10 * time.Minute), "old", false, Kin{}} // of a program that marked none
 	for _, waiting := range []int{0, 10, 3 * feedMax, 3 * lookMax * feedMax} {
 		for _, there := range []bool{false, true} {
 			t.Run(fmt.Sprintf("waiting=%d,there=%v", waiting, there), func(t *testing.T) {
 				rows := []ReadyKey{}
 				for i := range waiting {
-					rows = append(rows, ReadyKey{"m", 5, now.Add(5 * time.Minute), fmt.Sprintf("w%06d", i), false})
+					rows = append(rows, ReadyKey{"m", 5, now.Add(5 * time.Minute), fmt.Sprintf("w%06d", i), false, Kin{}})
 				}
 				sorted := append(append(rows, old), soon)
 				scan := func(_ string, from, _ []byte, f func(k, v []byte) bool) error {
@@ -147,7 +155,7 @@ func TestFeedFindsWhatIsDueBehindWhatWaits(t *testing.T) {
 				drain := func() {
 					for at, ok := f.first(now); ok && !at.After(now); at, ok = f.first(now) {
 						require.NoError(t, f.load("m", 5, 8, now, scan))
-						got = append(got, f.take(8, now)...)
+						got = append(got, f.take(8, now, Taste{})...)
 						rounds++
 						require.Less(t, rounds, 9, "it asks for ever")
 					}
@@ -164,7 +172,7 @@ func TestFeedFindsWhatIsDueBehindWhatWaits(t *testing.T) {
 				f.putBack(soon, now)
 				drain()
 				require.Equal(t, []ReadyKey{soon, soon}, got)
-				f.delete(ReadyKey{"m", 5, soon.Visible, soon.ID, false})
+				f.delete(ReadyKey{"m", 5, soon.Visible, soon.ID, false, Kin{}})
 				require.Empty(t, f.taken)
 				at, ok := f.first(now)
 				require.True(t, ok)
@@ -178,7 +186,7 @@ func TestFeedStaysBounded(t *testing.T) {
 	d, f := disk{}, newFeed("m", 5)
 	f.more, f.next, f.early = false, nil, early{} // an empty queue, loaded to its end
 	for i := range 3 * feedMax {
-		k := ReadyKey{"m", 5, time.UnixMicro(int64(i)), fmt.Sprintf("t%06d", i), true}
+		k := ReadyKey{"m", 5, time.UnixMicro(int64(i)), fmt.Sprintf("t%06d", i), true, Kin{}}
 		d.put(k)
 		f.put(k, time.UnixMicro(1<<40))
 		require.LessOrEqual(t, len(f.rows), feedMax)
@@ -186,7 +194,7 @@ func TestFeedStaysBounded(t *testing.T) {
 	seen := 0
 	for {
 		require.NoError(t, f.load("m", 5, 500, time.UnixMicro(1<<40), d.scan))
-		got := f.take(500, time.UnixMicro(1<<40))
+		got := f.take(500, time.UnixMicro(1<<40), Taste{})
 		if len(got) == 0 {
 			break
 		}
@@ -199,18 +207,23 @@ func TestFeedStaysBounded(t *testing.T) {
 }
 
 func TestReadyKeyOrder(t *testing.T) {
-	a := ReadyKey{"m", 1, time.UnixMicro(500), "x", true}
-	for _, b := range []ReadyKey{{"m", 1, time.UnixMicro(500), "y", false}, {"m", 1, time.UnixMicro(501), "a", false}, {"m", 2, time.UnixMicro(0), "a", false}} {
+	a := ReadyKey{"m", 1, time.UnixMicro(500), "x", true, Kin{Marks: [4]uint32{1, 2, 3}, Size: 9}}
+	for _, b := range []ReadyKey{{"m", 1, time.UnixMicro(500), "y", false, Kin{}}, {"m", 1, time.UnixMicro(501), "a", false, Kin{}}, {"m", 2, time.UnixMicro(0), "a", false, Kin{}}} {
 		require.Negative(t, bytes.Compare(a.Bytes(), b.Bytes()), "%v before %v", a, b)
 	}
 	got, ok := parseReady(a.Bytes(), a.value())
 	require.True(t, ok)
 	require.True(t, got.AtOnce)
 	require.Equal(t, a.ID, got.ID)
+	require.Equal(t, a.Kin, got.Kin)
 	require.True(t, a.Visible.Equal(got.Visible))
 	got, ok = parseReady(a.Bytes(), nil)
 	require.True(t, ok)
 	require.False(t, got.AtOnce, "of an older program")
+	got, ok = parseReady(a.Bytes(), []byte{readyAtOnce})
+	require.True(t, ok)
+	require.True(t, got.AtOnce)
+	require.Zero(t, got.Kin, "of a program that wrote none")
 	_, ok = ParseReadyKey([]byte("short"))
 	require.False(t, ok)
 }

@@ -34,7 +34,7 @@ func BenchmarkFeed(b *testing.B) {
 				for range batch {
 					put()
 				}
-				for _, k := range f.take(batch, at.Add(time.Minute)) {
+				for _, k := range f.take(batch, at.Add(time.Minute), Taste{}) {
 					f.delete(k)
 				}
 				f.first(at)

@@ -19,7 +19,7 @@ import (
 // The ordered indexes of tasks, one set a shard; all, ended and trouble one for each tenant, named by tenant.Index, so that a list
 // never meets what is another's. Times are big-endian microseconds.
 //
-//	ready    model 0 priority visible id → flags   pending tasks, as they will run
+//	ready    queue 0 priority visible id → flags, kin   pending tasks, as they will run
 //	running  id               → node, boot …  what a new owner must look at; see UnderWay
 //	all      ^created id                      newest first, for lists
 //	ended    ended id           → state       final tasks as they ended, for results
@@ -41,9 +41,10 @@ type ReadyKey struct {
 	Visible  time.Time // not to be claimed before, unless AtOnce
 	ID       string
 	AtOnce   bool // in the row's value, not in Bytes: Visible is only its place in the order; see Record. Older programs set it in no row
+	Kin      Kin  // in the row's value; zero in those of older programs
 }
 
-// readyAtOnce is a flag in the value of a row, which is empty without one.
+// readyAtOnce is a flag in the first byte of a row's value. Its Kin follows; an older program's row may be empty.
 const readyAtOnce = 1
 
 // Bytes returns the key as stored; the order of keys is the order of claims.
@@ -67,16 +68,19 @@ func ParseReadyKey(b []byte) (k ReadyKey, ok bool) {
 // parseReady is ParseReadyKey for who has the row's value as well.
 func parseReady(key, value []byte) (k ReadyKey, ok bool) {
 	k, ok = ParseReadyKey(key)
-	k.AtOnce = len(value) > 0 && value[0]&readyAtOnce != 0
+	if len(value) > 0 {
+		k.AtOnce, k.Kin = value[0]&readyAtOnce != 0, parseKin(value[1:])
+	}
 	return k, ok
 }
 
 // value is what the row of the key holds.
 func (k ReadyKey) value() []byte {
-	if !k.AtOnce {
-		return nil
+	b := make([]byte, 1, 1+kinSize)
+	if k.AtOnce {
+		b[0] = readyAtOnce
 	}
-	return []byte{readyAtOnce}
+	return k.Kin.append(b)
 }
 
 // readyPrefix starts all keys of a model and priority.
@@ -149,6 +153,7 @@ func index(id string, before, after Record) (rows []persistence.Index) {
 	}
 	if is == Pending {
 		k := after.readyKey(id)
+		k.Kin = after.Kin()
 		put(IndexReady, k.Bytes(), k.value())
 	}
 	if was == Running {

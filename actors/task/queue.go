@@ -184,7 +184,7 @@ func (q *Queue) Next(name QueueName) (at time.Time, ok bool) {
 // running under one group append. done gets what was claimed, maybe fewer, once,
 // from another goroutine or this one.
 func (q *Queue) Claim(name QueueName, n int, c *Claim, done func([]*Work, error)) {
-	keys, err := q.take(name, n)
+	keys, err := q.take(name, n, c.Taste)
 	if len(keys) == 0 {
 		done(nil, err)
 		return
@@ -220,7 +220,7 @@ func (q *Queue) forget(k ReadyKey) {
 	delete(q.feedLocked(k).taken, k.ID)
 }
 
-func (q *Queue) take(name QueueName, n int) (keys []ReadyKey, err error) {
+func (q *Queue) take(name QueueName, n int, t Taste) (keys []ReadyKey, err error) {
 	now := q.o.Now()
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -232,7 +232,7 @@ func (q *Queue) take(name QueueName, n int) (keys []ReadyKey, err error) {
 		if err = f.load(name.Model, p, n-len(keys), now, q.o.Scan); err != nil {
 			return keys, err
 		}
-		keys = append(keys, f.take(n-len(keys), now)...)
+		keys = append(keys, f.take(n-len(keys), now, t)...)
 	}
 	return keys, nil
 }

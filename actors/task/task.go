@@ -27,6 +27,7 @@ type (
 		Node   string `json:"node"`
 		Boot   string `json:"boot,omitempty"` // of the node's process, see cluster.Peer: the attempt lives as long as it does
 		Engine string `json:"engine"`
+		Taste  Taste  `json:"-"` // for the queue, not the task
 		Room   *Room  `json:"-"` // shared by the claims of one answer to another node; nil: no end
 	}
 	// Done is the answer of an attempt.
