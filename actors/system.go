@@ -17,6 +17,7 @@ import (
 	"github.com/open-autoglm/autoglm/actors/far"
 	"github.com/open-autoglm/autoglm/actors/infer"
 	"github.com/open-autoglm/autoglm/actors/meter"
+	"github.com/open-autoglm/autoglm/actors/quota"
 	"github.com/open-autoglm/autoglm/actors/supervise"
 	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/cluster"
@@ -67,6 +68,7 @@ type System struct {
 	Tasks  *entity.Kind[task.Record, task.Fact]
 	Router *cluster.Router
 	Shards *cluster.Shards
+	Quota  *quota.Desk
 
 	opt     Options
 	sys     *actor.ActorSystem
@@ -114,6 +116,7 @@ func Start(o Options) (*System, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.Quota = quota.NewDesk(quota.Options{Alone: o.Mesh == nil, Boot: s.bootOr, Mono: o.Mono, Log: o.Log, Changed: func() { s.sys.Root.Send(s.batcher, batch.Again{}) }})
 	b, err := batch.New(s.batching())
 	if err != nil {
 		return nil, err
@@ -121,7 +124,7 @@ func Start(o Options) (*System, error) {
 	s.batcher = s.root.Spawn(b)
 	s.Tasks = task.NewKind(o.Policy, &s.callbacks, s.observe(task.KindName, s.finished))
 	s.Shards, err = cluster.NewShards(cluster.Options{
-		Store: o.Store, System: s.sys, Kinds: append([]cluster.Kind{s.Tasks.Register()}, o.Kinds...),
+		Store: o.Store, System: s.sys, Kinds: append([]cluster.Kind{s.Tasks.Register(), quota.Kind()}, o.Kinds...),
 		Root: s.root, Guard: supervise.Guard, Strategy: entities, IdleAfter: o.IdleAfter, Keys: o.Keys, MaySeal: o.MaySeal, Fatal: o.Fatal, Now: o.Now, Mono: o.Mono, Log: o.Log,
 		Self: o.Self, Mesh: o.Mesh, Peers: o.Peers, Rumor: o.Rumor,
 		Newer:     func(what string) { o.Meter.Newer.WithLabelValues(what).Inc() },
@@ -136,6 +139,7 @@ func Start(o Options) (*System, error) {
 	}
 	s.Router = s.Shards.Router()
 	s.reach(s.Router)
+	s.Quota.Start(s.Router)
 	if o.Callbacks != nil {
 		s.callbacks.Callbacks = o.Callbacks(s.Router)
 	}
@@ -161,8 +165,18 @@ func Start(o Options) (*System, error) {
 
 // batching says what the batcher needs of this system.
 func (s *System) batching() batch.Options {
-	b := batch.Options{Window: s.opt.Window, Fair: s.opt.Fair, Rules: s.opt.Rules, Claim: s.claim, Estimate: s.estimate, Cost: s.cost, Resync: s.resync, Now: s.opt.Now, Log: s.opt.Log,
+	b := batch.Options{Quota: s.Quota, Window: s.opt.Window, Fair: s.opt.Fair, Rules: s.opt.Rules, Claim: s.claim, Estimate: s.estimate, Cost: s.cost, Resync: s.resync, Now: s.opt.Now, Log: s.opt.Log,
 		Arrived: func(w *task.Work) { w.Arrive(s.Router, s.held) }}
+	own := b.Fair.Weight
+	b.Fair.Weight = func(tenant string) float64 {
+		if w, ok := s.Quota.Weight(tenant); ok {
+			return w
+		}
+		if own == nil {
+			return 1
+		}
+		return own(tenant)
+	}
 	if s.opt.Mesh != nil {
 		b.AskFar = func(models []string) { s.far.Ask(models) }
 	}
@@ -172,6 +186,14 @@ func (s *System) batching() batch.Options {
 // claim says for whom a claim is: this node, in this life of its process. It runs after credit was given, so after Start.
 func (s *System) claim(engine string) *task.Claim {
 	return &task.Claim{Node: s.Router.Self(), Boot: s.boot(), Engine: engine}
+}
+
+// bootOr is boot for quotas: who is alone need not be told apart.
+func (s *System) bootOr() string {
+	if b := s.boot(); b != "" || s.opt.Mesh != nil {
+		return b
+	}
+	return s.Router.Self()
 }
 
 // boot is this process as the other nodes know it, "" before they can.
@@ -386,6 +408,7 @@ func (s *System) Drain(ctx context.Context) {
 // process is gone, without costing a try. It is safe to call twice.
 func (s *System) StopEngines() {
 	s.watch.stop()
+	s.Quota.Stop()
 	s.far.Stop() // ends a roll call under way
 	s.watch.wg.Wait()
 	for _, c := range s.cures {

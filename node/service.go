@@ -63,6 +63,7 @@ func (s *service) SubmitLines(ctx context.Context, msgs []*task.Submit) []api.Su
 	writes := make([]persistence.Write, 0, len(msgs))
 	at := make([]int, 0, len(msgs)) // of each write: its message
 	check := s.checker(ctx)
+	whose := tenant.From(ctx)
 	for i, m := range msgs {
 		spec := m.Spec
 		if spec.ID == "" {
@@ -80,6 +81,9 @@ func (s *service) SubmitLines(ctx context.Context, msgs []*task.Submit) []api.Su
 		m.Model = spec.ModelOr(s.defaultModel)
 		if m.Line == nil { // a line's was judged with its batch: now it becomes a task, and what is wrong with it meanwhile is how that ends
 			if out[i].Err = s.judge(ctx, m, check); out[i].Err != nil {
+				continue
+			}
+			if out[i].Err = s.sys.Quota.Admit(ctx, whose, spec.PriorityOr(), 1); out[i].Err != nil {
 				continue
 			}
 		}

@@ -11,7 +11,6 @@ import (
 	"github.com/open-autoglm/autoglm/actors/fair"
 	"github.com/open-autoglm/autoglm/actors/supervise"
 	"github.com/open-autoglm/autoglm/actors/task"
-	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
@@ -28,6 +27,7 @@ type Options struct {
 	Window   Window
 	Claim    func(engine string) *task.Claim // says for whom a claim is
 	Fair     fair.Policy
+	Quota    Quota // nil: none
 	Rules    Rules
 	Estimate func(*task.Work) int  // prompt tokens of a work
 	Cost     func(*task.Work) int  // tokens that a work will take, its answer included; what its tenant is charged at first
@@ -57,6 +57,9 @@ func New(o Options) (*actor.Props, error) {
 	if err := o.Window.Validate(); err != nil {
 		return nil, err
 	}
+	if o.Quota == nil {
+		o.Quota = unlimited{}
+	}
 	return actor.PropsFromProducer(supervise.Guard(func() actor.Actor {
 		return &Batcher{Options: o, slots: map[string]*slot{}, lanes: map[fair.Lane]*lane{}, turns: fair.New(o.Fair), out: map[*claimed]struct{}{}}
 	})), nil
@@ -70,7 +73,7 @@ func (b *Batcher) Receive(c actor.Context) {
 	case *Credit:
 		s := b.slots[m.Engine.String()]
 		if s == nil {
-			s = &slot{sent: m.Taken, owed: map[string]int{}}
+			s = &slot{sent: m.Taken, owed: map[Whose]owing{}}
 			b.slots[m.Engine.String()] = s
 			b.order = append(b.order, s)
 		}
@@ -102,6 +105,7 @@ func (b *Batcher) Receive(c actor.Context) {
 		b.claimed(m)
 	case look:
 		b.until = time.Time{}
+	case Again:
 	case *actor.Stopping, *actor.Restarting:
 		b.stop()
 		return
@@ -119,9 +123,11 @@ func (b *Batcher) stop() {
 	const reason = "the batcher stopped"
 	for _, s := range b.order {
 		giveBack(s.works, reason)
+		b.unspent(s.works)
 		s.works, s.tokens = nil, nil
 	}
 	for x := range b.out {
+		b.Quota.Return(x.hint.lane.Tenant, x.hint.lane.Priority, x.asked)
 		if !x.state.CompareAndSwap(claimOut, claimAbandoned) {
 			giveBack(x.works, reason)
 		}
@@ -142,25 +148,38 @@ func (b *Batcher) gone(pid *actor.PID) {
 		return // never offered anything
 	}
 	giveBack(s.works, "engine "+s.Name+" stopped")
-	for _, w := range s.works {
-		b.turns.Spent(tenant.Of(w.ID), float64(w.Cost), 0)
-	}
-	for whose, tokens := range s.owed {
-		b.turns.Spent(whose, float64(tokens), float64(tokens))
+	b.unspent(s.works)
+	for who, o := range s.owed {
+		b.turns.Spent(who.Tenant, float64(o.tokens), float64(o.tokens))
+		b.Quota.Return(who.Tenant, who.Priority, o.works)
 	}
 	s.works, s.tokens = nil, nil
 	delete(b.slots, pid.String())
 	b.order = slices.DeleteFunc(b.order, func(x *slot) bool { return x == s })
 }
 
+// unspent takes back what was charged for works that never went to an engine.
+func (b *Batcher) unspent(works []*task.Work) {
+	for _, w := range works {
+		who := WhoseIs(w)
+		b.turns.Spent(who.Tenant, float64(w.Cost), 0)
+		b.Quota.Return(who.Tenant, who.Priority, 1)
+		b.Quota.Spend(who.Tenant, who.Priority, -w.Cost)
+	}
+}
+
 // spent sets right what tenants were charged for works that left an engine.
 func (b *Batcher) spent(s *slot, ended []Spent) {
 	for _, e := range ended {
-		charged := min(e.Charged, s.owed[e.Tenant]) // a life before charged the others
-		if s.owed[e.Tenant] -= charged; s.owed[e.Tenant] == 0 {
-			delete(s.owed, e.Tenant)
+		o := s.owed[e.Whose]
+		charged := min(e.Charged, o.tokens) // a life before charged the others
+		o = owing{o.works - e.Works, o.tokens - charged}
+		if s.owed[e.Whose] = o; o.works <= 0 {
+			delete(s.owed, e.Whose)
 		}
 		b.turns.Spent(e.Tenant, float64(charged), float64(e.Used))
+		b.Quota.Return(e.Tenant, e.Priority, e.Works)
+		b.Quota.Spend(e.Tenant, e.Priority, e.Used-e.Charged)
 	}
 }
 
@@ -173,7 +192,12 @@ func (b *Batcher) settle(m *claimed, works []*task.Work) {
 		w.Cost = b.Cost(w)
 		got[i] = w.Cost
 	}
-	b.turns.Settle(m.hint.lane.Lane, m.asked, m.each, got)
+	l := m.hint.lane.Lane
+	b.turns.Settle(l, m.asked, m.each, got)
+	b.Quota.Return(l.Tenant, l.Priority, m.asked-len(works))
+	for _, tokens := range got {
+		b.Quota.Spend(l.Tenant, l.Priority, tokens)
+	}
 }
 
 // claimed takes over what a queue gave, maybe less than was asked.
@@ -292,7 +316,8 @@ func (b *Batcher) send(c actor.Context, s *slot, now time.Time, soon func(time.T
 		}
 		n := b.Window.Cut(s.tokens)
 		for _, w := range s.works[:n] {
-			s.owed[tenant.Of(w.ID)] += w.Cost
+			o := s.owed[WhoseIs(w)]
+			s.owed[WhoseIs(w)] = owing{o.works + 1, o.tokens + w.Cost}
 		}
 		c.Send(s.Engine, &Batch{Works: slices.Clone(s.works[:n]), Cause: cause})
 		s.sent += uint64(n)

@@ -7,6 +7,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 
 	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/actors/tenant"
 )
 
 // Messages of the batcher.
@@ -19,13 +20,19 @@ type (
 		Models  []string // queues that it serves: see task.Offers
 		Granted uint64
 		Taken   uint64  // works received so far; Taken <= Granted. A restarted batcher counts on from here
-		Spent   []Spent // what ended since the Credit before; one a tenant
+		Spent   []Spent // what ended since the Credit before; one for each Whose
 	}
-	// Spent is works of a tenant that left an engine: with an answer, an error, or back to their tasks.
+	// Spent is works that left an engine: with an answer, an error, or back to their tasks.
 	Spent struct {
-		Tenant  string
+		Whose
+		Works   int
 		Charged int // tokens, the sum of their Cost
 		Used    int // tokens that they took; 0 of what never ran
+	}
+	// Whose is who is charged for works.
+	Whose struct {
+		Tenant   string
+		Priority int
 	}
 	// Gone says that an inference actor stopped.
 	Gone struct{ Engine *actor.PID }
@@ -35,6 +42,8 @@ type (
 		Name  task.QueueName
 		At    time.Time
 	}
+	// Again says that more may be claimed than a moment ago: a quota has room.
+	Again struct{}
 	// Closed says that a queue is no way to its shard any more: the shard came here, or went.
 	Closed struct{ Queue Queue }
 	// Batch goes to an inference actor.
@@ -65,3 +74,6 @@ const (
 	claimAnswered  // works is set, the message is on its way
 	claimAbandoned // whoever answers gives the works back
 )
+
+// WhoseIs is who is charged for a work.
+func WhoseIs(w *task.Work) Whose { return Whose{tenant.Of(w.ID), w.Record.Spec.PriorityOr()} }

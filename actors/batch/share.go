@@ -28,11 +28,32 @@ type slot struct {
 	sent   uint64 // works given to it; sent + coming + len(works) <= Granted
 	coming int    // works asked of queues for it
 	works  []*task.Work
-	tokens []int          // estimates of works
-	oldest time.Time      // when the first of works came
-	warm   task.Warm      // what it was given last
-	owed   map[string]int // tokens charged for works sent and not ended, by tenant
+	tokens []int           // estimates of works
+	oldest time.Time       // when the first of works came
+	warm   task.Warm       // what it was given last
+	owed   map[Whose]owing // for works sent and not ended
 }
+
+type owing struct{ works, tokens int }
+
+// Quota is what tenants may claim on this node; *quota.Shares is one.
+type Quota interface {
+	// Room is how many works may be claimed now, at most n.
+	Room(tenant string, priority, n int) int
+	// Reserve takes room for up to n works, and says for how many; Return gives it back when they end, or were not there.
+	Reserve(tenant string, priority, n int) int
+	Return(tenant string, priority, n int)
+	// Spend takes tokens; a negative number gives some back.
+	Spend(tenant string, priority, tokens int)
+}
+
+// unlimited is the Quota of who has none.
+type unlimited struct{}
+
+func (unlimited) Room(_ string, _, n int) int    { return n }
+func (unlimited) Reserve(_ string, _, n int) int { return n }
+func (unlimited) Return(string, int, int)        {}
+func (unlimited) Spend(string, int, int)         {}
 
 // free is how many works the slot's engine has room for that nothing is asked for yet.
 func (s *slot) free() int { return int(int64(s.Granted-s.sent)) - s.coming - len(s.works) }
@@ -66,8 +87,12 @@ func (b *Batcher) claim(c actor.Context, s *slot, now time.Time, soon func(time.
 	if len(due) == 0 {
 		return
 	}
-	for _, g := range b.turns.Plan(now, free, func(l fair.Lane) int { return len(due[l]) * claimMax }) {
-		b.ask(c, s, g, due[g.Lane])
+	for _, g := range b.turns.Plan(now, free, func(l fair.Lane) int { return b.Quota.Room(l.Tenant, l.Priority, len(due[l])*claimMax) }) {
+		n := b.Quota.Reserve(g.Lane.Tenant, g.Lane.Priority, g.N) // two lanes may share a quota
+		b.turns.Settle(g.Lane, g.N-n, g.Each, nil)
+		if g.N = n; n > 0 {
+			b.ask(c, s, g, due[g.Lane])
+		}
 	}
 }
 

@@ -13,7 +13,6 @@ import (
 	"github.com/open-autoglm/autoglm/actors/meter"
 	"github.com/open-autoglm/autoglm/actors/supervise"
 	"github.com/open-autoglm/autoglm/actors/task"
-	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/cluster"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
@@ -54,7 +53,7 @@ type Worker struct {
 	inFlight int
 	unacked  int
 	granted  uint64 // newest Credit sent
-	spent    map[string]batch.Spent
+	spent    map[batch.Whose]batch.Spent
 	ctx      context.Context
 	cancel   context.CancelFunc
 	timer    *time.Timer
@@ -88,7 +87,7 @@ func NewWorker(o WorkerOptions) (*actor.Props, error) {
 		return nil, err
 	}
 	return actor.PropsFromProducer(supervise.Guard(func() actor.Actor {
-		w := &Worker{WorkerOptions: o, limit: limit, spent: map[string]batch.Spent{}}
+		w := &Worker{WorkerOptions: o, limit: limit, spent: map[batch.Whose]batch.Spent{}}
 		w.ctx, w.cancel = context.WithCancel(context.Background())
 		return w
 	})), nil
@@ -157,9 +156,9 @@ func (w *Worker) giveBack(reason string) {
 
 // spend notes that a work left, for the next Credit.
 func (w *Worker) spend(x *task.Work, used int) {
-	whose := tenant.Of(x.ID)
-	s := w.spent[whose]
-	w.spent[whose] = batch.Spent{Tenant: whose, Charged: s.Charged + x.Cost, Used: s.Used + used}
+	who := batch.WhoseIs(x)
+	s := w.spent[who]
+	w.spent[who] = batch.Spent{Whose: who, Works: s.Works + 1, Charged: s.Charged + x.Cost, Used: s.Used + used}
 }
 
 func (w *Worker) ran(c actor.Context, m ran) {

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/open-autoglm/autoglm/actors/backoff"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
@@ -93,6 +94,9 @@ func ProblemOf(err error) *Problem {
 	k := kinds[kind]
 	p = &Problem{Type: problemURN + kind.String(), Title: k.title, Status: k.status, Detail: fault.Bare(err),
 		Kind: kind.String(), Remedy: fault.RemedyOf(err), RetryAfter: k.retry}
+	if d := backoff.AskedBy(err); d > 0 {
+		p.RetryAfter = d
+	}
 	var f *fault.Error
 	if errors.As(err, &f) {
 		p.Key = f.Key

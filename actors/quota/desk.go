@@ -1,0 +1,147 @@
+package quota
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/open-autoglm/autoglm/actors/backoff"
+	"github.com/open-autoglm/autoglm/cluster"
+	"github.com/open-autoglm/autoglm/persistence/fault"
+)
+
+const (
+	askWithin  = 2 * time.Second
+	idleEvery  = 5 * time.Second // between questions while no tenant has a quota: so late does the first one show
+	admitAsks  = 2               // questions for one admission: the first may find that the share is lent elsewhere
+	betweenAsk = 50 * time.Millisecond
+	warnEvery  = 10 // questions without an answer
+)
+
+// Options of a Desk. All are needed.
+type Options struct {
+	Alone   bool          // no other node may have shares
+	Boot    func() string // of this process, as the others know it
+	Changed func()        // shares changed: what was held up may go; must not block
+	Mono    func() time.Duration
+	Log     *slog.Logger
+}
+
+// Desk asks for this node's shares, and lends where this node owns the quotas. It is safe for many goroutines.
+type Desk struct {
+	*Shares
+	o      Options
+	router *cluster.Router // nil before Start
+	lender *lender
+	asking sync.Mutex // one question at a time: an answer that is late must not overtake a newer one
+	asked  time.Duration
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+// NewDesk returns a desk that gives nothing out before Start.
+func NewDesk(o Options) *Desk {
+	d := &Desk{Shares: NewShares(o.Mono), o: o}
+	d.ctx, d.cancel = context.WithCancel(context.Background())
+	return d
+}
+
+// Start begins to lend, and to ask. Call it once.
+func (d *Desk) Start(r *cluster.Router) {
+	d.router = r
+	d.lender = &lender{router: r, alone: d.o.Alone, mono: d.o.Mono}
+	r.HandleOwner(opLease, d.lender.serve)
+	d.wg.Go(d.run)
+}
+
+// Stop ends it. It is safe to call twice.
+func (d *Desk) Stop() {
+	d.cancel()
+	d.wg.Wait()
+}
+
+func (d *Desk) run() {
+	t := time.NewTimer(0)
+	defer t.Stop()
+	failed := 0
+	for {
+		select {
+		case <-t.C:
+		case <-d.ctx.Done():
+			return
+		}
+		if err := d.ask(d.ctx); err == nil {
+			failed = 0
+		} else if failed++; failed%warnEvery == 0 && d.ctx.Err() == nil {
+			d.o.Log.Warn("the tenants' quotas cannot be asked for: tasks of tenants that have some wait", "tries", failed, "err", err)
+		}
+		next := askEvery
+		if d.idle() {
+			next = idleEvery
+		}
+		t.Reset(next)
+	}
+}
+
+// ask is one question.
+func (d *Desk) ask(ctx context.Context) error {
+	d.asking.Lock()
+	defer d.asking.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, askWithin)
+	defer cancel()
+	boot := d.o.Boot()
+	if boot == "" {
+		return fault.New(fault.Unavailable, "quota.ask", "", "this node is not known to the cluster yet")
+	}
+	d.asked = d.o.Mono()
+	q := d.Shares.ask(d.router.Self(), boot)
+	body, err := json.Marshal(q)
+	if err != nil {
+		return err
+	}
+	var a Answer
+	here := false
+	out, err := d.router.CallOwner(ctx, d.router.ShardOf(Key), opLease, body, func(ctx context.Context, o *cluster.Owner) (err error) {
+		here = true
+		a, err = d.lender.lend(ctx, o, q)
+		return err
+	})
+	if err == nil && !here {
+		err = json.Unmarshal(out, &a)
+	}
+	switch {
+	case fault.KindOf(err) == fault.Invalid: // a node of the version before: it knows no quotas, and nobody could set one
+		d.none()
+	case err != nil:
+		return err
+	default:
+		d.heard(d.asked, a)
+	}
+	d.o.Changed()
+	return nil
+}
+
+// Admit takes n new tasks of a tenant in, or refuses them: Overloaded, and backoff.AskedBy says when to come again.
+func (d *Desk) Admit(ctx context.Context, tenant string, priority, n int) error {
+	if !d.limited(tenant) {
+		return nil
+	}
+	again, err := d.admit(tenant, priority, n)
+	for tries := 0; err != nil && tries < admitAsks; tries++ {
+		if d.soon() && d.ask(ctx) == nil { // there may be a share for who asks
+			again, err = d.admit(tenant, priority, n)
+		}
+	}
+	return backoff.Asked(err, again)
+}
+
+// soon tells whether another question may be asked already.
+func (d *Desk) soon() bool {
+	d.asking.Lock()
+	defer d.asking.Unlock()
+	return d.o.Mono()-d.asked >= betweenAsk
+}

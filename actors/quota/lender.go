@@ -1,0 +1,132 @@
+package quota
+
+import (
+	"context"
+	"encoding/json"
+	"sync"
+	"time"
+
+	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/cluster"
+	"github.com/open-autoglm/autoglm/persistence/fault"
+)
+
+// opLease asks the owner of the quotas for shares. The name is for ever; bodies grow by fields only.
+const opLease = "quota.lease"
+
+const (
+	lendAfter  = leaseFor + time.Second // of a new owner: shares of the one before are over then
+	countEvery = time.Second
+	namesMax   = 512 // bytes
+)
+
+// lender lends out on the node that owns the quotas. It is safe for many goroutines.
+type lender struct {
+	router *cluster.Router
+	alone  bool
+	mono   func() time.Duration
+
+	mu      sync.Mutex
+	owner   *cluster.Owner // whose ledger it is
+	ledger  *Ledger
+	seq     uint64
+	count   Count
+	counted bool
+}
+
+func (l *lender) serve(ctx context.Context, from string, o *cluster.Owner, body []byte) ([]byte, error) {
+	var q Ask
+	if err := json.Unmarshal(body, &q); err != nil {
+		return nil, fault.New(fault.Invalid, "quota.lend", from, "%w", err)
+	}
+	q.Node = from
+	a, err := l.lend(ctx, o, q)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(a)
+}
+
+// lend answers one question, as the owner that o is: a node that was replaced as owner and has not noticed must not lend.
+func (l *lender) lend(ctx context.Context, o *cluster.Owner, q Ask) (a Answer, err error) {
+	if len(q.Boot) > namesMax || len(q.Wants) > SpecsMax*(classesMax+1) {
+		return a, fault.New(fault.Invalid, "quota.lend", q.Node, "too many accounts, or a name too long")
+	}
+	book, _, err := kind.Load(o, Key.ID)
+	if err != nil {
+		return a, err
+	}
+	if err := l.recount(ctx, book, q); err != nil {
+		return a, err
+	}
+	c := make(chan error, 1)
+	o.Confirm(func(err error) { c <- err })
+	select {
+	case err = <-c:
+	case <-ctx.Done():
+		err = fault.New(fault.Timeout, "quota.lend", "", "%w", context.Cause(ctx))
+	}
+	if err != nil {
+		return a, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.mono()
+	if l.owner != o {
+		after := lendAfter
+		if l.alone {
+			after = 0
+		}
+		l.owner, l.ledger, l.seq = o, NewLedger(now, after), 0
+	}
+	l.seq++
+	a = Answer{Seq: o.Epoch()<<32 | l.seq, For: leaseFor}
+	a.Shares = l.ledger.Grant(now, a.Seq, q, book.Specs, l.count, l.alive())
+	if book.Version != q.Knows || q.Has == 0 {
+		a.Book = &book
+	}
+	return a, nil
+}
+
+func (l *lender) alive() map[string]string {
+	all := map[string]string{}
+	for _, p := range l.router.Alive() {
+		all[p.Name] = p.Boot
+	}
+	if l.alone {
+		clear(all) // nobody else has anything
+	}
+	return all
+}
+
+// recount counts the tasks of tenants where somebody wants to know, and nobody did a moment ago.
+func (l *lender) recount(ctx context.Context, book Book, q Ask) error {
+	wanted := false
+	for _, w := range q.Wants {
+		wanted = wanted || w.Queue > 0
+	}
+	l.mu.Lock()
+	at := l.mono()
+	fresh := l.counted && at-l.count.At < countEvery
+	l.mu.Unlock()
+	if !wanted || fresh {
+		return nil
+	}
+	var t task.Tally
+	for shard := range l.router.Shards() {
+		c, err := l.router.Counters(ctx, shard)
+		if err != nil {
+			return err
+		}
+		t.Add(c)
+	}
+	n := Count{At: at, Tasks: map[string]int{}}
+	for whose := range book.Specs {
+		of := t.Of(whose)
+		n.Tasks[whose] = int(of[task.Pending] + of[task.Running])
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.count, l.counted = n, true
+	return nil
+}

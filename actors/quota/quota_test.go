@@ -1,0 +1,286 @@
+package quota
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/open-autoglm/autoglm/persistence/fault"
+)
+
+func TestCheck(t *testing.T) {
+	good := Spec{Tenant: "acme", Weight: 2, Hard: Limits{Running: 4}, Classes: []Class{{Priorities: "0-2", Running: 1}, {Priorities: "9"}}, Over: Reject}
+	require.NoError(t, good.Check())
+	for want, edit := range map[string]func(*Spec){
+		"tenant":                             func(s *Spec) { s.Tenant = "A B" },
+		"weight: is -1":                      func(s *Spec) { s.Weight = -1 },
+		"hard.running: is -1":                func(s *Spec) { s.Hard.Running = -1 },
+		"use queue or reject":                func(s *Spec) { s.Over = "drop" },
+		"classes[0].priorities: is \"2-0\"":  func(s *Spec) { s.Classes = []Class{{Priorities: "2-0"}} },
+		"classes[0].priorities: is \"high\"": func(s *Spec) { s.Classes = []Class{{Priorities: "high"}} },
+		"classes[1].priorities: is 9, as": func(s *Spec) {
+			s.Classes = []Class{{Priorities: "9"}, {Priorities: "9"}}
+		},
+	} {
+		s := good
+		edit(&s)
+		err := s.Check()
+		require.Equal(t, fault.Invalid, fault.KindOf(err), want)
+		require.ErrorContains(t, err, want)
+	}
+}
+
+// town is nodes and who lends to them, with messages that get lost, nodes that are cut off, and owners that change.
+type town struct {
+	now    time.Duration
+	specs  map[string]Spec
+	ledger *Ledger
+	epoch  uint64
+	seq    uint64
+	nodes  []*Shares
+	cut    []bool
+	dead   []bool // as gossip believes: what they ran waits again
+	count  Count
+}
+
+func newTown(nodes int, specs ...Spec) *town {
+	w := &town{now: time.Hour, specs: map[string]Spec{}, cut: make([]bool, nodes), dead: make([]bool, nodes), epoch: 1}
+	for _, s := range specs {
+		w.specs[s.Tenant] = s
+	}
+	w.ledger = NewLedger(w.now, 0)
+	for range nodes {
+		w.nodes = append(w.nodes, NewShares(func() time.Duration { return w.now }))
+	}
+	return w
+}
+
+func (w *town) moveOwner() {
+	w.epoch++
+	w.seq = 0
+	w.ledger = NewLedger(w.now, lendAfter)
+}
+
+func (w *town) alive() map[string]string {
+	all := map[string]string{}
+	for i, dead := range w.dead {
+		if !dead {
+			all[fmt.Sprint(i)] = "boot"
+		}
+	}
+	return all
+}
+
+// ask lets a node ask once; the answer comes after a while, or never.
+func (w *town) ask(i int, takes time.Duration, lost bool) {
+	asked := w.now
+	q := w.nodes[i].ask(fmt.Sprint(i), "boot")
+	if w.cut[i] {
+		return
+	}
+	w.now += takes / 2
+	w.seq++
+	a := Answer{Seq: w.epoch<<32 | w.seq, For: leaseFor, Book: &Book{Specs: w.specs}}
+	a.Shares = w.ledger.Grant(w.now, a.Seq, q, w.specs, w.count, w.alive())
+	w.now += takes / 2
+	if !lost {
+		w.nodes[i].heard(asked, a)
+	}
+}
+
+// TestNeverMoreThanTheQuota: whatever is lost, cut off and moved, tasks that run are never more than allowed, and in a quiet
+// cluster all of it is used.
+func TestNeverMoreThanTheQuota(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		limit := rapid.IntRange(1, 20).Draw(rt, "limit")
+		nodes := rapid.IntRange(1, 4).Draw(rt, "nodes")
+		w := newTown(nodes, Spec{Tenant: "acme", Hard: Limits{Running: limit}, Classes: []Class{{Priorities: "0", Running: (limit + 1) / 2}}})
+		running, urgent := make([]int, nodes), make([]int, nodes)
+		sum := func(ns []int) (n int) {
+			for _, x := range ns {
+				n += x
+			}
+			return n
+		}
+		node := func(rt *rapid.T) int { return rapid.IntRange(0, nodes-1).Draw(rt, "node") }
+		claim := func(i, n, priority int) {
+			if w.dead[i] {
+				return
+			}
+			got := w.nodes[i].Reserve("acme", priority, n)
+			running[i] += got
+			if priority == 0 {
+				urgent[i] += got
+			}
+		}
+		rt.Repeat(map[string]func(*rapid.T){
+			"": func(rt *rapid.T) {
+				require.LessOrEqual(rt, sum(running), limit, "%v", running)
+				require.LessOrEqual(rt, sum(urgent), (limit+1)/2, "%v", urgent)
+			},
+			"claim": func(rt *rapid.T) {
+				claim(node(rt), rapid.IntRange(1, 30).Draw(rt, "n"), 5*rapid.IntRange(0, 1).Draw(rt, "class"))
+			},
+			"end": func(rt *rapid.T) {
+				if i := node(rt); running[i] > urgent[i] {
+					running[i]--
+					w.nodes[i].Return("acme", 5, 1)
+				} else if urgent[i] > 0 {
+					running[i]--
+					urgent[i]--
+					w.nodes[i].Return("acme", 0, 1)
+				}
+			},
+			"ask": func(rt *rapid.T) {
+				w.ask(node(rt), time.Duration(rapid.IntRange(0, 1500).Draw(rt, "ms"))*time.Millisecond, rapid.Bool().Draw(rt, "lost"))
+			},
+			"time": func(rt *rapid.T) { w.now += time.Duration(rapid.IntRange(0, 7000).Draw(rt, "ms")) * time.Millisecond },
+			"cut":  func(rt *rapid.T) { i := node(rt); w.cut[i] = !w.cut[i] },
+			"move": func(*rapid.T) { w.moveOwner() },
+			"dead": func(rt *rapid.T) {
+				i := node(rt)
+				if w.dead[i] = !w.dead[i]; w.dead[i] { // its tasks go back to their queues, and it can claim none
+					running[i], urgent[i] = 0, 0
+				}
+			},
+		})
+	})
+}
+
+// TestACutNodeKeepsWhatItRuns: who lends anew must know of it before it lends.
+func TestACutNodeKeepsWhatItRuns(t *testing.T) {
+	w := newTown(2, Spec{Tenant: "acme", Hard: Limits{Running: 4}})
+	w.dead[1] = true
+	w.ask(0, 0, false)
+	w.nodes[0].Room("acme", 5, 1)
+	w.ask(0, 0, false)
+	require.Equal(t, 4, w.nodes[0].Reserve("acme", 5, 9))
+	w.dead[1] = false
+	w.cut[0] = true
+	w.moveOwner()
+	more := func() int {
+		for range 3 {
+			w.nodes[1].Room("acme", 5, 9)
+			w.ask(1, 0, false)
+		}
+		return w.nodes[1].Room("acme", 5, 9)
+	}
+	require.Zero(t, more(), "the shares of the owner before may be good")
+	w.now += lendAfter
+	require.Zero(t, more(), "nobody knows what runs on the node that is cut off")
+	require.Zero(t, w.nodes[0].Reserve("acme", 5, 1), "its lease is over")
+	w.dead[0] = true
+	require.Equal(t, 4, more(), "its tasks wait again")
+}
+
+// TestSharesFlow: what one node does not use goes to who does, half to each where both could use it, and back.
+func TestSharesFlow(t *testing.T) {
+	w := newTown(2, Spec{Tenant: "acme", Hard: Limits{Running: 10, TokensPerMinute: 600}})
+	round := func(wants ...bool) (rooms []int, rates []float64) {
+		for range 4 {
+			w.now += askEvery
+			for i, s := range w.nodes {
+				if wants[i] {
+					s.Room("acme", 5, 1)
+				}
+				w.ask(i, 0, false)
+			}
+		}
+		for _, s := range w.nodes {
+			h := s.have[account{Tenant: "acme"}]
+			rooms, rates = append(rooms, h.share.Running), append(rates, h.share.Tokens)
+		}
+		return rooms, rates
+	}
+	rooms, rates := round(true, false)
+	require.Equal(t, []int{10, 0}, rooms)
+	require.Equal(t, []float64{600, 0}, rates)
+	require.Equal(t, 10, w.nodes[0].Reserve("acme", 5, 20))
+	rooms, rates = round(true, true)
+	require.Equal(t, []int{5, 0}, rooms, "all ten run on the first")
+	require.Equal(t, []float64{300, 300}, rates)
+	w.nodes[0].Return("acme", 5, 7)
+	rooms, _ = round(true, true)
+	require.Equal(t, []int{5, 5}, rooms)
+	w.nodes[0].Return("acme", 5, 3)
+	w.now += tokensKept
+	rooms, rates = round(false, true)
+	require.Equal(t, []int{0, 10}, rooms)
+	require.Equal(t, []float64{0, 600}, rates)
+}
+
+// TestTokensAMinute: over ten minutes of demand without end, on nodes that come and go, the tokens are the quota's, and 10 % more at most.
+func TestTokensAMinute(t *testing.T) {
+	const limit, cost, nodes = 6000, 50, 3
+	w := newTown(nodes, Spec{Tenant: "acme", Hard: Limits{TokensPerMinute: limit}})
+	for i := range nodes {
+		w.ask(i, 0, false)
+	}
+	spent := 0
+	const minutes = 10
+	for tick := range minutes * 60 * 10 {
+		w.now += 100 * time.Millisecond
+		for i, s := range w.nodes {
+			if tick/600%nodes == i && tick%1200 > 300 {
+				continue // it has nothing to do for a while
+			}
+			for s.Reserve("acme", 5, 1) == 1 {
+				s.Spend("acme", 5, cost)
+				spent += cost
+				s.Return("acme", 5, 1)
+			}
+			if tick%10 == i {
+				w.ask(i, 0, tick%70 == 0)
+			}
+		}
+	}
+	require.InDelta(t, limit*minutes, spent, limit*minutes/10)
+}
+
+func TestAdmit(t *testing.T) {
+	w := newTown(1, Spec{Tenant: "acme", Hard: Limits{RequestsPerMinute: 60, Queued: 100}}, Spec{Tenant: "strict", Over: Reject, Hard: Limits{Running: 1}})
+	s := w.nodes[0]
+	admit := func(whose string, n int) (time.Duration, error) {
+		again, err := s.admit(whose, 5, n)
+		if err != nil {
+			w.ask(0, 0, false)
+			again, err = s.admit(whose, 5, n)
+		}
+		return again, err
+	}
+	_, err := s.admit("nobody", 5, 1)
+	require.Equal(t, fault.Overloaded, fault.KindOf(err), "it has heard of no quotas yet")
+	_, err = admit("nobody", 1)
+	require.NoError(t, err)
+	_, err = admit("acme", 1)
+	require.NoError(t, err, "the first need not wait")
+	again, err := admit("acme", 1)
+	require.ErrorContains(t, err, "more than 60 requests a minute")
+	require.Equal(t, time.Second, again)
+	w.now += again
+	_, err = admit("acme", 1)
+	require.NoError(t, err)
+
+	w.now += 10 * time.Second
+	w.ask(0, 0, false)
+	w.now += leaseFor + time.Second
+	w.count = Count{At: w.now, Tasks: map[string]int{"acme": 98}}
+	_, err = admit("acme", 2)
+	require.NoError(t, err, "98 and 2 are 100")
+	w.now += 2 * time.Second
+	again, err = admit("acme", 1)
+	require.ErrorContains(t, err, "100 tasks of the tenant may wait or run")
+	require.Equal(t, leaseFor, again)
+
+	_, err = admit("strict", 1)
+	require.NoError(t, err)
+	require.Equal(t, 1, s.Reserve("strict", 5, 1))
+	_, err = admit("strict", 1)
+	require.ErrorContains(t, err, "its quota says reject")
+	s.Return("strict", 5, 1)
+	_, err = admit("strict", 1)
+	require.NoError(t, err)
+}

@@ -1,0 +1,140 @@
+package quota
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/actors/tenant"
+	"github.com/open-autoglm/autoglm/persistence/fault"
+)
+
+// Limits are what a tenant, or its tasks of some priorities, may have; 0 is no limit.
+type Limits struct {
+	Running           int `json:"running,omitempty" yaml:"running,omitempty" doc:"Tasks at engines at once, over the whole cluster; more wait." minimum:"0"`
+	TokensPerMinute   int `json:"tokens_per_minute,omitempty" yaml:"tokens_per_minute,omitempty" doc:"Tokens of prompts and answers; tasks wait when they are used up." minimum:"0"`
+	RequestsPerMinute int `json:"requests_per_minute,omitempty" yaml:"requests_per_minute,omitempty" doc:"Tasks submitted one by one or in bulk; more are refused with 429. Lines of a batch do not count." minimum:"0"`
+	Queued            int `json:"queued,omitempty" yaml:"queued,omitempty" doc:"Tasks that have not ended; more are refused with 429. Lines of a batch count, but are not refused." minimum:"0"`
+}
+
+// Class limits the tasks of some priorities, beside what limits all of the tenant's.
+type Class struct {
+	Priorities      string `json:"priorities" yaml:"priorities" doc:"Like 0-2, or 9."`
+	Running         int    `json:"running,omitempty" yaml:"running,omitempty" minimum:"0"`
+	TokensPerMinute int    `json:"tokens_per_minute,omitempty" yaml:"tokens_per_minute,omitempty" minimum:"0"`
+}
+
+// Spec is the quota of one tenant.
+type Spec struct {
+	Tenant  string  `json:"tenant" yaml:"tenant"`
+	Weight  float64 `json:"weight,omitempty" yaml:"weight,omitempty" doc:"Its share of the engines against others' that have work waiting; 0: as scheduling.weights says, else 1." minimum:"0"`
+	Hard    Limits  `json:"hard,omitzero" yaml:"hard,omitempty"`
+	Classes []Class `json:"classes,omitempty" yaml:"classes,omitempty"`
+	Over    string  `json:"over,omitempty" yaml:"over,omitempty" doc:"What becomes of a new task while running or tokens_per_minute are used up: queue (the default), or reject, with 429." enum:"queue,reject"`
+}
+
+// Values of Over.
+const (
+	Queue  = "queue"
+	Reject = "reject"
+)
+
+const (
+	classesMax = 10
+	numberMax  = 1_000_000_000
+	weightMin  = 0.001
+	weightMax  = 1000
+	// SpecsMax is how many tenants may have quotas.
+	SpecsMax = 4096
+)
+
+// Check refuses what no quota may be.
+func (s *Spec) Check() error {
+	bad := func(field, format string, args ...any) error {
+		return fault.New(fault.Invalid, "quota.check", field, format, args...)
+	}
+	if err := tenant.Check(s.Tenant); err != nil {
+		return err
+	}
+	for field, n := range map[string]int{"hard.running": s.Hard.Running, "hard.tokens_per_minute": s.Hard.TokensPerMinute,
+		"hard.requests_per_minute": s.Hard.RequestsPerMinute, "hard.queued": s.Hard.Queued} {
+		if n < 0 || n > numberMax {
+			return bad(field, "is %d: use 0 (no limit) to %d", n, numberMax)
+		}
+	}
+	switch {
+	case s.Weight != 0 && !(s.Weight >= weightMin && s.Weight <= weightMax):
+		return bad("weight", "is %g: use %g to %d, or 0 for the setting's", s.Weight, weightMin, weightMax)
+	case !slices.Contains([]string{"", Queue, Reject}, s.Over):
+		return bad("over", "is %.20q: use %s or %s", s.Over, Queue, Reject)
+	case len(s.Classes) > classesMax:
+		return bad("classes", "has %d entries, the limit is %d", len(s.Classes), classesMax)
+	}
+	for i, c := range s.Classes {
+		if _, _, err := c.span(); err != nil {
+			return bad(fmt.Sprintf("classes[%d].priorities", i), "is %.20q: write a priority of 0 to %d, or two like 0-2", c.Priorities, task.PriorityMax)
+		}
+		if c.Running < 0 || c.Running > numberMax || c.TokensPerMinute < 0 || c.TokensPerMinute > numberMax {
+			return bad(fmt.Sprintf("classes[%d]", i), "has a limit out of 0 to %d", numberMax)
+		}
+		if slices.ContainsFunc(s.Classes[:i], func(o Class) bool { return o.Priorities == c.Priorities }) {
+			return bad(fmt.Sprintf("classes[%d].priorities", i), "is %s, as another's: put both limits into one", c.Priorities)
+		}
+	}
+	return nil
+}
+
+// span returns the first and last priority of a class.
+func (c Class) span() (from, to int, err error) {
+	a, b, two := strings.Cut(c.Priorities, "-")
+	if !two {
+		b = a
+	}
+	if from, err = strconv.Atoi(a); err == nil {
+		to, err = strconv.Atoi(b)
+	}
+	if err == nil && (from < 0 || to > task.PriorityMax || from > to) {
+		err = fmt.Errorf("out of range")
+	}
+	return from, to, err
+}
+
+// account is one thing that is lent: a tenant's, or of one of its classes.
+type account struct {
+	Tenant string
+	Class  string // Priorities; "" for all
+}
+
+func (a account) String() string { return a.Tenant + "/" + a.Class }
+
+func parseAccount(s string) account {
+	t, c, _ := strings.Cut(s, "/")
+	return account{t, c}
+}
+
+// accounts returns the limits of a quota by account.
+func (s *Spec) accounts() map[account]Limits {
+	all := map[account]Limits{}
+	if s.Hard != (Limits{}) {
+		all[account{Tenant: s.Tenant}] = s.Hard
+	}
+	for _, c := range s.Classes {
+		all[account{s.Tenant, c.Priorities}] = Limits{Running: c.Running, TokensPerMinute: c.TokensPerMinute}
+	}
+	return all
+}
+
+// of returns the accounts that a task of a priority is charged to.
+func (s *Spec) of(priority int) (as []account) {
+	if s.Hard != (Limits{}) {
+		as = append(as, account{Tenant: s.Tenant})
+	}
+	for _, c := range s.Classes {
+		if from, to, err := c.span(); err == nil && from <= priority && priority <= to {
+			as = append(as, account{s.Tenant, c.Priorities})
+		}
+	}
+	return as
+}
