@@ -8,12 +8,15 @@ import (
 	"log/slog"
 	"mime/multipart"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 
+	webhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 	"github.com/stretchr/testify/require"
 
 	"github.com/open-autoglm/autoglm/actors/apikey"
@@ -247,7 +250,7 @@ func fileOf(l *locked, key string, i int) string {
 }
 
 // runBatch runs three lines and returns the batch's id.
-func runBatch(t *testing.T, l *locked, name, key string) string {
+func runBatch(t *testing.T, l *locked, name, key string, callback ...string) string {
 	t.Helper()
 	var form bytes.Buffer
 	w := multipart.NewWriter(&form)
@@ -262,7 +265,11 @@ func runBatch(t *testing.T, l *locked, name, key string) string {
 	require.Equal(t, 200, status, "%s", body)
 	var in struct{ ID string }
 	require.NoError(t, json.Unmarshal(body, &in))
-	b := l.ask(key, "POST", "/v1/batches", map[string]any{"input_file_id": in.ID, "endpoint": "/v1/chat/completions", "completion_window": "24h"}, 200)
+	wish := map[string]any{"input_file_id": in.ID, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+	for _, u := range callback {
+		wish["callback_url"] = u
+	}
+	b := l.ask(key, "POST", "/v1/batches", wish, 200)
 	require.Equal(t, in.ID, b["input_file_id"])
 	id := b["id"].(string)
 	changed, stop := l.n.batches.Watch(wholeBatch(name, id))
@@ -394,6 +401,59 @@ func TestASinkHasItsTenantsResults(t *testing.T) {
 	l.ask(l.root, "POST", "/v1/sinks?tenant=beta", table, 409)
 	table["table"] = "beta_results"
 	l.ask(l.root, "POST", "/v1/sinks?tenant=beta", table, 201)
+}
+
+// TestATenantVerifiesItsOwnCallbacks, by a secret that its administrators can see and others cannot; what the operator's webhooks hear is
+// signed with the operator's.
+func TestATenantVerifiesItsOwnCallbacks(t *testing.T) {
+	type post struct {
+		path string
+		body []byte
+		head http.Header
+	}
+	posts := make(chan post, 16)
+	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		posts <- post{r.URL.Path, b, r.Header}
+	}))
+	defer receiver.Close()
+	l := bootLocked(t, func(c *Config) {
+		c.Callback.AllowedNets, c.Webhook.URLs = []string{"127.0.0.0/8"}, []string{receiver.URL + "/operator"}
+	})
+	admin, submit, beta := l.key("acme", "admin"), l.key("acme", "submit"), l.key("beta", "admin")
+	l.ask(submit, "GET", "/v1/callback-secret", nil, 403)
+	l.ask(beta, "GET", "/v1/callback-secret?tenant=acme", nil, 403)
+	secrets := map[string]string{}
+	for whose, key := range map[string]string{"acme": admin, "beta": beta, "default": l.root} {
+		secrets[whose] = l.ask(key, "GET", "/v1/callback-secret", nil, 200)["secret"].(string)
+	}
+	require.Equal(t, secrets["acme"], l.ask(l.root, "GET", "/v1/callback-secret?tenant=acme", nil, 200)["secret"])
+	file, err := os.ReadFile(filepath.Join(l.n.cfg.DataDir, "callback.secret"))
+	require.NoError(t, err)
+	require.Equal(t, strings.TrimSpace(string(file)), secrets["default"])
+	shown := l.ask(admin, "GET", "/v1/audit", nil, 200)["entries"].([]any)
+	require.Equal(t, "callback_secret.show", shown[0].(map[string]any)["act"])
+
+	l.ask(submit, "POST", "/v1/tasks", map[string]any{"task_id": "a", "prompt": "x", "callback_url": receiver.URL + "/task"}, 201)
+	runBatch(t, l, "acme", submit, receiver.URL+"/batch")
+	for range 3 {
+		var p post
+		select {
+		case p = <-posts:
+		case <-t.Context().Done():
+			t.Fatal("a callback is missing")
+		}
+		signer := "acme"
+		if p.path == "/operator" {
+			signer = "default"
+		}
+		for whose, s := range secrets {
+			wh, err := webhooks.NewWebhook(s)
+			require.NoError(t, err)
+			require.Equal(t, whose == signer, wh.Verify(p.body, p.head) == nil, "%s by %s", p.path, whose)
+		}
+		require.Contains(t, string(p.body), `"tenant":"acme"`)
+	}
 }
 
 // TestALostAnswerOfARotation: the client asks again under the same idempotency key, and the key before stays good.

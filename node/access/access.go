@@ -249,7 +249,7 @@ func NeedOf(method, path string) Need {
 		return Need{Role: apikey.Read, Operator: true}
 	case under("/v1/cluster"), under("/v1/admin"), under("/v1/sinks"):
 		return Need{Role: apikey.Admin, Operator: true}
-	case under("/v1/keys"), under("/v1/audit"):
+	case under("/v1/keys"), under("/v1/audit"), path == "/v1/callback-secret":
 		return Need{Role: apikey.Admin}
 	case reads, path == actorv1connect.ActorServiceStateProcedure, path == actorv1connect.ActorServiceWatchProcedure:
 		return Need{Role: apikey.Read}

@@ -18,6 +18,8 @@ type Access struct {
 	Gate  *access.Gate
 	Keys  *apikey.Keys
 	Audit *audit.Log
+
+	CallbackSecret func(tenant string) (string, error) // what a tenant's callbacks are signed with
 }
 
 // WithAccess asks clients for keys, as the gate says, and serves the routes of keys and of the audit log. Without it
