@@ -94,7 +94,7 @@ func (b *Batches) tell(id string, s *State, hook int) {
 	}
 	m := Told{Hook: hook, Try: h.Tries + 1}
 	if err != nil {
-		m.Error = task.FailureOf(err)
+		m.Error = task.FailureOf(id, err)
 		m.Wait, m.GiveUp = b.o.Next(m.Try, err)
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(b.ctx), toldWithin)

@@ -123,7 +123,7 @@ func redact(err error, secret string) error {
 	if err == nil || secret == "" || !strings.Contains(err.Error(), secret) {
 		return err
 	}
-	return fault.New(fault.KindOf(err), "sink.write", "", "%s", strings.ReplaceAll(fault.Bare(err), secret, "***")).WithRemedy("%s", strings.ReplaceAll(fault.RemedyOf(err), secret, "***"))
+	return fault.New(fault.KindOf(err), "sink.write", "", "%s", strings.ReplaceAll(fault.Plain(err), secret, "***")).WithRemedy("%s", strings.ReplaceAll(fault.RemedyOf(err), secret, "***"))
 }
 
 func unavailable(key string, err error) *fault.Error {
