@@ -456,6 +456,56 @@ func TestATenantVerifiesItsOwnCallbacks(t *testing.T) {
 	}
 }
 
+// TestARefusedAttemptIsWrittenDown: who tries what is for administrators, with a key that may not or not any more, is in the audit log.
+func TestARefusedAttemptIsWrittenDown(t *testing.T) {
+	l := bootLocked(t, nil)
+	submit, admin := l.key("acme", "submit"), l.key("acme", "admin")
+	made := l.ask(admin, "POST", "/v1/keys", map[string]any{"name": "gone", "role": "admin"}, 201)
+	gone, id := made["key"].(string), made["id"].(string)
+	l.ask(admin, "POST", "/v1/keys/"+id+"/revoke", nil, 200)
+	entries := func(key string) (list []string) {
+		for _, e := range l.ask(key, "GET", "/v1/audit", nil, 200)["entries"].([]any) {
+			if e := e.(map[string]any); e["act"] == "refused" {
+				require.NotEmpty(t, e["ended_at"])
+				require.Contains(t, e["remote"], "127.0.0.1:")
+				list = append(list, fmt.Sprintf("%v %v: %v: %v", e["tenant"], e["by"], e["object"], e["error"]))
+			}
+		}
+		return list
+	}
+	l.ask(submit, "GET", "/v1/tasks", nil, 200)
+	l.ask(submit, "GET", "/v1/cluster", nil, 403)
+	l.ask("", "POST", "/v1/keys", nil, 401)
+	require.Empty(t, entries(l.root), "these are no attempts to administer")
+	l.ask(submit, "POST", "/v1/keys", map[string]any{"name": "x", "role": "admin"}, 403)
+	l.ask(admin, "POST", "/v1/admin/backup", map[string]any{"dir": "/tmp/x"}, 403)
+	l.ask(admin, "POST", "/v1/keys", map[string]any{"name": "x", "role": "admin", "tenant": "beta"}, 403)
+	status, _, body := l.do(gone, "POST", "/v1/keys", "application/json", []byte("{}"))
+	require.Equal(t, 401, status)
+	require.Contains(t, string(body), "the API key was revoked at 20")
+	stranger, _, err := apikey.NewRoot()
+	require.NoError(t, err)
+	l.ask(stranger, "POST", "/v1/keys", nil, 401)
+	ids := map[string]string{}
+	for name, key := range map[string]string{"submit": submit, "admin": admin} {
+		ids[name], _ = apikey.ID(key)
+	}
+	ofAcme := []string{
+		"acme " + id + ": POST /v1/keys: the API key was revoked at", "acme " + ids["admin"] + ": a key of tenant beta: only the operator makes keys of other tenants",
+		"acme " + ids["admin"] + ": POST /v1/admin/backup: this is for the operator of the cluster", "acme " + ids["submit"] + `: POST /v1/keys: the role of this key is "submit", and "admin" is needed`,
+	}
+	got := entries(admin)
+	require.Len(t, got, len(ofAcme))
+	for i := range got {
+		require.True(t, strings.HasPrefix(got[i], ofAcme[i]), "%s, not %s", got[i], ofAcme[i])
+	}
+	require.Contains(t, entries(l.root)[0], "default unknown: POST /v1/keys: the API key is none of this cluster")
+	for range 20 {
+		l.ask(submit, "POST", "/v1/keys", nil, 403)
+	}
+	require.LessOrEqual(t, len(entries(admin)), len(ofAcme)+2, "nobody fills the disk with them")
+}
+
 // TestALostAnswerOfARotation: the client asks again under the same idempotency key, and the key before stays good.
 func TestALostAnswerOfARotation(t *testing.T) {
 	l := bootLocked(t, nil)

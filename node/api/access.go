@@ -44,8 +44,9 @@ func (s *Server) admit(next http.Handler) http.Handler {
 		if err == nil {
 			err = who.Allow(need)
 		}
-		switch err {
-		case nil:
+		s.attempted(r, who, need, err)
+		switch {
+		case err == nil:
 			ctx, cancel := context.WithCancelCause(access.With(r.Context(), who))
 			defer cancel(nil)
 			if s.access.Gate != nil && !who.Open {
@@ -55,9 +56,9 @@ func (s *Server) admit(next http.Handler) http.Handler {
 			defer func() { r.Pattern = in.Pattern }() // which the mux finds, for metrics
 			next.ServeHTTP(w, in)
 			return
-		case access.ErrNone, access.ErrBad:
+		case access.Unknown(err):
 			w.Header().Set("WWW-Authenticate", `Bearer realm="autoglm"`)
-			p := wire.NewProblem(http.StatusUnauthorized, fault.Refused, "", fault.Bare(err))
+			p := wire.NewProblem(http.StatusUnauthorized, fault.Refused, "", fault.Plain(err))
 			err = p.With("", fault.RemedyOf(err))
 		}
 		s.refuse(w, r, err)

@@ -98,6 +98,7 @@ func (s *Server) createKey(ctx context.Context, in *createKeyInput) (*newKeyOutp
 	}
 	if err = w.Check(); err == nil && w.Tenant != who.Tenant && !who.Operator() {
 		err = fault.New(fault.Refused, "api.keys", "", "only the operator makes keys of other tenants")
+		s.refused(ctx, who, "a key of tenant "+w.Tenant, err)
 	}
 	var out wire.NewKey
 	if err == nil {
@@ -237,6 +238,7 @@ func (s *Server) callbackSecret(ctx context.Context, in *secretInput) (*secretOu
 	err := tenant.Check(whose)
 	if err == nil && whose != who.Tenant && !who.Operator() {
 		err = fault.New(fault.Refused, "api.keys", "", "only the operator sees other tenants")
+		s.refused(ctx, who, "the callback secret of tenant "+whose, err)
 	}
 	if err == nil {
 		err = s.audited(ctx, "callback_secret.show", "", whose, "", func() (err error) {
