@@ -1,8 +1,8 @@
 package infer
 
 import (
-	"fmt"
 	"context"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"

@@ -222,7 +222,7 @@ func TestAnEnginesOwnErrorIsKept(t *testing.T) {
 		require.JSONEq(t, `{"error":{"message":"what it said","type":"engine_error","param":null,"code":null}}`, string(body))
 	}
 	require.Nil(t, FailureOf("t", errors.New("plain")).Body)
-	cut := FailureOf("t", errors.New(strings.Repeat("x", 1999) + "ü"))
+	cut := FailureOf("t", errors.New(strings.Repeat("x", 1999)+"ü"))
 	require.Equal(t, strings.Repeat("x", 1999)+"…", cut.Message, "cut at a rune's edge")
 }
 

@@ -19,6 +19,7 @@ type Access struct {
 	Keys  *apikey.Keys
 	Audit *audit.Log
 
+	Rolled         func() error                        // nil: no node is there that is too old for keys, tenants and sinks
 	CallbackSecret func(tenant string) (string, error) // what a tenant's callbacks are signed with
 }
 
@@ -63,6 +64,14 @@ func (s *Server) admit(next http.Handler) http.Handler {
 		}
 		s.refuse(w, r, err)
 	})
+}
+
+// rolled refuses to begin what a node of an older version could not go on with.
+func (s *Server) rolled() error {
+	if s.access.Rolled == nil {
+		return nil
+	}
+	return s.access.Rolled()
 }
 
 // open tells whether who shows no key is let in.

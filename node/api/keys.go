@@ -26,7 +26,7 @@ func (s *Server) keyRoutes(api huma.API) {
 		return
 	}
 	huma.Register(api, huma.Operation{OperationID: "create-key", Method: "POST", Path: "/v1/keys", Tags: tags, Middlewares: local, DefaultStatus: http.StatusCreated,
-		Summary: "Create an API key", Description: "The answer has the key itself, this once: only its hash is kept.", Errors: []int{401, 403, 422, 503}}, s.createKey)
+		Summary: "Create an API key", Description: "The answer has the key itself, this once: only its hash is kept.", Errors: []int{401, 403, 409, 422, 503}}, s.createKey)
 	huma.Register(api, huma.Operation{OperationID: "list-keys", Method: "GET", Path: "/v1/keys", Tags: tags, Middlewares: local,
 		Summary: "List API keys", Description: "The newest first, without their secrets: those of your tenant; the operator sees all, or those of tenant=NAME.",
 		Errors: []int{401, 403, 422, 503}}, s.listKeys)
@@ -99,6 +99,9 @@ func (s *Server) createKey(ctx context.Context, in *createKeyInput) (*newKeyOutp
 	if err = w.Check(); err == nil && w.Tenant != who.Tenant && !who.Operator() {
 		err = fault.New(fault.Refused, "api.keys", "", "only the operator makes keys of other tenants")
 		s.refused(ctx, who, "a key of tenant "+w.Tenant, err)
+	}
+	if err == nil {
+		err = s.rolled()
 	}
 	var out wire.NewKey
 	if err == nil {

@@ -90,10 +90,13 @@ type sinksOutput struct {
 
 func (s *Server) createSink(ctx context.Context, in *createSinkInput) (*sinkOutput, error) {
 	var st sink.State
-	err := s.changeSink(ctx, "sink.create", in.Tenant, in.Body.Name, func(ctx context.Context) (err error) {
-		st, err = s.sinks.Create(ctx, in.Body)
-		return err
-	})
+	err := s.rolled()
+	if err == nil {
+		err = s.changeSink(ctx, "sink.create", in.Tenant, in.Body.Name, func(ctx context.Context) (err error) {
+			st, err = s.sinks.Create(ctx, in.Body)
+			return err
+		})
+	}
 	return s.shown(ctx, in.Tenant, st, err)
 }
 
