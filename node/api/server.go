@@ -92,7 +92,7 @@ func New(svc Service, opts ...Option) (*Server, error) {
 		return nil, errors.New("api.new: the service is nil")
 	}
 	if err := s.lim.Validate(); err != nil {
-		return nil, fmt.Errorf("api.new: http.%w", err)
+		return nil, fmt.Errorf("api.new: %w", err)
 	}
 	s.streams, s.held = make(chan struct{}, s.lim.StreamsMax), map[string]int{}
 	own := s.front == nil

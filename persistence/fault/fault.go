@@ -122,7 +122,17 @@ func Plain(err error) string {
 }
 
 // Shown is Plain with the remedy in brackets, for where there is one text.
+// Errors that were joined have a line each.
 func Shown(err error) string {
+	if all, ok := err.(interface{ Unwrap() []error }); ok {
+		var texts, lines []string
+		for _, e := range all.Unwrap() {
+			texts, lines = append(texts, e.Error()), append(lines, Shown(e))
+		}
+		if strings.Join(texts, "\n") == err.Error() {
+			return strings.Join(lines, "\n")
+		}
+	}
 	if r := RemedyOf(err); r != "" {
 		return Plain(err) + " (" + r + ")"
 	}

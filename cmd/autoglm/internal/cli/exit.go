@@ -117,7 +117,7 @@ func (a *App) Report(err error) int {
 	case code == ExitInterrupted:
 		fmt.Fprintln(a.Err, "autoglm: interrupted")
 	default:
-		fmt.Fprintln(a.Err, "autoglm:", text(err))
+		fmt.Fprintln(a.Err, "autoglm:", strings.ReplaceAll(text(err), "\n", "\n         "))
 		if code == ExitUsage && fault.KindOf(err) == fault.Unknown {
 			fmt.Fprintln(a.Err, "Run with --help for what there is.")
 		}
