@@ -163,6 +163,8 @@ func TestRoles(t *testing.T) {
 	} {
 		l.ask(c.key, c.method, c.path, c.body, c.status)
 	}
+	refused := l.ask(keys["admin"], "POST", "/v1/keys", map[string]any{"name": "x", "role": "root"}, 422)
+	require.Contains(t, refused["detail"], `, not "root"`, "what was given")
 	who := l.ask(keys["submit"], "GET", "/v1/whoami", nil, 200)
 	require.Equal(t, "acme", who["tenant"])
 	require.Equal(t, "submit", who["role"])
