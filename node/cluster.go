@@ -109,7 +109,7 @@ func (n *Node) startJoint(ctx context.Context) (err error) {
 		advertise = net.JoinHostPort(advertise, strconv.Itoa(base))
 	}
 	if j.list, err = members.Start(members.Options{
-		Self:   members.Member{Name: j.id.Name, Cluster: j.id.Cluster, Zone: c.Zone, Version: n.version, Keys: tellKeys(n.keys)},
+		Self:   members.Member{Name: j.id.Name, Cluster: j.id.Cluster, Zone: c.Zone, Version: n.version, Keys: tellKeys(n.keys), Knows: knowsAll},
 		Listen: at(0), Advertise: advertise, Keys: j.id.GossipKeys, Join: c.Join, Newer: newer, Log: n.log,
 		OnConflict: n.fatal,
 		OnRumor:    j.merged, Merge: j.merged,

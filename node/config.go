@@ -185,6 +185,7 @@ type WebhookConfig struct {
 // SinkConfig says where sinks may write results to: nowhere, unless it is named here.
 type SinkConfig struct {
 	AllowedDirs []string `koanf:"allowed_dirs" doc:"Folders that sinks may write below; none: no files and no SQLite. The same on every node, and shared by them, where there are several."`
+	SecretsDir  string   `koanf:"secrets_dir" doc:"Folder with files that have passwords of sinks, which password_file names; none: only password_env. On every node, and for nothing else: what is in it can be sent to any host of sink.allow."`
 	Allow       []string `koanf:"allow" doc:"Hosts that sinks may write to, as they stand in the URL, with or without a port; and folders of PostgreSQL's sockets. None: no S3 and no PostgreSQL."`
 }
 

@@ -225,7 +225,7 @@ func (s *service) Status(ctx context.Context) api.Status {
 	space := s.store.Space()
 	st.DiskFree, st.DiskNeeded, st.DiskFull = space.Free, space.Reserve, space.Refusing
 	if st.Ready, st.Reason = s.Ready(); st.Ready && err != nil {
-		st.Ready, st.Reason = false, err.Error()
+		st.Ready, st.Reason = false, fault.Shown(err)
 	}
 	st.Partial = err != nil
 	whose := tenant.From(ctx)
@@ -251,7 +251,7 @@ func (s *service) Status(ctx context.Context) api.Status {
 // Ready tells whether every shard has an owner that this node can name, and the replicas here have caught up once, and what is missing.
 func (s *service) Ready() (bool, string) {
 	if err := s.sys.Shards.Err(); err != nil {
-		return false, err.Error()
+		return false, fault.Shown(err)
 	}
 	alive := map[string]bool{}
 	for _, p := range s.sys.Router.Alive() {

@@ -151,7 +151,7 @@ func (l *Log) Do(ctx context.Context, e Entry, act func() error) error {
 	err = act()
 	end := End{}
 	if err != nil {
-		end.Error = fault.Bare(err)
+		end.Error = fault.Plain(err)
 		if len(end.Error) > textMax {
 			end.Error = end.Error[:textMax]
 		}

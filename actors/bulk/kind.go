@@ -190,7 +190,7 @@ func create(c *entity.Context[State, Fact]) {
 }
 
 func noSuch(id string) *fault.Error {
-	return fault.New(fault.NotFound, "bulk.batch", id, "no such batch: %.100q", id)
+	return fault.New(fault.NotFound, "bulk.batch", id[:min(len(id), 100)], "no such batch")
 }
 
 func answer(s State) any { return s }

@@ -206,7 +206,7 @@ func (w *Worker) down(c actor.Context, why string) {
 func (w *Worker) learned(c actor.Context, m models) {
 	w.suspect = false
 	if m.err != nil {
-		w.down(c, m.err.Error())
+		w.down(c, fault.Shown(m.err))
 		return
 	}
 	w.models = m.names

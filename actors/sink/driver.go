@@ -75,7 +75,7 @@ func (d *driver) run(ctx context.Context) error {
 		if elsewhere {
 			d.shut()
 			wait = tries.Delay(s.Tries+1, d.Jitter())
-			_, err := d.report(ctx, &s, Fact{Event: FailedTry, Error: task.FailureOf(trouble.error), Tries: s.Tries + 1})
+			_, err := d.report(ctx, &s, Fact{Event: FailedTry, Error: task.FailureOf(d.name, trouble.error), Tries: s.Tries + 1})
 			if fault.KindOf(err) == fault.Conflict {
 				return err
 			}

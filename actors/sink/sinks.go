@@ -1,10 +1,13 @@
 package sink
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -219,26 +222,35 @@ func (s *Sinks) whole(ctx context.Context, id string) (State, error) {
 	return st, err
 }
 
-// List returns all sinks of the tenant that ctx is for, by name.
-func (s *Sinks) List(ctx context.Context) (all []State, err error) {
+// Owned is a sink with whose results it takes.
+type Owned struct {
+	Tenant string
+	State
+}
+
+// List returns all sinks of a tenant or (whose "") of all, by tenant and name.
+func (s *Sinks) List(ctx context.Context, whose string) (all []Owned, err error) {
 	rows, err := s.o.Router.Newest(ctx, IndexAll, nil, SinksMax+1, nil)
 	if err != nil {
 		return nil, err
 	}
 	for _, r := range rows {
-		whose, name := tenant.Split(string(r.Key))
-		if whose != tenant.From(ctx) {
+		owner := tenant.Of(string(r.Key))
+		if whose != "" && owner != whose {
 			continue
 		}
-		st, err := s.Get(ctx, name)
+		st, err := s.whole(ctx, string(r.Key))
 		if fault.KindOf(err) == fault.NotFound {
 			continue // deleted meanwhile
 		}
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, st)
+		all = append(all, Owned{owner, st})
 	}
+	slices.SortStableFunc(all, func(a, b Owned) int {
+		return cmp.Or(strings.Compare(a.Tenant, b.Tenant), strings.Compare(a.Def.Name, b.Def.Name))
+	})
 	return all, nil
 }
 

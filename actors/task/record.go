@@ -11,6 +11,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
@@ -63,9 +64,9 @@ type Failure struct {
 	Body   json.RawMessage `json:"body,omitempty"`   // what it said then: JSON of at most SaidBodyMax bytes
 }
 
-// FailureOf keeps what a client may see of err. The message is cut at 2,000 bytes.
-func FailureOf(err error) *Failure {
-	msg := fault.Bare(err)
+// FailureOf keeps what the client of a task, a batch or a sink may see of err: ids as its tenant knows them, no steps of programs. The message is cut at 2,000 bytes.
+func FailureOf(id string, err error) *Failure {
+	msg := tenant.PlainOf(tenant.Of(id), fault.Plain(err))
 	if len(msg) > 2000 {
 		msg = strings.ToValidUTF8(msg[:2000], "") + "…"
 	}

@@ -245,9 +245,9 @@ func (t *Task) final(c *context) {
 		f := Fact{Event: CallbackSent, At: clock(c), Attempt: uint32(m.Try)}
 		switch {
 		case m.Err != nil && m.GiveUp:
-			f.Event, f.Error = CallbackGaveUp, FailureOf(m.Err)
+			f.Event, f.Error = CallbackGaveUp, FailureOf(c.ID(), m.Err)
 		case m.Err != nil:
-			f.Event, f.Error, f.Until = CallbackLost, FailureOf(m.Err), f.At.Add(m.Wait)
+			f.Event, f.Error, f.Until = CallbackLost, FailureOf(c.ID(), m.Err), f.At.Add(m.Wait)
 		}
 		c.Commit(f)
 	case entity.Wake:
@@ -277,7 +277,7 @@ func (t *Task) expired(c *context, now time.Time) bool {
 		return false
 	}
 	err := fault.New(fault.Timeout, "task", c.ID(), "the deadline %v passed", r.Spec.Deadline.UTC().Format(time.RFC3339))
-	c.Commit(Fact{Event: Expired, At: now, Attempt: r.Attempt, Error: FailureOf(err)})
+	c.Commit(Fact{Event: Expired, At: now, Attempt: r.Attempt, Error: FailureOf(c.ID(), err)})
 	if _, claim := c.Message().(*Claim); claim {
 		c.ReplyWith(func(Record) any { return nil })
 	}
@@ -296,10 +296,10 @@ func (t *Task) lost(c *context, m *Lost) {
 		if m.Dropped {
 			e = LeaseLost
 		}
-		c.Commit(Fact{Event: e, At: now, Attempt: r.Attempt, Error: FailureOf(m.Err), Until: now.Add(wait.Truncate(time.Microsecond))})
+		c.Commit(Fact{Event: e, At: now, Attempt: r.Attempt, Error: FailureOf(c.ID(), m.Err), Until: now.Add(wait.Truncate(time.Microsecond))})
 		return
 	}
-	f := FailureOf(m.Err)
+	f := FailureOf(c.ID(), m.Err)
 	if kind.Retryable() {
 		f.Remedy = "the attempts are used up: see the task's attempts, raise retry.attempts, and submit it under a new id"
 	}

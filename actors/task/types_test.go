@@ -94,14 +94,14 @@ func TestErrorsTravel(t *testing.T) {
 			case *Called:
 				got = b.Err
 			}
-			require.Equal(t, want.Error(), got.Error())
+			require.Equal(t, fault.Plain(want), got.Error())
 			require.Equal(t, fault.KindOf(want), fault.KindOf(got))
 			require.Equal(t, fault.RemedyOf(want), fault.RemedyOf(got))
-			require.Equal(t, FailureOf(want), FailureOf(got))
+			require.Equal(t, FailureOf("t", want), FailureOf("t", got))
 		}
 	}
 	long := errors.New(strings.Repeat("é", saidMax))
-	require.Equal(t, FailureOf(long), FailureOf(SaidOf(long).Err()), "what is cut, nobody keeps")
+	require.Equal(t, FailureOf("t", long), FailureOf("t", SaidOf(long).Err()), "what is cut, nobody keeps")
 	require.Equal(t, fault.Unknown, fault.KindOf((&Said{Kind: "of a newer program", Text: "x"}).Err()))
 	require.NoError(t, SaidOf(nil).Err())
 }

@@ -5,7 +5,7 @@
 //	results export                 what became of them, as JSONL, CSV or Parquet
 //	sink                           where results are written to as they come
 //	init dev cluster               a cluster: its certificates, one on this machine, what its nodes do
-//	key audit                      who may use it, who administered it
+//	key audit callback-secret      who may use it, who administered it, who vouches for callbacks
 //	status backup restore          the node
 //	encryption-key                 the keys that seal what it writes
 //	demo bench                     try it, measure it
@@ -56,7 +56,7 @@ func newRoot(app *cli.App) *cobra.Command {
 		}
 	}
 	group("tasks", newSubmit(app), newGet(app), newWatch(app), newCancel(app), newList(app), newResults(app), newExport(app), newBatch(app), newSink(app))
-	group("node", newServe(app), newInit(app), newDev(app), newStatus(app), newCluster(app), newAPIKeys(app), newAudit(app), newBackup(app), newRestore(app), newEncryptionKey(app))
+	group("node", newServe(app), newInit(app), newDev(app), newStatus(app), newCluster(app), newAPIKeys(app), newAudit(app), newCallbackSecret(app), newBackup(app), newRestore(app), newEncryptionKey(app))
 	group("try", newDemo(app), bench.NewCommand(bench.WithPrompts(demo.Tasks)))
 	root.AddCommand(newVersion(app))
 	return root

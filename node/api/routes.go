@@ -77,6 +77,7 @@ func (s *Server) routes(mux *http.ServeMux) error {
 		describeCompletions(api.OpenAPI())
 	}
 	openai.Describe(api.OpenAPI(), s.openai)
+	describeAccess(api.OpenAPI())
 	openAnswers(api.OpenAPI())
 
 	var err error
