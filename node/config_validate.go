@@ -25,7 +25,7 @@ func invalidConfig(field string, value any, format string, args ...any) error {
 // Validate checks every bound that needs no other part of the system. The first field that
 // is wrong gives an Invalid fault with its name, its value and what to do.
 func (c *Config) Validate() error {
-	for _, check := range []func() error{c.checkNode, c.checkHTTP, c.checkAccess, c.checkCluster, c.checkEngines, c.checkModel, c.checkTask, c.checkSource, c.checkCallback, c.checkFiles, c.checkBulk, c.checkEncryption, c.checkSink} {
+	for _, check := range []func() error{c.checkNode, c.checkHTTP, c.checkAccess, c.checkCluster, c.checkEngines, c.checkModel, c.checkTask, c.checkSource, c.checkCallback, c.checkFiles, c.checkBulk, c.checkEncryption, c.checkSink, c.checkRetention} {
 		if err := check(); err != nil {
 			return err
 		}

@@ -36,6 +36,7 @@ type Files interface {
 	Get(ctx context.Context, id string) (file.Info, error)
 	Open(ctx context.Context, id string, offset int64) (io.ReadCloser, file.Info, error)
 	Register(ctx context.Context, in file.Info) error
+	Forget(ctx context.Context, id string) error
 }
 
 // Options of Batches. All are needed but Hooks and Post.

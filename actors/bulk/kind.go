@@ -107,11 +107,15 @@ func NewKind(driver Driver) *entity.Kind[State, Fact] {
 		SnapshotEvery: snapshotEvery,
 		Truncate:      true,
 		Types: cluster.NewTypes().Add("create", Create{}).Add("get", Get{}).Add("cancel", Cancel{}).Add("pause", Pause{}).
-			Add("prioritize", Prioritize{}).Add("report", Report{}).Add("told", Told{}).Add("state", State{}),
+			Add("prioritize", Prioritize{}).Add("report", Report{}).Add("told", Told{}).Add("state", State{}).
+			Add("forget", Forget{}).Add("forgotten", Forgotten{}),
 	}
 }
 
 func index(id string, before, after State) (rows []persistence.Index) {
+	if after.Phase == None { // it is erased: final, so that it has one row
+		return []persistence.Index{{Name: tenant.Index(IndexAll, tenant.Of(id)), Key: task.AllKey(before.CreatedAt, id), Delete: true}}
+	}
 	if before.Phase == None {
 		rows = append(rows, persistence.Index{Name: tenant.Index(IndexAll, tenant.Of(id)), Key: task.AllKey(after.CreatedAt, id)},
 			persistence.Index{Name: IndexInput, Key: inputKey(after.Header.InputFile, id)})
@@ -169,6 +173,8 @@ func (b behavior) serve(c *entity.Context[State, Fact]) {
 		report(c, m)
 	case Told:
 		told(c, m)
+	case Forget:
+		forget(c, m)
 	case entity.Wake:
 		b.drive(c)
 	}

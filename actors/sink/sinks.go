@@ -242,6 +242,27 @@ func (s *Sinks) List(ctx context.Context) (all []State, err error) {
 	return all, nil
 }
 
+// Cursors returns up to where each sink of the cluster has delivered, by its whole id: what is behind must not go away. One that is paused holds its place.
+func (s *Sinks) Cursors(ctx context.Context) (map[string]string, error) {
+	rows, err := s.o.Router.Newest(ctx, IndexAll, nil, SinksMax+1, nil)
+	if err != nil {
+		return nil, err
+	}
+	all := make(map[string]string, len(rows))
+	for _, r := range rows {
+		id := string(r.Key)
+		st, err := s.whole(ctx, id)
+		switch {
+		case fault.KindOf(err) == fault.NotFound: // deleted meanwhile
+		case err != nil:
+			return nil, err
+		default:
+			all[id] = st.Cursor
+		}
+	}
+	return all, nil
+}
+
 // Say sends a sink Pause, Resume or Delete.
 func (s *Sinks) Say(ctx context.Context, name string, msg any) (State, error) {
 	if !nameForm.MatchString(name) {

@@ -178,6 +178,8 @@ func (t *Task) pending(c *context) {
 		c.ReplyWith(record)
 	case entity.Wake:
 		t.expired(c, clock(c))
+	case *Forget:
+		t.forget(c, m)
 	default:
 		t.late(c)
 	}
@@ -222,6 +224,8 @@ func (t *Task) running(c *context) {
 		c.ReplyWith(record)
 	case entity.Wake:
 		t.runningTooLong(c)
+	case *Forget:
+		t.forget(c, m)
 	default:
 		t.late(c)
 	}
@@ -251,6 +255,8 @@ func (t *Task) final(c *context) {
 		c.Commit(f)
 	case entity.Wake:
 		t.call(c)
+	case *Forget:
+		t.forget(c, m)
 	default:
 		t.late(c)
 	}

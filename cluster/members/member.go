@@ -17,6 +17,7 @@ type Member struct {
 	Zone     string // replicas of a shard go to different ones where possible; may be empty
 	Version  string // of the program
 	Engines  int    // inference engines here
+	Erases   bool   // its program knows how a journal is erased
 	Leaving  bool   // it is draining for good: give it nothing new, take from it what it has
 	Stopping bool   // it stops now and may be back: send it nothing, leave it what it has
 }
