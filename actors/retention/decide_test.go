@@ -16,7 +16,9 @@ func at(sec int64) time.Time { return time.Unix(sec, 0) }
 // TestUntil: what may go ended before the cutoff, and every sink of its tenant has it.
 func TestUntil(t *testing.T) {
 	mark := func(whose string, last map[int][]byte) Mark { return Mark{Tenant: whose, Last: last} }
-	to := func(sec int64, id string) map[int][]byte { return map[int][]byte{3: task.EndedKey(at(sec), "/acme/"+id)} }
+	to := func(sec int64, id string) map[int][]byte {
+		return map[int][]byte{3: task.EndedKey(at(sec), "/acme/"+id)}
+	}
 	for name, c := range map[string]struct {
 		marks []Mark
 		gone  bool // of the task "m" that ended at 50, when all before 100 may go
@@ -52,12 +54,12 @@ func TestCandidate(t *testing.T) {
 
 func TestJudge(t *testing.T) {
 	for err, want := range map[error]verdict{
-		nil: gone,
-		fault.New(fault.NotFound, "t", "", "x"):    gone,
-		fault.New(fault.Conflict, "t", "", "x"):    held,
+		nil:                                     gone,
+		fault.New(fault.NotFound, "t", "", "x"): gone,
+		fault.New(fault.Conflict, "t", "", "x"): held,
 		fault.New(fault.Unavailable, "t", "", "x"): later,
 		fault.New(fault.Timeout, "t", "", "x"):     later,
-		errors.New("x"): later,
+		errors.New("x"):                            later,
 	} {
 		require.Equal(t, want, judge(err), "%v", err)
 	}
