@@ -230,7 +230,7 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	}
 	n.openSinks()
 	n.openRetention()
-	n.reg.MustRegister(newCollector(n.svc))
+	n.reg.MustRegister(newCollector(n.svc), NewWorkMetrics(n))
 	if err := n.Err(); err != nil {
 		return err
 	}

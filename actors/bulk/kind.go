@@ -92,6 +92,7 @@ type Told struct {
 type Driver interface {
 	Ensure(id string, epoch uint64)    // this batch has something to do here, or has changed
 	Tell(id string, s State, hook int) // this receiver is to be told, now
+	Counted(r Report, s State)         // a report was journaled, and led to this: for metrics
 }
 
 // NewKind describes the kind. driver hears from it when a batch has work, at least once every few seconds.
@@ -263,6 +264,9 @@ func told(c *entity.Context[State, Fact], m Told) {
 // drive starts what is to be done in a state: after each commit, after waking up, and again until it is done.
 func (b behavior) drive(c *entity.Context[State, Fact]) {
 	s := c.State()
+	if r, ok := c.Message().(Report); ok && !c.Recovered() {
+		b.driver.Counted(r, s)
+	}
 	if s.busy() {
 		if _, driven := c.Message().(Report); !driven || c.Recovered() { // a driver knows what it said
 			b.driver.Ensure(c.ID(), c.Epoch())

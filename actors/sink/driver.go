@@ -74,6 +74,9 @@ func (d *driver) run(ctx context.Context) error {
 		failed++
 		wait := tries.Delay(failed, d.Jitter())
 		if elsewhere {
+			if d.Failed != nil {
+				d.Failed()
+			}
 			d.shut()
 			wait = tries.Delay(s.Tries+1, d.Jitter())
 			_, err := d.report(ctx, &s, Fact{Event: FailedTry, Error: task.FailureOf(trouble.error), Tries: s.Tries + 1})
