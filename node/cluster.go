@@ -288,7 +288,7 @@ func (j *joint) setAside(dir string, why error) error {
 
 // actors gives the actors their way to the other nodes.
 func (j *joint) actors(o *actors.Options) {
-	o.Mesh, o.Peers, o.Opened, o.Closed, o.MaySeal = j.mesh, j.who(), j.lead, j.follow, j.maySeal
+	o.Mesh, o.Peers, o.Opened, o.Closed, o.MaySeal, o.MayErase = j.mesh, j.who(), j.lead, j.follow, j.maySeal, j.mayErase
 	for op, h := range replicas.New(j.n.store).Handlers() {
 		j.mesh.Handle(op, func(ctx context.Context, from string, r *mesh.Request) (mesh.Answer, error) {
 			body, err := h(ctx, from, r.Body)

@@ -44,7 +44,7 @@ func (w *wrong) when(so bool, field string, value any, format string, args ...an
 func (c *Config) Validate() error {
 	var w wrong
 	for _, check := range []func(*wrong){c.checkNode, c.checkHTTP, func(w *wrong) { w.add(c.checkAccess()) }, c.checkCluster, c.checkEngines, c.checkModel, c.checkTask, c.checkSource,
-		c.checkCallback, c.checkFiles, c.checkBulk, c.checkEncryption, c.checkSink} {
+		c.checkCallback, c.checkFiles, c.checkBulk, c.checkEncryption, c.checkSink, c.checkRetention} {
 		check(&w)
 	}
 	return errors.Join(w...)

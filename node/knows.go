@@ -10,7 +10,8 @@ import (
 // route, however well it skips what it does not know; it stands for all before it.
 const (
 	knowsTenants = 1 // keys, tenants, the audit log, sinks
-	knowsAll     = knowsTenants
+	knowsErase   = 2 // persistence.Write.Erase: what is deleted for good
+	knowsAll     = knowsErase
 )
 
 // allKnow refuses what a living node does not know: its shards could be asked for it. One that is down and comes back old makes that

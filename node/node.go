@@ -28,6 +28,7 @@ import (
 	"github.com/open-autoglm/autoglm/actors/gate"
 	"github.com/open-autoglm/autoglm/actors/infer"
 	"github.com/open-autoglm/autoglm/actors/meter"
+	"github.com/open-autoglm/autoglm/actors/retention"
 	"github.com/open-autoglm/autoglm/actors/sink"
 	"github.com/open-autoglm/autoglm/actors/source"
 	"github.com/open-autoglm/autoglm/actors/task"
@@ -62,6 +63,7 @@ type Node struct {
 	files   *file.Library
 	batches *bulk.Batches
 	sinks   *sink.Sinks
+	sweeper *retention.Sweeper
 	sys     *actors.System
 	svc     *service
 	dir     *dirWatch
@@ -225,7 +227,7 @@ func (n *Node) Start(ctx context.Context) (err error) {
 		return err
 	}
 	n.openFiles()
-	n.svc = &service{id: id, version: n.version, started: n.now(), sys: n.sys, store: n.store, defaultModel: n.defaultModel(), timeoutMax: n.cfg.Task.TimeoutMax, engines: n.engineStatus, now: n.now, admit: n.fetcher.Admit, batches: n.batches}
+	n.svc = &service{id: id, version: n.version, started: n.now(), sys: n.sys, store: n.store, defaultModel: n.defaultModel(), timeoutMax: n.cfg.Task.TimeoutMax, engines: n.engineStatus, now: n.now, admit: n.fetcher.Admit, batches: n.batches, marks: n.sinkMarks}
 	if n.joint != nil {
 		n.joint.shows(n.svc)
 	}
@@ -233,7 +235,8 @@ func (n *Node) Start(ctx context.Context) (err error) {
 		return err
 	}
 	n.openSinks()
-	n.reg.MustRegister(newCollector(n.svc))
+	n.openRetention()
+	n.reg.MustRegister(newCollector(n.svc), NewWorkMetrics(n))
 	if err := n.Err(); err != nil {
 		return err
 	}
@@ -400,6 +403,9 @@ func (n *Node) stop(ctx context.Context) error {
 	}
 	if n.pool != nil {
 		n.pool.Stop()
+	}
+	if n.sweeper != nil {
+		n.sweeper.Stop()
 	}
 	if n.calls != nil {
 		n.calls.Stop()

@@ -156,7 +156,7 @@ func (s *stream) head() (*indexRow, error) {
 	return &s.rows[0], nil
 }
 
-// record returns the task of the next row.
+// record returns the task of the next row; nil when it is gone.
 func (s *stream) record() (*task.Record, error) {
 	if s.rows[0].rec == nil {
 		ids := make([]string, min(s.ahead, len(s.rows)))
@@ -241,7 +241,7 @@ func (s *service) List(ctx context.Context, q api.Query) ([]api.Item, string, er
 		}
 		st.pop()
 		cur[st.shard] = st.last
-		if matches(q, rec) {
+		if rec != nil && matches(q, rec) {
 			page = append(page, api.Item{ID: id, Record: rec})
 		}
 		return true, nil
@@ -346,7 +346,9 @@ func (s *service) records(ctx context.Context, shard int, ids []string) ([]*task
 		if err != nil {
 			return nil, err
 		}
-		recs[i] = &r
+		if r.State != task.None { // else it was deleted since its row was read
+			recs[i] = &r
+		}
 	}
 	return recs, nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/open-autoglm/autoglm/actors"
 	"github.com/open-autoglm/autoglm/actors/bulk"
 	"github.com/open-autoglm/autoglm/actors/infer"
+	"github.com/open-autoglm/autoglm/actors/retention"
 	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/cluster"
@@ -41,6 +42,7 @@ type service struct {
 	elsewhere    elsewhere
 	admit        func(dataURL string) error // nil: all
 	batches      *bulk.Batches
+	marks        func(context.Context) ([]retention.Mark, error) // up to where sinks are
 	overview     overview
 	caught       caught
 	now          func() time.Time
@@ -169,7 +171,7 @@ func (s *service) Get(ctx context.Context, id string) (*task.Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	if seq == 0 {
+	if seq == 0 || r.State == task.None {
 		return nil, fault.New(fault.NotFound, "task", id, "no such task")
 	}
 	return &r, nil

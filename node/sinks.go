@@ -40,7 +40,7 @@ func (n *Node) openSinks() {
 		p.AllowedDirs = append(p.AllowedDirs, filepath.Clean(d))
 	}
 	n.sinks.Attach(sink.Options{
-		Router: n.sys.Router, Results: n.svc.sinkResults, Line: resultLine, Check: p.Check, Open: p.Open, Jitter: rand.Float64,
+		Router: n.sys.Router, Results: n.svc.sinkResults, Line: resultLine, Check: p.Check, Open: p.Open, Jitter: rand.Float64, Failed: n.meter.SinkFailed.Inc,
 	})
 }
 

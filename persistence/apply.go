@@ -15,6 +15,9 @@ import (
 // first..last exist without a gap, so when row n exists and n+1 does not, n is the last. Row 1
 // stays when a snapshot truncates the journal, emptied: it says that the journal exists.
 func (s *stateMachine) write(w *wireWrite) (code byte, seq uint64, err error) {
+	if w.erase {
+		return s.erase(w)
+	}
 	journal := journalKey(s.prefix, w.kind, w.id)
 	hash := xxhash.Sum64(w.raw)
 	next := w.after + 1
@@ -77,8 +80,11 @@ type rows struct {
 
 func (r rows) get(key []byte, f func([]byte) error) (bool, error) {
 	if r.batch != nil {
-		if value, found := r.batch.find(key); found {
-			return true, f(value)
+		if op := r.batch.find(key); op != nil {
+			if op.del {
+				return false, nil
+			}
+			return true, f(op.value)
 		}
 	}
 	return r.view.get(key, f)
@@ -202,6 +208,12 @@ func (s *stateMachine) put(w *wireWrite, journal []byte, hash uint64, snap snapR
 		}
 		s.batch.set(snapKey(journal), x.encode(make([]byte, 0, len(state.data)+26)))
 	}
+	s.move(w)
+	return nil
+}
+
+// move adds the index rows and counters of an accepted write to the batch.
+func (s *stateMachine) move(w *wireWrite) {
 	for i := range w.index {
 		if x := &w.index[i]; x.del {
 			s.batch.delete(indexKey(s.prefix, x.name, x.key))
@@ -217,7 +229,6 @@ func (s *stateMachine) put(w *wireWrite, journal []byte, hash uint64, snap snapR
 		s.dirty[string(w.count[i].name)] = n + w.count[i].delta
 		s.live += live(n+w.count[i].delta) - live(n)
 	}
-	return nil
 }
 
 // forget deletes what a snapshot made invisible: in this batch while there is room, and

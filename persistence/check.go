@@ -24,6 +24,9 @@ func (w *Write) inline() int {
 	if w.Snap != nil {
 		n += key
 	}
+	if w.Erase {
+		n += int(min(w.After, EraseRows)+2) * key
+	}
 	for i := range w.Index {
 		x := &w.Index[i]
 		n += len(x.Name) + len(x.Key) + len(x.Value) + rowCost
@@ -48,6 +51,8 @@ func (w *Write) Check() error {
 		return bad("kind or id is longer than KeyMax (%d bytes)", KeyMax)
 	case len(w.Data) == 0:
 		return bad("a write needs data")
+	case w.Erase && (w.Snap != nil || w.After == 0):
+		return bad("what erases a journal follows a row of it, and makes no snapshot")
 	}
 	for i := range w.Index {
 		x := &w.Index[i]
@@ -80,6 +85,12 @@ func CountersFault(w *Write) error {
 	}
 	return fault.New(fault.Overloaded, op, w.Key.String(), "too many different models wait in this shard: %s (%d) counters are in use", name, limit).
 		WithRemedy("try again when some of the waiting tasks are done or cancelled, and send tasks for fewer models at once")
+}
+
+// EraseFault answers a Write that has too much to erase.
+func EraseFault(w *Write) error {
+	return fault.New(fault.TooLarge, "journal.append", w.Key.String(), "it has more than EraseRows (%d) rows, or a large one, or is truncated by the same Append", EraseRows).
+		WithRemedy("let a snapshot truncate it first")
 }
 
 // CheckAppend tells whether writes may travel in one Append, as Check does for one.

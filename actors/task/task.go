@@ -179,6 +179,8 @@ func (t *Task) pending(c *context) {
 		c.ReplyWith(record)
 	case entity.Wake:
 		t.expired(c, clock(c))
+	case *Forget:
+		t.forget(c, m)
 	default:
 		t.late(c)
 	}
@@ -223,6 +225,8 @@ func (t *Task) running(c *context) {
 		c.ReplyWith(record)
 	case entity.Wake:
 		t.runningTooLong(c)
+	case *Forget:
+		t.forget(c, m)
 	default:
 		t.late(c)
 	}
@@ -252,6 +256,8 @@ func (t *Task) final(c *context) {
 		c.Commit(f)
 	case entity.Wake:
 		t.call(c)
+	case *Forget:
+		t.forget(c, m)
 	default:
 		t.late(c)
 	}

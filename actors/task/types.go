@@ -18,6 +18,8 @@ var types = cluster.NewTypes().
 	Add("return", (*Return)(nil)).
 	Add("cancel", (*Cancel)(nil)).
 	Add("called", (*Called)(nil)).
+	Add("forget", (*Forget)(nil)).
+	Add("forgotten", Forgotten{}).
 	Add("accepted", Accepted{}).
 	Add("dropped", Dropped{}).
 	Add("record", Record{}).

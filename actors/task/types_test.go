@@ -60,6 +60,8 @@ func TestMessagesTravel(t *testing.T) {
 		&Called{Try: 1, Wait: time.Second, GiveUp: true},
 		Accepted{Version: 1, State: Pending, Existed: true},
 		Dropped{},
+		&Forget{Ended: r.EndedAt, Batch: "b"},
+		Forgotten{},
 		r,
 		&Work{ID: "t", Attempt: 1, Epoch: 2, Lease: r.Lease, Left: time.Second, Timeout: time.Minute, Record: r},
 		nil, // of a Claim that met a deadline
@@ -111,7 +113,7 @@ func TestAllMessagesAreRegistered(t *testing.T) {
 	file, err := parser.ParseFile(token.NewFileSet(), "task.go", nil, 0)
 	require.NoError(t, err)
 	known := map[string]bool{}
-	for _, v := range []any{&Submit{}, &Claim{}, &Done{}, &Lost{}, &Return{}, &Cancel{}, &Called{}} {
+	for _, v := range []any{&Submit{}, &Claim{}, &Done{}, &Lost{}, &Return{}, &Cancel{}, &Called{}, &Forget{}} {
 		_, _, err := types.Encode(v)
 		require.NoError(t, err)
 		known[reflect.TypeOf(v).Elem().Name()] = true

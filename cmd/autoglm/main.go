@@ -1,7 +1,8 @@
 // Command autoglm runs LLM tasks offline: `autoglm serve` is a node, the other commands talk to one over HTTP.
 //
 //	serve                          a node: API, durable tasks, engines
-//	submit get watch cancel list   tasks
+//	submit get watch cancel        tasks
+//	delete list
 //	results export                 what became of them, as JSONL, CSV or Parquet
 //	sink                           where results are written to as they come
 //	init dev cluster               a cluster: its certificates, one on this machine, what its nodes do
@@ -55,7 +56,7 @@ func newRoot(app *cli.App) *cobra.Command {
 			root.AddCommand(c)
 		}
 	}
-	group("tasks", newSubmit(app), newGet(app), newWatch(app), newCancel(app), newList(app), newResults(app), newExport(app), newBatch(app), newSink(app))
+	group("tasks", newSubmit(app), newGet(app), newWatch(app), newCancel(app), newDelete(app), newList(app), newResults(app), newExport(app), newBatch(app), newSink(app))
 	group("node", newServe(app), newInit(app), newDev(app), newStatus(app), newCluster(app), newAPIKeys(app), newAudit(app), newCallbackSecret(app), newBackup(app), newRestore(app), newEncryptionKey(app))
 	group("try", newDemo(app), bench.NewCommand(bench.WithPrompts(demo.Tasks)))
 	root.AddCommand(newVersion(app))

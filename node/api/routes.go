@@ -41,6 +41,10 @@ func (s *Server) routes(mux *http.ServeMux) error {
 	huma.Register(api, huma.Operation{OperationID: "cancel-task", Method: "POST", Path: "/v1/tasks/{id}/cancel", Tags: []string{"tasks"},
 		Summary: "Cancel a task", Description: "Harmless when it is cancelled already; 409 when it ended otherwise.",
 		Errors: []int{404, 409, 422, 503}}, s.cancel)
+	huma.Register(api, huma.Operation{OperationID: "delete-task", Method: "DELETE", Path: "/v1/tasks/{id}", Tags: []string{"tasks"}, DefaultStatus: http.StatusNoContent,
+		Summary: "Delete a task", Description: "With its answer and history, once it is final; its id may be used for another one. 409 while its callback is tried or a sink has not written it, " +
+			"and for the lines of batches, which go with their batch (retention.batches). Settings delete tasks by their age: retention.tasks.",
+		Errors: []int{404, 409, 422, 503}}, s.delete)
 	huma.Register(api, huma.Operation{OperationID: "cluster", Method: "GET", Path: "/v1/cluster", Tags: []string{"cluster"},
 		Summary: "Who is there and who holds which shard"}, s.cluster)
 	huma.Register(api, huma.Operation{OperationID: "cluster-events", Method: "GET", Path: "/v1/cluster/events", Tags: []string{"cluster"},

@@ -157,7 +157,7 @@ func TestRefusals(t *testing.T) {
 			require.Contains(t, p.Detail, tc.detail)
 		})
 	}
-	require.Equal(t, "GET, HEAD", send(t, "PUT", base+"/v1/tasks/done", "").header.Get("Allow"))
+	require.Equal(t, "GET, DELETE, HEAD", send(t, "PUT", base+"/v1/tasks/done", "").header.Get("Allow"))
 }
 
 // Each kind of fault has one status, and those that pass say when to come back.

@@ -21,6 +21,10 @@ type Service interface {
 	// record is returned as it stands in both cases. reason is kept.
 	Cancel(ctx context.Context, id, reason string) (*task.Record, error)
 
+	// Delete takes a final task away with its answer and history: its id is as if it had never been used. A Conflict says what it is still
+	// needed for: it is not final, its callback or a sink waits, or it is a line of a batch.
+	Delete(ctx context.Context, id string) error
+
 	// Events returns the task's facts after a version (0: all).
 	Events(ctx context.Context, id string, after uint64) ([]task.Fact, error)
 

@@ -157,6 +157,17 @@ func (s *Server) list(ctx context.Context, in *listInput) (*listOutput, error) {
 	return out, nil
 }
 
+type deleteInput struct {
+	ID string `path:"id" maxLength:"256" doc:"The task's id."`
+}
+
+func (s *Server) delete(ctx context.Context, in *deleteInput) (*struct{}, error) {
+	if err := s.svc.Delete(ctx, in.ID); err != nil {
+		return nil, s.problem(ctx, err)
+	}
+	return nil, nil
+}
+
 type cancelInput struct {
 	ID   string `path:"id" maxLength:"256" doc:"The task's id."`
 	Body *wire.Cancel

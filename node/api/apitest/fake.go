@@ -84,6 +84,23 @@ func (f *Fake) Submit(_ context.Context, specs []*task.Spec) []api.Submitted {
 	return out
 }
 
+// Delete implements api.Service.
+func (f *Fake) Delete(_ context.Context, id string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	e, ok := f.tasks[id]
+	switch {
+	case !ok:
+		return fault.New(fault.NotFound, "fake.delete", id, "no such task")
+	case !e.rec.State.Final():
+		return fault.New(fault.Conflict, "fake.delete", id, "it is %v", e.rec.State)
+	}
+	delete(f.tasks, id)
+	is := func(other string) bool { return other == id }
+	f.order, f.ended = slices.DeleteFunc(f.order, is), slices.DeleteFunc(f.ended, is)
+	return nil
+}
+
 func (f *Fake) submit(s *task.Spec) api.Submitted {
 	if s.ID == "" {
 		s.ID = uuid.Must(uuid.NewV7()).String()

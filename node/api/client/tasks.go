@@ -123,6 +123,11 @@ func (c *Client) Cancel(ctx context.Context, id, reason string) (*wire.Task, err
 	return out, nil
 }
 
+// Delete takes a final task away for good.
+func (c *Client) Delete(ctx context.Context, id string) error {
+	return c.call(ctx, "client.delete", http.MethodDelete, taskPath(id, ""), nil, nil)
+}
+
 // Events returns a task's history after a version; 0 for all.
 func (c *Client) Events(ctx context.Context, id string, after uint64) (*wire.History, error) {
 	out := new(wire.History)
