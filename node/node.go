@@ -219,7 +219,7 @@ func (n *Node) Start(ctx context.Context) (err error) {
 		return err
 	}
 	n.openFiles()
-	n.svc = &service{id: id, version: n.version, started: n.now(), sys: n.sys, store: n.store, defaultModel: n.defaultModel(), timeoutMax: n.cfg.Task.TimeoutMax, engines: n.engineStatus, now: n.now, admit: n.fetcher.Admit, batches: n.batches}
+	n.svc = &service{id: id, version: n.version, started: n.now(), sys: n.sys, store: n.store, defaultModel: n.defaultModel(), timeoutMax: n.cfg.Task.TimeoutMax, attempts: n.cfg.Task.Attempts, engines: n.engineStatus, now: n.now, admit: n.fetcher.Admit, batches: n.batches}
 	if n.joint != nil {
 		n.joint.shows(n.svc)
 	}

@@ -178,6 +178,7 @@ func TestWhatRoutesNeed(t *testing.T) {
 		{"POST", "/v1/keys/x/rotate", Need{Role: apikey.Admin}},
 		{"GET", "/v1/audit", Need{Role: apikey.Admin}},
 		{"GET", "/v1/tasks", Need{Role: apikey.Read}},
+		{"GET", "/v1/tasks/x/explain", Need{Role: apikey.Read}},
 		{"HEAD", "/v1/files/x/content", Need{Role: apikey.Read}},
 		{"GET", "/v1/status", Need{Role: apikey.Read}},
 		{"POST", "/v1/tasks", Need{Role: apikey.Submit}},

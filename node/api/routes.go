@@ -38,6 +38,11 @@ func (s *Server) routes(mux *http.ServeMux) error {
 	huma.Register(api, huma.Operation{OperationID: "list-tasks", Method: "GET", Path: "/v1/tasks", Tags: []string{"tasks"},
 		Summary: "List tasks", Description: "Newest first; with a state, in that state's own order. metadata.KEY=VALUE filters by metadata, any number of times.",
 		Errors: []int{422, 503}}, s.list)
+	huma.Register(api, huma.Operation{OperationID: "explain-task", Method: "GET", Path: "/v1/tasks/{id}/explain", Tags: []string{"tasks"},
+		Summary: "What happened to a task, and why it is not further",
+		Description: "Its journal with the time that each part took, and in why what it waits for now: its time, an engine (none serves its model; those that do are down, paused or busy; " +
+			"how many are before it), the end of an attempt, or its callback.",
+		Errors: []int{404, 422, 503}}, s.explain)
 	huma.Register(api, huma.Operation{OperationID: "cancel-task", Method: "POST", Path: "/v1/tasks/{id}/cancel", Tags: []string{"tasks"},
 		Summary: "Cancel a task", Description: "Harmless when it is cancelled already; 409 when it ended otherwise.",
 		Errors: []int{404, 409, 422, 503}}, s.cancel)

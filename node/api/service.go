@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/open-autoglm/autoglm/actors/explain"
 	"github.com/open-autoglm/autoglm/actors/task"
 )
 
@@ -23,6 +24,9 @@ type Service interface {
 
 	// Events returns the task's facts after a version (0: all).
 	Events(ctx context.Context, id string, after uint64) ([]task.Fact, error)
+
+	// Explain returns all that happened to the task, and why it is not further.
+	Explain(ctx context.Context, id string) (Explained, error)
 
 	// Watch returns a channel that gets a value, merged when the reader is slow, after
 	// each new fact of the task; stop ends it. Read with Events.
@@ -62,6 +66,13 @@ type Service interface {
 
 	// Backup writes a consistent copy of the node's data into dir, a new folder on the node's machine.
 	Backup(ctx context.Context, dir string) error
+}
+
+// Explained is what Explain found out.
+type Explained struct {
+	Record *task.Record
+	Steps  []explain.Step
+	Why    explain.Why
 }
 
 // Submitted answers one spec of Submit.
@@ -122,5 +133,6 @@ type EngineStatus struct {
 	Reason    string // of the newest trouble
 	Limit     int    // requests at once
 	InFlight  int
-	Restarts  int // of a supervised child
+	Paused    time.Time // it asked for nothing before then
+	Restarts  int       // of a supervised child
 }

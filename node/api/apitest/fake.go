@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/open-autoglm/autoglm/actors/explain"
 	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/cluster/members"
 	"github.com/open-autoglm/autoglm/node/api"
@@ -244,6 +245,19 @@ func (f *Fake) Events(_ context.Context, id string, after uint64) ([]task.Fact, 
 		return nil, nil
 	}
 	return slices.Clone(e.facts[after:]), nil
+}
+
+// Explain implements api.Service: there is one node, whose engine serves all.
+func (f *Fake) Explain(_ context.Context, id string) (api.Explained, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	e, err := f.find(id)
+	if err != nil {
+		return api.Explained{}, err
+	}
+	steps, rec, err := explain.Story(e.facts)
+	nodes := []explain.Node{{Name: "n1", Engines: []explain.Engine{{Name: "fake", Models: []string{"*"}, Endpoints: task.Endpoints(), Healthy: true, Limit: 1}}}}
+	return api.Explained{Record: &rec, Steps: steps, Why: explain.Explain(explain.Scene{Now: f.now(), Record: &rec, Attempts: 4, Nodes: nodes})}, err
 }
 
 // Watch implements api.Service.

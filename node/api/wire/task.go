@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"time"
 
+	"github.com/open-autoglm/autoglm/actors/explain"
 	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/cluster/trace"
@@ -91,6 +92,18 @@ func BriefOf(id string, r *task.Record) Brief {
 		b.Model, b.Priority, b.Metadata = cmp.Or(r.Model, r.Spec.Model), r.Spec.PriorityOr(), r.Spec.Metadata
 	}
 	return b
+}
+
+// Explanation is all that happened to a task, and why it is not further.
+type Explanation struct {
+	ID        string         `json:"task_id"`
+	State     task.State     `json:"state" enum:"pending,running,completed,failed,cancelled"`
+	Model     string         `json:"model" doc:"Whose queue it waits in."`
+	Priority  int            `json:"priority"`
+	CreatedAt time.Time      `json:"created_at"`
+	Now       time.Time      `json:"now" doc:"When the node looked, by its clock."`
+	Why       explain.Why    `json:"why"`
+	Events    []explain.Step `json:"events" nullable:"false"`
 }
 
 // List is one page of tasks.
