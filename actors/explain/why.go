@@ -302,6 +302,9 @@ func (s *Scene) ended() Why {
 			text += " " + sentence(r.Error.Remedy)
 		}
 	}
+	if r.RetriedAs != "" {
+		text += fmt.Sprintf(" It was tried again as %s.", r.RetriedAs)
+	}
 	switch r.Callback {
 	case task.CallbackWaiting:
 		if r.CallbackTries == 0 {

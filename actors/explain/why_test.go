@@ -112,6 +112,8 @@ func TestExplain(t *testing.T) {
 		"completed": {facts: []task.Fact{submitted(nil), claimed, answered}, code: Nothing, text: "It is completed, after 1 attempt."},
 		"failed": {facts: []task.Fact{submitted(nil), claimed, {Event: task.Refused, Attempt: 1, Error: &task.Failure{Kind: "invalid", Message: "too long", Remedy: "send less"}}}, code: Nothing,
 			text: "It failed after 1 attempt, with invalid: too long. Send less."},
+		"tried again": {facts: []task.Fact{submitted(nil), claimed, {Event: task.Refused, Attempt: 1, Error: &task.Failure{Kind: "invalid", Message: "too long"}}, {Event: task.Retried, As: "t.retry-1", Skip: true}}, code: Nothing,
+			text: "It failed after 1 attempt, with invalid: too long. It was tried again as t.retry-1."},
 		"callback under way": {facts: []task.Fact{submitted(called), claimed, answered}, code: ForCallback, text: "It is completed, after 1 attempt. Its callback is being sent."},
 		"callback waits": {facts: []task.Fact{submitted(called), claimed, answered, {Event: task.CallbackLost, Attempt: 2, Until: noon.Add(time.Hour), Error: &task.Failure{Kind: "unavailable", Message: "the receiver answered 503"}}},
 			code: ForCallback, until: time.Hour,

@@ -54,6 +54,10 @@ type (
 	Cancel struct {
 		Reason string `json:"reason,omitempty"`
 	}
+	// TriedAgain tells a failed task as which other one it was tried again. The answer is the Record.
+	TriedAgain struct {
+		As string `json:"as"`
+	}
 	// Called is how a try to call back ended. Err nil: acknowledged.
 	Called struct {
 		Try    int
@@ -249,6 +253,8 @@ func (t *Task) final(c *context) {
 			f.Event, f.Error, f.Until = CallbackLost, FailureOf(m.Err), f.At.Add(m.Wait)
 		}
 		c.Commit(f)
+	case *TriedAgain:
+		t.triedAgain(c, m)
 	case entity.Wake:
 		t.call(c)
 	default:

@@ -18,6 +18,7 @@ var types = cluster.NewTypes().
 	Add("return", (*Return)(nil)).
 	Add("cancel", (*Cancel)(nil)).
 	Add("called", (*Called)(nil)).
+	Add("retried", (*TriedAgain)(nil)).
 	Add("accepted", Accepted{}).
 	Add("dropped", Dropped{}).
 	Add("record", Record{}).

@@ -27,7 +27,7 @@ func (s *Server) routes(mux *http.ServeMux) error {
 	cfg.Info.Description = about
 	cfg.OpenAPIPath, cfg.DocsPath, cfg.SchemasPath = "", "", "" // served below, without a CDN
 	cfg.CreateHooks = nil                                       // no $schema in bodies
-	cfg.Tags = []*huma.Tag{{Name: "tasks"}, {Name: "results"}, {Name: "sinks"}, {Name: "openai"}, {Name: "node"}, {Name: "cluster"}, {Name: "access"}}
+	cfg.Tags = []*huma.Tag{{Name: "tasks"}, {Name: "dead"}, {Name: "results"}, {Name: "sinks"}, {Name: "openai"}, {Name: "node"}, {Name: "cluster"}, {Name: "access"}}
 	api := humago.New(mux, cfg)
 	api.OpenAPI().Servers = nil
 
@@ -60,6 +60,7 @@ func (s *Server) routes(mux *http.ServeMux) error {
 		Summary: "Write a consistent copy of the data", Description: "Into a folder of the node's own machine. The node goes on working.",
 		Middlewares: huma.Middlewares{s.localOnly}, Errors: []int{403, 409, 422, 507}}, s.backup)
 
+	s.deadRoutes(api)
 	s.keyRoutes(api)
 	if s.sinks != nil {
 		s.sinkRoutes(api)
@@ -146,7 +147,7 @@ func (s *Server) elsewhere(mux *http.ServeMux) http.HandlerFunc {
 }
 
 // asked are the schemas of what clients send, in which an unknown field is refused.
-var asked = []string{"Spec", "Message", "Retry", "Cancel", "Backup", "BatchRequest", "PriorityRequest", "KeyWish", "KeyRotation", "Definition"}
+var asked = []string{"Spec", "Message", "Retry", "Cancel", "Backup", "BatchRequest", "PriorityRequest", "KeyWish", "KeyRotation", "Definition", "DeadRetry"}
 
 // openAnswers lets the schemas of answers grow: a client made from the document must not
 // break on a field that a later version adds.

@@ -22,6 +22,10 @@ type Service interface {
 	// record is returned as it stands in both cases. reason is kept.
 	Cancel(ctx context.Context, id, reason string) (*task.Record, error)
 
+	// Retry has failed tasks tried again, each as another task whose id and state are in the answer; again, it is harmless. A task that
+	// did not fail, or is a line of a batch, is a Conflict.
+	Retry(ctx context.Context, ids []string) []Submitted
+
 	// Events returns the task's facts after a version (0: all).
 	Events(ctx context.Context, id string, after uint64) ([]task.Fact, error)
 
@@ -91,6 +95,10 @@ type Query struct {
 	Metadata map[string]string // all of these pairs
 	Limit    int               // 1 to 1000
 	Cursor   string
+
+	Since     time.Time // of final tasks: that ended then or later; not with a cursor
+	ErrorKind string    // "" any
+	Open      bool      // without those that were tried again
 }
 
 // Item is one task of a page.
