@@ -28,6 +28,7 @@ import (
 	"github.com/open-autoglm/autoglm/actors/gate"
 	"github.com/open-autoglm/autoglm/actors/infer"
 	"github.com/open-autoglm/autoglm/actors/meter"
+	"github.com/open-autoglm/autoglm/actors/schedule"
 	"github.com/open-autoglm/autoglm/actors/sink"
 	"github.com/open-autoglm/autoglm/actors/source"
 	"github.com/open-autoglm/autoglm/actors/task"
@@ -48,28 +49,29 @@ type Node struct {
 	kinds   []cluster.Kind
 	now     func() time.Time // the wall clock; waits and time limits have the process's own
 
-	reg     *prometheus.Registry
-	meter   *meter.Meter
-	joint   *joint     // nil when the node is alone
-	keys    *seal.Keys // nil: nothing is sealed
-	store   persistence.Store
-	pool    *infer.Pool // nil without the embedded engine
-	engines []infer.Engine
-	fetcher *source.Fetcher
-	poster  *callback.Poster
-	calls   *callback.Dispatcher
-	janitor *file.Janitor
-	files   *file.Library
-	batches *bulk.Batches
-	sinks   *sink.Sinks
-	sys     *actors.System
-	svc     *service
-	dir     *dirWatch
-	front   *api.Front // the port; nil before Start
-	secure  bool       // it speaks TLS
-	root    apikey.Root
-	addr    atomic.Pointer[string]
-	waits   atomic.Pointer[func() string] // what Start is at
+	reg       *prometheus.Registry
+	meter     *meter.Meter
+	joint     *joint     // nil when the node is alone
+	keys      *seal.Keys // nil: nothing is sealed
+	store     persistence.Store
+	pool      *infer.Pool // nil without the embedded engine
+	engines   []infer.Engine
+	fetcher   *source.Fetcher
+	poster    *callback.Poster
+	calls     *callback.Dispatcher
+	janitor   *file.Janitor
+	files     *file.Library
+	batches   *bulk.Batches
+	sinks     *sink.Sinks
+	schedules *schedule.Schedules
+	sys       *actors.System
+	svc       *service
+	dir       *dirWatch
+	front     *api.Front // the port; nil before Start
+	secure    bool       // it speaks TLS
+	root      apikey.Root
+	addr      atomic.Pointer[string]
+	waits     atomic.Pointer[func() string] // what Start is at
 
 	stopOnce sync.Once
 	stopErr  error
@@ -198,8 +200,9 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	n.janitor = file.NewJanitor(n.cfg.Files.StaleAfter, n.log)
 	n.batches = bulk.New(n.now, n.log)
 	n.sinks = sink.New(n.now, n.log)
+	n.schedules = schedule.New(n.now, n.log)
 	opt := actors.Options{
-		Node: id, Self: id, Store: n.store, Engines: engines, Policy: n.policy(), Kinds: append(append(n.janitor.Kinds(), n.batches.Kind(), n.sinks.Kind(), apikey.Kind(), audit.Kind()), n.kinds...),
+		Node: id, Self: id, Store: n.store, Engines: engines, Policy: n.policy(), Kinds: append(append(n.janitor.Kinds(), n.batches.Kind(), n.sinks.Kind(), n.schedules.Kind(), apikey.Kind(), audit.Kind()), n.kinds...),
 		Window:    batch.Window(n.cfg.Batch),
 		Callbacks: n.dispatcher, IdleAfter: n.cfg.Task.AsleepAfter, Fatal: n.fatal, Keys: n.keys, Meter: n.meter, Now: n.now, Log: n.log,
 		Runner: &infer.Runner{Fetch: n.fetcher.Fetch, Meter: n.meter, Now: n.now},
@@ -227,6 +230,7 @@ func (n *Node) Start(ctx context.Context) (err error) {
 		return err
 	}
 	n.openSinks()
+	n.openSchedules()
 	n.reg.MustRegister(newCollector(n.svc))
 	if err := n.Err(); err != nil {
 		return err
@@ -303,7 +307,7 @@ func (n *Node) open() error {
 	}
 	a, err := api.New(n.svc, api.WithFront(n.front), api.WithLimits(n.cfg.HTTP.Limits), api.WithLogger(n.log), api.WithHosts(n.cfg.HTTP.AllowedHosts...), api.WithActors(outside), api.WithAccess(n.access()),
 		api.WithOpenAI(openai.Deps{Completions: n.svc, Started: n.svc.started, Files: tenantFiles{n.files}, Batches: tenantBatches{n.batches}}),
-		api.WithSinks(n.sinks), api.WithVersion(n.version), api.WithMetrics(n.reg, promhttp.HandlerFor(n.reg, promhttp.HandlerOpts{Registry: n.reg})))
+		api.WithSinks(n.sinks), api.WithSchedules(n.schedules), api.WithVersion(n.version), api.WithMetrics(n.reg, promhttp.HandlerFor(n.reg, promhttp.HandlerOpts{Registry: n.reg})))
 	if err != nil {
 		return err
 	}
@@ -403,6 +407,9 @@ func (n *Node) stop(ctx context.Context) error {
 	}
 	if n.sinks != nil {
 		n.sinks.Stop()
+	}
+	if n.schedules != nil {
+		n.schedules.Stop()
 	}
 	if n.janitor != nil {
 		n.janitor.Stop()

@@ -27,7 +27,7 @@ func (s *Server) routes(mux *http.ServeMux) error {
 	cfg.Info.Description = about
 	cfg.OpenAPIPath, cfg.DocsPath, cfg.SchemasPath = "", "", "" // served below, without a CDN
 	cfg.CreateHooks = nil                                       // no $schema in bodies
-	cfg.Tags = []*huma.Tag{{Name: "tasks"}, {Name: "dead"}, {Name: "results"}, {Name: "sinks"}, {Name: "openai"}, {Name: "node"}, {Name: "cluster"}, {Name: "access"}}
+	cfg.Tags = []*huma.Tag{{Name: "tasks"}, {Name: "dead"}, {Name: "schedules"}, {Name: "results"}, {Name: "sinks"}, {Name: "openai"}, {Name: "node"}, {Name: "cluster"}, {Name: "access"}}
 	api := humago.New(mux, cfg)
 	api.OpenAPI().Servers = nil
 
@@ -64,6 +64,9 @@ func (s *Server) routes(mux *http.ServeMux) error {
 	s.keyRoutes(api)
 	if s.sinks != nil {
 		s.sinkRoutes(api)
+	}
+	if s.schedules != nil {
+		s.scheduleRoutes(mux, api)
 	}
 
 	mux.HandleFunc("POST /v1/tasks", s.submit)
@@ -147,7 +150,7 @@ func (s *Server) elsewhere(mux *http.ServeMux) http.HandlerFunc {
 }
 
 // asked are the schemas of what clients send, in which an unknown field is refused.
-var asked = []string{"Spec", "Message", "Retry", "Cancel", "Backup", "BatchRequest", "PriorityRequest", "KeyWish", "KeyRotation", "Definition", "DeadRetry"}
+var asked = []string{"Spec", "Message", "Retry", "Cancel", "Backup", "BatchRequest", "PriorityRequest", "KeyWish", "KeyRotation", "Definition", "DeadRetry", "Plan"}
 
 // openAnswers lets the schemas of answers grow: a client made from the document must not
 // break on a field that a later version adds.

@@ -34,7 +34,9 @@ type Server struct {
 	openai  openai.Deps
 	access  Access
 	sinks   Sinks // may be nil
-	refusal *connect.ErrorWriter
+
+	schedules Schedules // may be nil
+	refusal   *connect.ErrorWriter
 
 	handler http.Handler
 	openapi []byte // served at /openapi.json
