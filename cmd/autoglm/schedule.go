@@ -215,7 +215,7 @@ func scheduleShown(app *cli.App) func(*wire.Schedule, error) error {
 			if i > 0 {
 				name = ""
 			}
-			tab.Row(name, fmt.Sprintf("%s, %s", t.Format("Mon 2006-01-02 15:04 MST"), relative(t, now)))
+			tab.Row(name, fmt.Sprintf("%s, %s", t.Format("Mon 2006-01-02 15:04 -07:00"), relative(t, now)))
 		}
 		if s.Waiting != nil {
 			tab.Row("waiting", s.Waiting.Format(time.RFC3339)+", for the task before to end")
