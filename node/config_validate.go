@@ -224,6 +224,12 @@ func (c *Config) checkTask() error {
 		return invalidConfig("task.attempts", t.Attempts, "use 1 to 100")
 	case t.BackoffMin <= 0 || t.BackoffMin > t.BackoffMax:
 		return invalidConfig("task.backoff_min", t.BackoffMin, "use more than 0s and at most task.backoff_max, which is %v", t.BackoffMax)
+	case t.RetryShare < 0 || t.RetryShare > 100:
+		return invalidConfig("task.retry_percent", t.RetryShare, "use 1 to 100, or 0 for no end")
+	case t.RetryFloor < 1:
+		return invalidConfig("task.retry_floor", t.RetryFloor, "use 1 or more")
+	case t.RetryWindow < time.Second || t.RetryWindow > time.Hour:
+		return invalidConfig("task.retry_window", t.RetryWindow, "use 1s to 1h")
 	case t.SlowFactor < 1:
 		return invalidConfig("task.slow_factor", t.SlowFactor, "use 1 or more")
 	case t.MovesMax < 1:

@@ -327,7 +327,8 @@ func (n *Node) open() error {
 func (n *Node) policy() task.Policy {
 	t := n.cfg.Task
 	return task.Policy{Timeout: t.Timeout, TimeoutMax: t.TimeoutMax, LeaseMargin: t.LeaseMargin, Attempts: t.Attempts, BackoffMin: t.BackoffMin,
-		BackoffMax: t.BackoffMax, SlowFactor: t.SlowFactor, MovesMax: t.MovesMax, Jitter: rand.Float64}
+		BackoffMax: t.BackoffMax, SlowFactor: t.SlowFactor, MovesMax: t.MovesMax, Jitter: rand.Float64,
+		Budget: task.NewBudget(task.Limits{Percent: t.RetryShare, Floor: t.RetryFloor, Window: t.RetryWindow}, n.meter.Held.Inc)}
 }
 
 // fatal ends the node from inside: Done closes, and whoever runs it stops it.

@@ -31,7 +31,7 @@ type Fact struct {
 	Until   time.Time `json:"until,omitzero"`    // Claimed: lease; AttemptFailed, LeaseLost, CallbackLost: not before
 	Answer  *Answer   `json:"answer,omitempty"`  // Answered, StepDone
 	Error   *Failure  `json:"error,omitempty"`   // AttemptFailed, LeaseLost, Refused, Expired, CallbackLost, CallbackGaveUp
-	Reason  string    `json:"reason,omitempty"`  // CancelAsked, OwnerMoved, Returned
+	Reason  string    `json:"reason,omitempty"`  // CancelAsked, OwnerMoved, Returned; AttemptFailed, LeaseLost: why it waits longer than its backoff
 	As      string    `json:"as,omitempty"`      // Retried: id of the other task, as its tenant calls it
 	Skip    bool      `json:"skip,omitempty"`    // a program that does not know Event may go on as if only a version had passed
 }

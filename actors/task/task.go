@@ -170,6 +170,7 @@ func (t *Task) pending(c *context) {
 			c.Refuse(err)
 			return
 		}
+		t.policy.Budget.Attempt(r.Model, now)
 		timeout := t.policy.AttemptTimeout(r.Spec)
 		lease := timeout + t.policy.LeaseMargin
 		until := now.Add(lease)
@@ -301,7 +302,12 @@ func (t *Task) lost(c *context, m *Lost) {
 		if m.Dropped {
 			e = LeaseLost
 		}
-		c.Commit(Fact{Event: e, At: now, Attempt: r.Attempt, Error: FailureOf(m.Err), Until: now.Add(wait.Truncate(time.Microsecond))})
+		f := Fact{Event: e, At: now, Attempt: r.Attempt, Error: FailureOf(m.Err)}
+		if longer := t.policy.Budget.Retry(r.Model, now, wait); longer > wait {
+			wait, f.Reason = longer, "it waits longer than its backoff: the retries of model "+r.Model+" are over task.retry_percent of its attempts"
+		}
+		f.Until = now.Add(wait.Truncate(time.Microsecond))
+		c.Commit(f)
 		return
 	}
 	f := FailureOf(m.Err)
