@@ -96,5 +96,5 @@ func (c *Config) root() (r apikey.Root, err error) {
 func (n *Node) access() api.Access {
 	keys := apikey.New(n.sys.Router, n.now)
 	return api.Access{Gate: access.New(!n.cfg.keysNeeded(), n.root, keys, n.now), Keys: keys, Audit: audit.New(n.sys.Router),
-		CallbackSecret: n.poster.Secret, Rolled: func() error { return allKnow(n.svc.members(), knowsTenants, "keys, tenants and sinks") }}
+		CallbackSecret: n.poster.Secret, Rolled: func() error { return allKnow(n.svc.members(), knowsAll, "keys, tenants, sinks, schedules and quotas") }}
 }

@@ -141,6 +141,9 @@ type TaskConfig struct {
 	BackoffMin  time.Duration `koanf:"backoff_min" doc:"Wait after the first failure; doubles, with jitter."`
 	BackoffMax  time.Duration `koanf:"backoff_max" doc:"Longest wait between tries."`
 	SlowFactor  int           `koanf:"slow_factor" doc:"An engine that answered 429 or 503 is asked again this many times later."`
+	RetryShare  int           `koanf:"retry_percent" doc:"Retries of a model are to be at most so many percent of its attempts over retry_window, and retry_floor more; those over it wait longer, none fails for it. Counted by each node for the shards that it owns. 0: no end."`
+	RetryFloor  int           `koanf:"retry_floor" doc:"Retries of a model in retry_window that are always free of that."`
+	RetryWindow time.Duration `koanf:"retry_window" doc:"See retry_percent."`
 	MovesMax    int           `koanf:"moves_max" doc:"Attempts lost to a new owner of the shard before they count as failures."`
 	AsleepAfter time.Duration `koanf:"asleep_after" doc:"An actor without a message for so long leaves memory."`
 }
@@ -242,7 +245,7 @@ func Default() Config {
 		Scheduling: SchedConfig{Priorities: PrioritiesStrict, Ageing: time.Minute, Ratio: 2},
 		Task: TaskConfig{
 			Timeout: time.Minute, TimeoutMax: time.Hour, LeaseMargin: 30 * time.Second, Attempts: 4,
-			BackoffMin: time.Second, BackoffMax: time.Minute, SlowFactor: 4, MovesMax: 100, AsleepAfter: time.Minute,
+			BackoffMin: time.Second, BackoffMax: time.Minute, SlowFactor: 4, RetryFloor: 20, RetryWindow: time.Minute, MovesMax: 100, AsleepAfter: time.Minute,
 		},
 		Source: SourceConfig{SizeMax: 1 << 20, Timeout: 30 * time.Second, RedirectsMax: 5},
 		Callback: CallbackConfig{

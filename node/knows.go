@@ -11,7 +11,8 @@ import (
 const (
 	knowsTenants = 1 // keys, tenants, the audit log, sinks
 	knowsErase   = 2 // persistence.Write.Erase: what is deleted for good
-	knowsAll     = knowsErase
+	knowsWhen    = 3 // schedules, dead tasks that were tried again, quotas
+	knowsAll     = knowsWhen
 )
 
 // allKnow refuses what a living node does not know: its shards could be asked for it. One that is down and comes back old makes that

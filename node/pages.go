@@ -213,6 +213,11 @@ func (s *service) List(ctx context.Context, q api.Query) ([]api.Item, string, er
 	}
 	whose := tenant.From(ctx)
 	index, prefix, parse := listIndex(q.State, whose)
+	if q.Cursor == "" && !q.Since.IsZero() && q.State.Final() {
+		for n := range s.store.Shards() {
+			cur[n] = append(bytes.Clone(prefix), task.EndedBound(q.Since)...) // no task has so short a key
+		}
+	}
 	ss, err := s.streams(ctx, cur, index, prefix, parse, nil)
 	if err != nil {
 		return nil, "", err
@@ -256,6 +261,9 @@ func (s *service) List(ctx context.Context, q api.Query) ([]api.Item, string, er
 // may have moved on since its row was read.
 func matches(q api.Query, r *task.Record) bool {
 	if q.State != task.None && r.State != q.State || q.Model != "" && r.Model != q.Model {
+		return false
+	}
+	if q.ErrorKind != "" && (r.Error == nil || r.Error.Kind != q.ErrorKind) || q.Open && r.RetriedAs != "" {
 		return false
 	}
 	for k, v := range q.Metadata {

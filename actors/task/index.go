@@ -229,6 +229,19 @@ func (r *Record) readyKey(id string) ReadyKey {
 	return ReadyKey{Model: r.queue(id), Priority: r.Spec.PriorityOr(), Visible: r.place(), ID: id, AtOnce: r.AtOnce}
 }
 
+// Before returns the ranges of keys of IndexReady that are claimed before a pending task: of its queue, what may be claimed at now, better
+// priorities first. Rows that a clock ahead of now wrote are left out.
+func (r *Record) Before(id string, now time.Time) (ranges [][2][]byte) {
+	for p := 0; p <= r.Spec.PriorityOr(); p++ {
+		k := ReadyKey{Model: r.queue(id), Priority: p, Visible: now}
+		if p == r.Spec.PriorityOr() {
+			k = r.readyKey(id)
+		}
+		ranges = append(ranges, [2][]byte{readyPrefix(k.Model, p), k.Bytes()})
+	}
+	return ranges
+}
+
 // Counter names: "tasks/<state>" of all tasks, "tenant/<name>/<state>" of a tenant's, and "ready/<priority>/<model>" for the queues.
 // The default tenant has what the others leave. "tasks/deleted" is how many there were that are deleted.
 const (

@@ -55,6 +55,10 @@ type (
 	Cancel struct {
 		Reason string `json:"reason,omitempty"`
 	}
+	// TriedAgain tells a failed task as which other one it was tried again. The answer is the Record.
+	TriedAgain struct {
+		As string `json:"as"`
+	}
 	// Called is how a try to call back ended. Err nil: acknowledged.
 	Called struct {
 		Try    int
@@ -167,6 +171,7 @@ func (t *Task) pending(c *context) {
 			c.Refuse(err)
 			return
 		}
+		t.policy.Budget.Attempt(r.Model, now)
 		timeout := t.policy.AttemptTimeout(r.Spec)
 		lease := timeout + t.policy.LeaseMargin
 		until := now.Add(lease)
@@ -254,6 +259,8 @@ func (t *Task) final(c *context) {
 			f.Event, f.Error, f.Until = CallbackLost, FailureOf(c.ID(), m.Err), f.At.Add(m.Wait)
 		}
 		c.Commit(f)
+	case *TriedAgain:
+		t.triedAgain(c, m)
 	case entity.Wake:
 		t.call(c)
 	case *Forget:
@@ -302,7 +309,12 @@ func (t *Task) lost(c *context, m *Lost) {
 		if m.Dropped {
 			e = LeaseLost
 		}
-		c.Commit(Fact{Event: e, At: now, Attempt: r.Attempt, Error: FailureOf(c.ID(), m.Err), Until: now.Add(wait.Truncate(time.Microsecond))})
+		f := Fact{Event: e, At: now, Attempt: r.Attempt, Error: FailureOf(c.ID(), m.Err)}
+		if longer := t.policy.Budget.Retry(r.Model, now, wait); longer > wait {
+			wait, f.Reason = longer, "it waits longer than its backoff: the retries of model "+r.Model+" are over task.retry_percent of its attempts"
+		}
+		f.Until = now.Add(wait.Truncate(time.Microsecond))
+		c.Commit(f)
 		return
 	}
 	f := FailureOf(c.ID(), m.Err)

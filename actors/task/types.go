@@ -20,6 +20,7 @@ var types = cluster.NewTypes().
 	Add("called", (*Called)(nil)).
 	Add("forget", (*Forget)(nil)).
 	Add("forgotten", Forgotten{}).
+	Add("retried", (*TriedAgain)(nil)).
 	Add("accepted", Accepted{}).
 	Add("dropped", Dropped{}).
 	Add("record", Record{}).

@@ -19,7 +19,7 @@ type Access struct {
 	Keys  *apikey.Keys
 	Audit *audit.Log
 
-	Rolled         func() error                        // nil: no node is there that is too old for keys, tenants and sinks
+	Rolled         func() error                        // nil: no node is there that is too old for keys, tenants, sinks, schedules and quotas
 	CallbackSecret func(tenant string) (string, error) // what a tenant's callbacks are signed with
 }
 

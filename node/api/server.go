@@ -34,9 +34,10 @@ type Server struct {
 	openai  openai.Deps
 	access  Access
 
-	attempts *attempts
-	sinks    Sinks // may be nil
-	refusal  *connect.ErrorWriter
+	attempts  *attempts
+	sinks     Sinks     // may be nil
+	schedules Schedules // may be nil
+	refusal   *connect.ErrorWriter
 
 	handler http.Handler
 	openapi []byte // served at /openapi.json

@@ -150,11 +150,15 @@ func (s *Server) list(ctx context.Context, in *listInput) (*listOutput, error) {
 	if err != nil {
 		return nil, s.problem(ctx, err)
 	}
+	return listOf(items, next), nil
+}
+
+func listOf(items []Item, next string) *listOutput {
 	out := &listOutput{Body: wire.List{Tasks: make([]wire.Brief, len(items)), NextCursor: next}}
 	for i, it := range items {
 		out.Body.Tasks[i] = wire.BriefOf(it.ID, it.Record)
 	}
-	return out, nil
+	return out
 }
 
 type deleteInput struct {

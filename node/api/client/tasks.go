@@ -138,6 +138,15 @@ func (c *Client) Events(ctx context.Context, id string, after uint64) (*wire.His
 	return out, nil
 }
 
+// Explain says what happened to a task, and why it is not further.
+func (c *Client) Explain(ctx context.Context, id string) (*wire.Explanation, error) {
+	out := new(wire.Explanation)
+	if err := c.call(ctx, "client.explain", http.MethodGet, taskPath(id, "/explain"), nil, out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // Status says how the node is.
 func (c *Client) Status(ctx context.Context) (*wire.Status, error) {
 	out := new(wire.Status)
