@@ -81,6 +81,9 @@ func history() []sm.Entry {
 	snap := w("a", 4, "five")
 	snap.Snap = &Snapshot{State: make([]byte, 700<<10), Truncate: true}
 	large := w("c", 0, string(make([]byte, 900<<10)))
+	middle := w("d", 0, string(make([]byte, 100<<10)))
+	gone := w("d", 1, "gone")
+	gone.Snap = &Snapshot{State: make([]byte, 40<<10), Truncate: true}
 	cmds := [][]byte{
 		nil, appendAcquire(nil, 0),
 		appendAppend(nil, 1, []Write{w("a", 0, "one"), w("b", 0, "one")}, nil),
@@ -89,7 +92,8 @@ func history() []sm.Entry {
 		appendAppend(nil, 1, []Write{large}, nil),
 		appendAppend(nil, 1, []Write{w("a", 3, "four"), w("b", 1, "two")}, nil),
 		appendAcquire(nil, 1), appendAcquire(nil, 1),
-		appendAppend(nil, 2, []Write{snap}, nil),
+		appendAppend(nil, 2, []Write{middle}, nil),
+		appendAppend(nil, 2, []Write{snap, gone}, nil),
 		appendAppend(nil, 2, []Write{w("a", 5, "six"), w("a", 5, "six")}, nil),
 	}
 	var log []sm.Entry
