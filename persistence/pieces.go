@@ -8,8 +8,8 @@ package persistence
 //	     │ the row's  │ before that
 //	     │ transaction│
 //
-// How many pieces there are is in the row, and that they are all as long as the first but the last; how long that is each
-// version may choose for itself, up to bodyMax and piecesMax.
+// The row says how many pieces there are. How long they are each version may choose for itself, up to bodyMax and
+// piecesMax: all read what any of them wrote.
 const (
 	bodyWhole = 16 << 10  // bytes of a body that stays in its row
 	pieceMin  = 8 << 10   // bytes; with its key it fits twice the block that Badger begins with
