@@ -184,7 +184,7 @@ func (s *stateMachine) counter(name []byte) (n int64, ok bool) {
 func (s *stateMachine) put(w *wireWrite, journal []byte, hash uint64, snap snapRow, r rows) error {
 	seq := w.after + 1
 	if !w.truncate {
-		row, err := s.body(journal, slotRowPiece, seq, hash, w.data)
+		row, err := s.body(w, journal, slotRowPiece, hash, w.data)
 		if err != nil {
 			return err
 		}
@@ -193,7 +193,7 @@ func (s *stateMachine) put(w *wireWrite, journal []byte, hash uint64, snap snapR
 		s.batch.set(rowKey(journal, 1), body{hash: hash}.encode(nil))
 	}
 	if w.hasSnap {
-		state, err := s.body(journal, slotSnapPiece, seq, hash, w.snap)
+		state, err := s.body(w, journal, slotSnapPiece, hash, w.snap)
 		if err != nil {
 			return err
 		}
@@ -244,8 +244,11 @@ func (s *stateMachine) forget(gone cleanup, r rows) error {
 		if err != nil {
 			return err
 		}
-		if pieces > 0 {
+		if pieces*(len(key)+4+rowCost) > s.room-KeyMax*4 {
 			break
+		}
+		for part := range pieces {
+			drop(pieceKey(gone.journal, slotRowPiece, gone.first, part))
 		}
 		if gone.first == 1 {
 			s.batch.set(key, emptied)
@@ -279,24 +282,36 @@ func (r rows) pieces(row []byte) (n int, err error) {
 	return n, err
 }
 
-// body makes the value of a row. Data over bodyMax goes to disk in pieces at once: nothing
+// body makes the value of a row of w. The pieces of a body over bodyMax go to disk at once: nothing
 // refers to them before the row does, and a replay writes the same ones again.
-func (s *stateMachine) body(journal []byte, slot byte, seq, hash uint64, data []byte) (body, error) {
-	if len(data) <= bodyMax {
+func (s *stateMachine) body(w *wireWrite, journal []byte, slot byte, hash uint64, data []byte) (body, error) {
+	size := pieceSize(len(data), w.name())
+	if size == 0 {
 		return body{hash: hash, data: data}, nil
 	}
-	var b batch
+	var own batch
+	b, atOnce := &s.batch, len(data) > bodyMax
+	if atOnce {
+		b = &own
+	}
 	parts := 0
 	for ; len(data) > 0; parts++ {
-		piece := data[:min(len(data), bodyMax)]
+		piece := data[:min(len(data), size)]
 		data = data[len(piece):]
-		if b.size+len(piece) > txnBytes-txnBytes/64 {
-			if err := s.db.commit(&b); err != nil {
+		if atOnce && b.size+len(piece) > txnBytes-txnBytes/64 {
+			if err := s.db.commit(b); err != nil {
 				return body{}, err
 			}
 			b.reset()
 		}
-		b.set(pieceKey(journal, slot, seq, parts), piece)
+		if !atOnce {
+			piece = bytes.Clone(piece) // the batch may outlive the entry
+		}
+		b.set(pieceKey(journal, slot, w.after+1, parts), piece)
 	}
-	return body{hash: hash, pieces: parts}, s.db.commit(&b)
+	x := body{hash: hash, pieces: parts}
+	if !atOnce {
+		return x, nil
+	}
+	return x, s.db.commit(b)
 }

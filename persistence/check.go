@@ -2,10 +2,7 @@ package persistence
 
 import "github.com/open-autoglm/autoglm/persistence/fault"
 
-const (
-	bodyMax = 256 << 10 // bytes of Data or Snapshot.State kept in its row; more is stored in pieces
-	rowCost = 96        // bytes a row costs beside its content: a node of Badger's skip list
-)
+const rowCost = 96 // bytes a row costs beside its content: a node of Badger's skip list
 
 // Size returns the bytes of w that count against WriteMax and AppendMax: its content and
 // what every row costs beside it.

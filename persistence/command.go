@@ -59,12 +59,15 @@ type wireCount struct {
 	delta int64
 }
 
+// name returns the length of kind and id.
+func (w *wireWrite) name() int { return len(w.kind) + len(w.id) }
+
 // cost bounds what the rows of w take of a transaction; see Write.inline.
 func (w *wireWrite) cost() int {
 	key := len(w.kind) + len(w.id) + rowCost
-	n := key + min(len(w.data), bodyMax)
+	n := key + bodyCost(len(w.data), w.name())
 	if w.hasSnap {
-		n += key + min(len(w.snap), bodyMax)
+		n += key + bodyCost(len(w.snap), w.name())
 	}
 	if w.erase {
 		n += int(min(w.after, EraseRows)+2) * key

@@ -8,7 +8,7 @@ import (
 // Limits of one Write and of one Append call. They keep a proposal well below
 // Raft's entry limit and a Badger transaction below 15 % of its memtable.
 //
-// A large Data or Snapshot.State (over 256 KiB) is stored in pieces, in front of the transaction
+// A large Data or Snapshot.State is stored in pieces, over 256 KiB in front of the transaction
 // that makes it visible. So one Write may be larger than what several may
 // weigh together: a Write over AppendMax travels alone.
 const (

@@ -86,6 +86,9 @@ func history() []sm.Entry {
 		return Write{Key: Key{"t", id}, After: after, Data: []byte("end"), Erase: true, Count: []Count{{"n", -1}}, Index: []Index{{Name: "i", Key: []byte(id), Delete: true}}}
 	}
 	large := w("c", 0, string(make([]byte, 900<<10)))
+	middle := w("d", 0, string(make([]byte, 100<<10)))
+	gone := w("d", 1, "gone")
+	gone.Snap = &Snapshot{State: make([]byte, 40<<10), Truncate: true}
 	cmds := [][]byte{
 		nil, appendAcquire(nil, 0),
 		appendAppend(nil, 1, []Write{w("a", 0, "one"), w("b", 0, "one")}, nil),
@@ -94,7 +97,8 @@ func history() []sm.Entry {
 		appendAppend(nil, 1, []Write{large}, nil),
 		appendAppend(nil, 1, []Write{w("a", 3, "four"), w("b", 1, "two")}, nil),
 		appendAcquire(nil, 1), appendAcquire(nil, 1),
-		appendAppend(nil, 2, []Write{snap}, nil),
+		appendAppend(nil, 2, []Write{middle}, nil),
+		appendAppend(nil, 2, []Write{snap, gone}, nil),
 		appendAppend(nil, 2, []Write{w("a", 5, "six"), w("a", 5, "six")}, nil),
 		appendAppend(nil, 2, []Write{cut, erase("a", 6), w("d", 0, "one"), w("d", 1, "two")}, nil),
 		appendAppend(nil, 2, []Write{erase("d", 2), w("d", 0, "new"), w("d", 1, "two"), w("d", 2, "three")}, nil),
