@@ -49,14 +49,15 @@ type Options struct {
 	Rules     batch.Rules
 	Callbacks func(callback.Asker) task.Callbacks // nil: nothing calls back
 	Runner    *infer.Runner
-	Kinds     []cluster.Kind       // a user's own, beside the task
-	IdleAfter time.Duration        // an actor of a user's kind without a message for so long leaves memory; 0: 30 s
-	Reconcile time.Duration        // how often queues are compared with the exact counters; 0: 10 s
-	Opened    func(*cluster.Owner) // a shard is owned here, after its queue is open; may be nil
-	Closed    func(*cluster.Owner) // its actors are stopped; may be nil
-	Fatal     func(error)          // a vital actor is given up, or a key is missing: the node cannot go on; may be nil
-	Keys      *seal.Keys           // see cluster.Options; may be nil
-	MaySeal   func() error         // see cluster.Options; may be nil
+	Kinds     []cluster.Kind        // a user's own, beside the task
+	IdleAfter time.Duration         // an actor of a user's kind without a message for so long leaves memory; 0: 30 s
+	Reconcile time.Duration         // how often queues are compared with the exact counters; 0: 10 s
+	Opened    func(*cluster.Owner)  // a shard is owned here, after its queue is open; may be nil
+	Closed    func(*cluster.Owner)  // its actors are stopped; may be nil
+	Fatal     func(error)           // a vital actor is given up, or a key is missing: the node cannot go on; may be nil
+	Keys      *seal.Keys            // see cluster.Options; may be nil
+	MaySeal   func() error          // see cluster.Options; may be nil
+	MayErase  func(shard int) error // see cluster.Options; may be nil
 	Meter     *meter.Meter
 	Now       func() time.Time
 	Mono      func() time.Duration // what leases are measured by; nil: cluster.Monotonic
@@ -125,7 +126,7 @@ func Start(o Options) (*System, error) {
 	s.Tasks = task.NewKind(o.Policy, &s.callbacks, s.observe(task.KindName, s.finished))
 	s.Shards, err = cluster.NewShards(cluster.Options{
 		Store: o.Store, System: s.sys, Kinds: append([]cluster.Kind{s.Tasks.Register(), quota.Kind()}, o.Kinds...),
-		Root: s.root, Guard: supervise.Guard, Strategy: entities, IdleAfter: o.IdleAfter, Keys: o.Keys, MaySeal: o.MaySeal, Fatal: o.Fatal, Now: o.Now, Mono: o.Mono, Log: o.Log,
+		Root: s.root, Guard: supervise.Guard, Strategy: entities, IdleAfter: o.IdleAfter, Keys: o.Keys, MaySeal: o.MaySeal, MayErase: o.MayErase, Fatal: o.Fatal, Now: o.Now, Mono: o.Mono, Log: o.Log,
 		Self: o.Self, Mesh: o.Mesh, Peers: o.Peers, Rumor: o.Rumor,
 		Newer:     func(what string) { o.Meter.Newer.WithLabelValues(what).Inc() },
 		Observers: s.opening, Opened: s.opened, Closed: s.closed,

@@ -32,6 +32,7 @@ type Owner struct {
 	watchers  watchers
 	active    atomic.Int64
 	closed    atomic.Bool
+	mayErase  func(int) error // of the shard; nil: always
 	term      uint64
 	since     time.Time
 	gone      chan struct{} // closed when this node owns the shard no more
@@ -120,6 +121,14 @@ func (o *Owner) Active() int64 { return o.active.Load() }
 // and calls done once. A Fenced error means that this owner's time is over.
 func (o *Owner) Append(w persistence.Write, done func(persistence.Outcome, error)) {
 	o.appender.add(w, done)
+}
+
+// MayErase is nil when all replicas of the shard know how a journal is erased: one that does not could not go on.
+func (o *Owner) MayErase() error {
+	if o.mayErase == nil {
+		return nil
+	}
+	return o.mayErase(o.shard)
 }
 
 // Begin says that a message is in hand whose behavior reads the clock; see Settled.

@@ -23,6 +23,7 @@ type Peer struct {
 	Node    string // id of its data directory; "" before it has one
 	Boot    string // new at each start of the process
 	Engines int    // inference engines there
+	Erases  bool   // its program knows persistence.Write.Erase
 }
 
 // Peers tells who is there, this node included. It is asked for every request: it must be quick and not block.

@@ -36,6 +36,7 @@ type Options struct {
 	Newer     func(what string)                    // another node sent what only a newer version knows, a "message"; may be nil
 	Keys      *seal.Keys                           // what is written is sealed with; nil: it is clear
 	Fatal     func(error)                          // this node lacks a key that a shard of its own needs: others must own it; may be nil
+	MayErase  func(shard int) error                // asked before a journal is erased: an error while a replica may run a program that does not know that; nil: yes
 	MaySeal   func() error                         // asked before a shard is first sealed with a key: an error while other nodes could not open it; nil: yes
 	Now       func() time.Time                     // default time.Now
 	Mono      func() time.Duration                 // what waits and leases are measured by; default Monotonic
@@ -192,7 +193,7 @@ func (s *Shards) open(ctx context.Context, lead persistence.Lead) error {
 		}
 		return err
 	}
-	o := &Owner{shard: n, epoch: epoch, journal: j, keys: s.opt.Keys, sys: s.opt.System, router: s.router, now: s.opt.Now, mono: s.opt.Mono, term: lead.Term, since: s.opt.Now(), gone: make(chan struct{})}
+	o := &Owner{shard: n, epoch: epoch, journal: j, keys: s.opt.Keys, sys: s.opt.System, router: s.router, now: s.opt.Now, mono: s.opt.Mono, mayErase: s.opt.MayErase, term: lead.Term, since: s.opt.Now(), gone: make(chan struct{})}
 	if s.opt.Mesh != nil {
 		o.confirms = &confirmer{journal: j, shard: n, epoch: epoch}
 	}

@@ -95,5 +95,6 @@ func (c *Config) root() (r apikey.Root, err error) {
 // access makes the gate that clients go through.
 func (n *Node) access() api.Access {
 	keys := apikey.New(n.sys.Router, n.now)
-	return api.Access{Gate: access.New(!n.cfg.keysNeeded(), n.root, keys, n.now), Keys: keys, Audit: audit.New(n.sys.Router)}
+	return api.Access{Gate: access.New(!n.cfg.keysNeeded(), n.root, keys, n.now), Keys: keys, Audit: audit.New(n.sys.Router),
+		CallbackSecret: n.poster.Secret, Rolled: func() error { return allKnow(n.svc.members(), knowsAll, "keys, tenants, sinks, schedules and quotas") }}
 }

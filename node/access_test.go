@@ -8,12 +8,15 @@ import (
 	"log/slog"
 	"mime/multipart"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 
+	webhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 	"github.com/stretchr/testify/require"
 
 	"github.com/open-autoglm/autoglm/actors/apikey"
@@ -160,6 +163,8 @@ func TestRoles(t *testing.T) {
 	} {
 		l.ask(c.key, c.method, c.path, c.body, c.status)
 	}
+	refused := l.ask(keys["admin"], "POST", "/v1/keys", map[string]any{"name": "x", "role": "root"}, 422)
+	require.Contains(t, refused["detail"], `, not "root"`, "what was given")
 	who := l.ask(keys["submit"], "GET", "/v1/whoami", nil, 200)
 	require.Equal(t, "acme", who["tenant"])
 	require.Equal(t, "submit", who["role"])
@@ -247,7 +252,7 @@ func fileOf(l *locked, key string, i int) string {
 }
 
 // runBatch runs three lines and returns the batch's id.
-func runBatch(t *testing.T, l *locked, name, key string) string {
+func runBatch(t *testing.T, l *locked, name, key string, callback ...string) string {
 	t.Helper()
 	var form bytes.Buffer
 	w := multipart.NewWriter(&form)
@@ -262,7 +267,11 @@ func runBatch(t *testing.T, l *locked, name, key string) string {
 	require.Equal(t, 200, status, "%s", body)
 	var in struct{ ID string }
 	require.NoError(t, json.Unmarshal(body, &in))
-	b := l.ask(key, "POST", "/v1/batches", map[string]any{"input_file_id": in.ID, "endpoint": "/v1/chat/completions", "completion_window": "24h"}, 200)
+	wish := map[string]any{"input_file_id": in.ID, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+	for _, u := range callback {
+		wish["callback_url"] = u
+	}
+	b := l.ask(key, "POST", "/v1/batches", wish, 200)
 	require.Equal(t, in.ID, b["input_file_id"])
 	id := b["id"].(string)
 	changed, stop := l.n.batches.Watch(wholeBatch(name, id))
@@ -361,7 +370,11 @@ func TestASinkHasItsTenantsResults(t *testing.T) {
 	l.ask(l.root, "POST", "/v1/sinks?tenant=acme", def, 201)
 	l.ask(l.root, "POST", "/v1/sinks?tenant=a/b", def, 422)
 	l.ask(l.root, "GET", "/v1/sinks/out", nil, 404)
-	require.Empty(t, l.ask(l.root, "GET", "/v1/sinks", nil, 200)["sinks"])
+	require.Empty(t, l.ask(l.root, "GET", "/v1/sinks?tenant=default", nil, 200)["sinks"])
+	all := l.ask(l.root, "GET", "/v1/sinks", nil, 200)["sinks"].([]any)
+	require.Len(t, all, 1, "the operator sees those of all tenants")
+	require.Equal(t, "acme", all[0].(map[string]any)["tenant"])
+	require.Contains(t, l.ask(l.root, "POST", "/v1/sinks?tenant=acne", def, 404)["detail"], "no such tenant")
 	require.Len(t, l.ask(l.root, "GET", "/v1/sinks?tenant=acme", nil, 200)["sinks"], 1)
 	changed, stop := l.n.sys.Router.Watch(sink.Key("/acme/out"))
 	defer stop()
@@ -394,6 +407,109 @@ func TestASinkHasItsTenantsResults(t *testing.T) {
 	l.ask(l.root, "POST", "/v1/sinks?tenant=beta", table, 409)
 	table["table"] = "beta_results"
 	l.ask(l.root, "POST", "/v1/sinks?tenant=beta", table, 201)
+}
+
+// TestATenantVerifiesItsOwnCallbacks, by a secret that its administrators can see and others cannot; what the operator's webhooks hear is
+// signed with the operator's.
+func TestATenantVerifiesItsOwnCallbacks(t *testing.T) {
+	type post struct {
+		path string
+		body []byte
+		head http.Header
+	}
+	posts := make(chan post, 16)
+	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		posts <- post{r.URL.Path, b, r.Header}
+	}))
+	defer receiver.Close()
+	l := bootLocked(t, func(c *Config) {
+		c.Callback.AllowedNets, c.Webhook.URLs = []string{"127.0.0.0/8"}, []string{receiver.URL + "/operator"}
+	})
+	admin, submit, beta := l.key("acme", "admin"), l.key("acme", "submit"), l.key("beta", "admin")
+	l.ask(submit, "GET", "/v1/callback-secret", nil, 403)
+	l.ask(beta, "GET", "/v1/callback-secret?tenant=acme", nil, 403)
+	secrets := map[string]string{}
+	for whose, key := range map[string]string{"acme": admin, "beta": beta, "default": l.root} {
+		secrets[whose] = l.ask(key, "GET", "/v1/callback-secret", nil, 200)["secret"].(string)
+	}
+	require.Equal(t, secrets["acme"], l.ask(l.root, "GET", "/v1/callback-secret?tenant=acme", nil, 200)["secret"])
+	file, err := os.ReadFile(filepath.Join(l.n.cfg.DataDir, "callback.secret"))
+	require.NoError(t, err)
+	require.Equal(t, strings.TrimSpace(string(file)), secrets["default"])
+	shown := l.ask(admin, "GET", "/v1/audit", nil, 200)["entries"].([]any)
+	require.Equal(t, "callback_secret.show", shown[0].(map[string]any)["act"])
+
+	l.ask(submit, "POST", "/v1/tasks", map[string]any{"task_id": "a", "prompt": "x", "callback_url": receiver.URL + "/task"}, 201)
+	runBatch(t, l, "acme", submit, receiver.URL+"/batch")
+	for range 3 {
+		var p post
+		select {
+		case p = <-posts:
+		case <-t.Context().Done():
+			t.Fatal("a callback is missing")
+		}
+		signer := "acme"
+		if p.path == "/operator" {
+			signer = "default"
+		}
+		for whose, s := range secrets {
+			wh, err := webhooks.NewWebhook(s)
+			require.NoError(t, err)
+			require.Equal(t, whose == signer, wh.Verify(p.body, p.head) == nil, "%s by %s", p.path, whose)
+		}
+		require.Contains(t, string(p.body), `"tenant":"acme"`)
+	}
+}
+
+// TestARefusedAttemptIsWrittenDown: who tries what is for administrators, with a key that may not or not any more, is in the audit log.
+func TestARefusedAttemptIsWrittenDown(t *testing.T) {
+	l := bootLocked(t, nil)
+	submit, admin := l.key("acme", "submit"), l.key("acme", "admin")
+	made := l.ask(admin, "POST", "/v1/keys", map[string]any{"name": "gone", "role": "admin"}, 201)
+	gone, id := made["key"].(string), made["id"].(string)
+	l.ask(admin, "POST", "/v1/keys/"+id+"/revoke", nil, 200)
+	entries := func(key string) (list []string) {
+		for _, e := range l.ask(key, "GET", "/v1/audit", nil, 200)["entries"].([]any) {
+			if e := e.(map[string]any); e["act"] == "refused" {
+				require.NotEmpty(t, e["ended_at"])
+				require.Contains(t, e["remote"], "127.0.0.1:")
+				list = append(list, fmt.Sprintf("%v %v: %v: %v", e["tenant"], e["by"], e["object"], e["error"]))
+			}
+		}
+		return list
+	}
+	l.ask(submit, "GET", "/v1/tasks", nil, 200)
+	l.ask(submit, "GET", "/v1/cluster", nil, 403)
+	l.ask("", "POST", "/v1/keys", nil, 401)
+	require.Empty(t, entries(l.root), "these are no attempts to administer")
+	l.ask(submit, "POST", "/v1/keys", map[string]any{"name": "x", "role": "admin"}, 403)
+	l.ask(admin, "POST", "/v1/admin/backup", map[string]any{"dir": "/tmp/x"}, 403)
+	l.ask(admin, "POST", "/v1/keys", map[string]any{"name": "x", "role": "admin", "tenant": "beta"}, 403)
+	status, _, body := l.do(gone, "POST", "/v1/keys", "application/json", []byte("{}"))
+	require.Equal(t, 401, status)
+	require.Contains(t, string(body), "the API key was revoked at 20")
+	stranger, _, err := apikey.NewRoot()
+	require.NoError(t, err)
+	l.ask(stranger, "POST", "/v1/keys", nil, 401)
+	ids := map[string]string{}
+	for name, key := range map[string]string{"submit": submit, "admin": admin} {
+		ids[name], _ = apikey.ID(key)
+	}
+	ofAcme := []string{
+		"acme " + id + ": POST /v1/keys: the API key was revoked at", "acme " + ids["admin"] + ": a key of tenant beta: only the operator makes keys of other tenants",
+		"acme " + ids["admin"] + ": POST /v1/admin/backup: this is for the operator of the cluster", "acme " + ids["submit"] + `: POST /v1/keys: the role of this key is "submit", and "admin" is needed`,
+	}
+	got := entries(admin)
+	require.Len(t, got, len(ofAcme))
+	for i := range got {
+		require.True(t, strings.HasPrefix(got[i], ofAcme[i]), "%s, not %s", got[i], ofAcme[i])
+	}
+	require.Contains(t, entries(l.root)[0], "default unknown: POST /v1/keys: the API key is none of this cluster")
+	for range 20 {
+		l.ask(submit, "POST", "/v1/keys", nil, 403)
+	}
+	require.LessOrEqual(t, len(entries(admin)), len(ofAcme)+2, "nobody fills the disk with them")
 }
 
 // TestALostAnswerOfARotation: the client asks again under the same idempotency key, and the key before stays good.

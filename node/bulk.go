@@ -16,22 +16,16 @@ const (
 	webhooksMax = 8
 )
 
-func (c *Config) checkBulk() error {
+func (c *Config) checkBulk(w *wrong) {
 	b := c.Bulk
-	switch {
-	case b.Window < 1 || b.Window > 1<<20:
-		return invalidConfig("bulk.window", b.Window, "use 1 to 1048576")
-	case b.DriversMax < 1 || b.DriversMax > 1024:
-		return invalidConfig("bulk.drivers_max", b.DriversMax, "use 1 to 1024")
-	case len(c.Webhook.URLs) > webhooksMax:
-		return invalidConfig("webhook.urls", len(c.Webhook.URLs), "name at most %d", webhooksMax)
-	}
+	w.when(b.Window < 1 || b.Window > 1<<20, "bulk.window", b.Window, "use 1 to 1048576")
+	w.when(b.DriversMax < 1 || b.DriversMax > 1024, "bulk.drivers_max", b.DriversMax, "use 1 to 1024")
+	w.when(len(c.Webhook.URLs) > webhooksMax, "webhook.urls", len(c.Webhook.URLs), "name at most %d", webhooksMax)
 	for _, u := range c.Webhook.URLs {
 		if err := (&task.Spec{Prompt: "x", CallbackURL: u}).Validate(); err != nil || u == "" {
-			return invalidConfig("webhook.urls", u, "use http(s)://host[:port]/path")
+			w.add(invalidConfig("webhook.urls", u, "use http(s)://host[:port]/path"))
 		}
 	}
-	return nil
 }
 
 // openBulk lets batches be driven: the node has begun to own their shards.
@@ -57,7 +51,9 @@ func (n *Node) openBulk() error {
 		Served: func(ctx context.Context, endpoint, model string) error {
 			return n.svc.CheckEndpoint(ctx, endpoint, model)
 		},
-		Post: func(ctx context.Context, d callback.Delivery) error { return n.poster.Post(ctx, d) },
+		Counted: func(outcome string, lines uint64) { n.meter.BulkLines.WithLabelValues(outcome).Add(float64(lines)) },
+		Ended:   func(status string) { n.meter.BulkEnded.WithLabelValues(status).Inc() },
+		Post:    func(ctx context.Context, d callback.Delivery) error { return n.poster.Post(ctx, d) },
 	})
 	n.files.Outputs(n.batches)
 	return nil

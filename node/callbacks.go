@@ -11,6 +11,7 @@ import (
 	"github.com/open-autoglm/autoglm/actors/callback"
 	"github.com/open-autoglm/autoglm/actors/egress"
 	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
@@ -51,7 +52,7 @@ func (n *Node) dispatcher(asker callback.Asker) task.Callbacks {
 		if err != nil {
 			return err
 		}
-		return n.poster.Post(ctx, callback.Delivery{URL: r.Spec.CallbackURL, ID: callback.MessageID(id), Timestamp: n.now(), Body: body, Trace: r.Trace})
+		return n.poster.Post(ctx, callback.Delivery{URL: r.Spec.CallbackURL, ID: callback.MessageID(id), Timestamp: n.now(), Body: body, Trace: r.Trace, Tenant: tenant.Of(id)})
 	}
 	n.calls = callback.NewDispatcher(asker, n.cfg.Callback.InFlight, max(1, n.cfg.Callback.InFlight/4), post, n.callAgain, n.meter, n.now, n.log)
 	return n.calls

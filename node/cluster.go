@@ -109,7 +109,7 @@ func (n *Node) startJoint(ctx context.Context) (err error) {
 		advertise = net.JoinHostPort(advertise, strconv.Itoa(base))
 	}
 	if j.list, err = members.Start(members.Options{
-		Self:   members.Member{Name: j.id.Name, Cluster: j.id.Cluster, Zone: c.Zone, Version: n.version, Keys: tellKeys(n.keys)},
+		Self:   members.Member{Name: j.id.Name, Cluster: j.id.Cluster, Zone: c.Zone, Version: n.version, Keys: tellKeys(n.keys), Knows: knowsAll},
 		Listen: at(0), Advertise: advertise, Keys: j.id.GossipKeys, Join: c.Join, Newer: newer, Log: n.log,
 		OnConflict: n.fatal,
 		OnRumor:    j.merged, Merge: j.merged,
@@ -288,7 +288,7 @@ func (j *joint) setAside(dir string, why error) error {
 
 // actors gives the actors their way to the other nodes.
 func (j *joint) actors(o *actors.Options) {
-	o.Mesh, o.Peers, o.Opened, o.Closed, o.MaySeal = j.mesh, j.who(), j.lead, j.follow, j.maySeal
+	o.Mesh, o.Peers, o.Opened, o.Closed, o.MaySeal, o.MayErase = j.mesh, j.who(), j.lead, j.follow, j.maySeal, j.mayErase
 	for op, h := range replicas.New(j.n.store).Handlers() {
 		j.mesh.Handle(op, func(ctx context.Context, from string, r *mesh.Request) (mesh.Answer, error) {
 			body, err := h(ctx, from, r.Body)

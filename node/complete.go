@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"time"
 
 	"github.com/open-autoglm/autoglm/actors/task"
@@ -64,7 +65,11 @@ func (s *service) ended(ctx context.Context, id string) (*task.Record, error) {
 	}
 }
 
-// ServedModels returns the names that engines of the cluster serve, the default's among them.
+// ServedModels returns the names that engines of the cluster serve. What stands for any of them is no model, but where there is no other name.
 func (s *service) ServedModels(ctx context.Context) []string {
-	return append(s.servedHere(), s.elsewhere.of(ctx, s)...).models(s.defaultModel)
+	names := append(s.servedHere(), s.elsewhere.of(ctx, s)...).models(s.defaultModel)
+	if len(names) > 1 {
+		names = slices.DeleteFunc(names, func(name string) bool { return name == task.AnyModel })
+	}
+	return names
 }

@@ -35,6 +35,7 @@ type Config struct {
 	Files       FilesConfig    `koanf:"files"`
 	Bulk        BulkConfig     `koanf:"bulk"`
 	Sink        SinkConfig     `koanf:"sink"`
+	Retention   KeepConfig     `koanf:"retention"`
 	Store       StoreConfig    `koanf:"store"`
 	Encryption  EncryptConfig  `koanf:"encryption"`
 	Log         LogConfig      `koanf:"log"`
@@ -140,6 +141,9 @@ type TaskConfig struct {
 	BackoffMin  time.Duration `koanf:"backoff_min" doc:"Wait after the first failure; doubles, with jitter."`
 	BackoffMax  time.Duration `koanf:"backoff_max" doc:"Longest wait between tries."`
 	SlowFactor  int           `koanf:"slow_factor" doc:"An engine that answered 429 or 503 is asked again this many times later."`
+	RetryShare  int           `koanf:"retry_percent" doc:"Retries of a model are to be at most so many percent of its attempts over retry_window, and retry_floor more; those over it wait longer, none fails for it. Counted by each node for the shards that it owns. 0: no end."`
+	RetryFloor  int           `koanf:"retry_floor" doc:"Retries of a model in retry_window that are always free of that."`
+	RetryWindow time.Duration `koanf:"retry_window" doc:"See retry_percent."`
 	MovesMax    int           `koanf:"moves_max" doc:"Attempts lost to a new owner of the shard before they count as failures."`
 	AsleepAfter time.Duration `koanf:"asleep_after" doc:"An actor without a message for so long leaves memory."`
 }
@@ -185,7 +189,17 @@ type WebhookConfig struct {
 // SinkConfig says where sinks may write results to: nowhere, unless it is named here.
 type SinkConfig struct {
 	AllowedDirs []string `koanf:"allowed_dirs" doc:"Folders that sinks may write below; none: no files and no SQLite. The same on every node, and shared by them, where there are several."`
+	SecretsDir  string   `koanf:"secrets_dir" doc:"Folder with files that have passwords of sinks, which password_file names; none: only password_env. On every node, and for nothing else: what is in it can be sent to any host of sink.allow."`
 	Allow       []string `koanf:"allow" doc:"Hosts that sinks may write to, as they stand in the URL, with or without a port; and folders of PostgreSQL's sockets. None: no S3 and no PostgreSQL."`
+}
+
+// KeepConfig says how long what has ended is kept. The default is for ever, as it was before there were these settings: nothing that somebody may still
+// want goes away because a node was upgraded.
+type KeepConfig struct {
+	Tasks   time.Duration `koanf:"tasks" doc:"A task and its answer are deleted so long after it ended, like 720h; not while its callback is tried or a sink has not written it. Lines of batches go with their batch. 0: never."`
+	Batches time.Duration `koanf:"batches" doc:"A batch is deleted so long after it ended, with its lines, its output and its error file; not before its output_expires_after. 0: never."`
+	Files   time.Duration `koanf:"files" doc:"An uploaded file is deleted so long after it was made, unless its own expires_after was earlier; not while a batch reads it. 0: never."`
+	Audit   time.Duration `koanf:"audit" doc:"An entry of the audit log is deleted after so long. 0: never."`
 }
 
 // StoreConfig is for a node with an unusual load; see persistence.Options.
@@ -231,7 +245,7 @@ func Default() Config {
 		Scheduling: SchedConfig{Priorities: PrioritiesStrict, Ageing: time.Minute, Ratio: 2},
 		Task: TaskConfig{
 			Timeout: time.Minute, TimeoutMax: time.Hour, LeaseMargin: 30 * time.Second, Attempts: 4,
-			BackoffMin: time.Second, BackoffMax: time.Minute, SlowFactor: 4, MovesMax: 100, AsleepAfter: time.Minute,
+			BackoffMin: time.Second, BackoffMax: time.Minute, SlowFactor: 4, RetryFloor: 20, RetryWindow: time.Minute, MovesMax: 100, AsleepAfter: time.Minute,
 		},
 		Source: SourceConfig{SizeMax: 1 << 20, Timeout: 30 * time.Second, RedirectsMax: 5},
 		Callback: CallbackConfig{

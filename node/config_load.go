@@ -78,11 +78,14 @@ func unmarshal(k *koanf.Koanf, c *Config) error {
 	for _, s := range Settings() {
 		known[s.Key] = true
 	}
+	var unknown wrong
 	for _, key := range k.Keys() {
-		if known[key] {
-			continue
+		if !known[key] {
+			unknown.add(fault.New(fault.Invalid, "config", key, "is no setting").WithRemedy("%sautoglm serve --print-config lists them all", didYouMean(key)))
 		}
-		return fault.New(fault.Invalid, "config", key, "is no setting").WithRemedy("%sautoglm serve --print-config lists them all", didYouMean(key))
+	}
+	if len(unknown) > 0 {
+		return errors.Join(unknown...)
 	}
 	if k.Exists("engines") {
 		c.Engines = nil // a list replaces the default, it does not merge into it

@@ -117,7 +117,7 @@ func TestLoadRefuses(t *testing.T) {
 		{"http: {listen: '127.0.0.1:no'}", "http.listen: is \"127.0.0.1:no\" (use a port"},
 		{"http: {listen: ':80'}", "http.listen: is :80 (other machines"},
 		{"http: {listen: 'localhost'}", "write host:port"},
-		{"http: {chunk_lines: 0}", "chunk_lines is 0"},
+		{"http: {chunk_lines: 0}", "http.chunk_lines: is 0 (use 1 or more)"},
 		{"engines: []", "engines: is empty (name one"},
 		{"engines: [gpu:8000]", "engines[0].url"},
 		{"engines: ['http://u:p@gpu']", "u:xxxxx@gpu"},
@@ -158,7 +158,14 @@ func TestLoadRefuses(t *testing.T) {
 		require.ErrorContains(t, err, tc.want, tc.yaml)
 		require.Equal(t, fault.Invalid, fault.KindOf(err), tc.yaml)
 	}
-	_, _, err := Load("nowhere.yaml", nil, nil)
+	_, _, err := Load(writeConfig(t, "shards: 5000\ndrain: -1s\nhttp: {chunk_lines: 0, array_max: 0}\nbatch: {size_max: 0, tokens_max: 0}\nwebhook: {urls: [x]}\nsink: {allowed_dirs: [y]}"), nil, nil)
+	require.Equal(t, []string{
+		"shards is 5000 (use 1 to 1024, or 0 for what the data directory has)", "drain is -1s (use 0s or more)", "http.array_max is 0 (use 1 or more)", "http.chunk_lines is 0 (use 1 or more)",
+		"batch.size_max is 0 (use 1 to 4096)", "batch.tokens_max is 0 (use 1 or more)", "webhook.urls is x (use http(s)://host[:port]/path)", `sink.allowed_dirs[0] is "y" (use an absolute path below /)`,
+	}, strings.Split(fault.Shown(err), "\n"), "all at once")
+	_, _, err = Load(writeConfig(t, "a: 1\nb: 2"), nil, nil)
+	require.Len(t, strings.Split(fault.Shown(err), "\n"), 2)
+	_, _, err = Load("nowhere.yaml", nil, nil)
 	require.ErrorContains(t, err, "no such file")
 	_, _, err = Load("", []string{"AUTOGLM_SHARDS=x"}, nil)
 	require.ErrorContains(t, err, "hards")

@@ -169,7 +169,7 @@ func (s *service) members() []knownMember {
 	if s.known != nil {
 		return s.known()
 	}
-	return []knownMember{{Member: members.Member{Name: s.id, Node: s.store.Node(), Shards: s.store.Shards(), Founded: true, Version: s.version, HTTP: s.http}, Alive: true}}
+	return []knownMember{{Member: members.Member{Name: s.id, Node: s.store.Node(), Shards: s.store.Shards(), Founded: true, Version: s.version, HTTP: s.http, Knows: knowsAll}, Alive: true}}
 }
 
 // Events shows what the coordinator decided and saw, oldest first.

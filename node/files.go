@@ -11,14 +11,9 @@ import (
 // staleMin leaves room for a new owner of a shard between two words of a file that is coming.
 const staleMin = 10 * time.Second
 
-func (c *Config) checkFiles() error {
-	switch {
-	case c.Files.StaleAfter < staleMin:
-		return invalidConfig("files.stale_after", c.Files.StaleAfter, "use at least %v", staleMin)
-	case c.Files.BytesMax > math.MaxInt64:
-		return invalidConfig("files.bytes_max", c.Files.BytesMax, "use at most 8EiB, or 0 for no limit")
-	}
-	return nil
+func (c *Config) checkFiles(w *wrong) {
+	w.when(c.Files.StaleAfter < staleMin, "files.stale_after", c.Files.StaleAfter, "use at least %v", staleMin)
+	w.when(c.Files.BytesMax > math.MaxInt64, "files.bytes_max", c.Files.BytesMax, "use at most 8EiB, or 0 for no limit")
 }
 
 // openFiles makes the library of the cluster's files.

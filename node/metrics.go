@@ -10,9 +10,9 @@ import (
 // collector reads what the shards' exact counters and the store know at the moment
 // of a scrape.
 type collector struct {
-	s                                                          *service
-	alive, replicas, behind, under, coordinates, term, epoch   *prometheus.Desc
-	tasks, waiting, owned, shards, free, reserve, refusing, up *prometheus.Desc
+	s                                                                   *service
+	alive, replicas, behind, under, coordinates, term, epoch            *prometheus.Desc
+	tasks, deleted, waiting, owned, shards, free, reserve, refusing, up *prometheus.Desc
 }
 
 func newCollector(s *service) *collector {
@@ -22,6 +22,7 @@ func newCollector(s *service) *collector {
 	return &collector{
 		s:           s,
 		tasks:       d("tasks", "Tasks by state, over all shards owned here.", "state"),
+		deleted:     d("tasks_deleted", "Tasks that there were and that are deleted, over all shards owned here: with all states of autoglm_tasks they are what was ever submitted."),
 		waiting:     d("queue_depth_tasks", "Pending tasks by model and priority (0 runs first).", "model", "priority"),
 		owned:       d("shards_owned", "Shards owned by this node."),
 		shards:      d("shards", "Shards of the data directory."),
@@ -58,6 +59,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		for state, n := range tally.ByState {
 			gauge(c.tasks, float64(n), state.String())
 		}
+		gauge(c.deleted, float64(tally.Deleted))
 		for q, n := range tally.Queues() {
 			gauge(c.waiting, float64(n), q.Model, strconv.Itoa(q.Priority))
 		}

@@ -28,6 +28,8 @@ import (
 	"github.com/open-autoglm/autoglm/actors/gate"
 	"github.com/open-autoglm/autoglm/actors/infer"
 	"github.com/open-autoglm/autoglm/actors/meter"
+	"github.com/open-autoglm/autoglm/actors/retention"
+	"github.com/open-autoglm/autoglm/actors/schedule"
 	"github.com/open-autoglm/autoglm/actors/sink"
 	"github.com/open-autoglm/autoglm/actors/source"
 	"github.com/open-autoglm/autoglm/actors/task"
@@ -48,28 +50,30 @@ type Node struct {
 	kinds   []cluster.Kind
 	now     func() time.Time // the wall clock; waits and time limits have the process's own
 
-	reg     *prometheus.Registry
-	meter   *meter.Meter
-	joint   *joint     // nil when the node is alone
-	keys    *seal.Keys // nil: nothing is sealed
-	store   persistence.Store
-	pool    *infer.Pool // nil without the embedded engine
-	engines []infer.Engine
-	fetcher *source.Fetcher
-	poster  *callback.Poster
-	calls   *callback.Dispatcher
-	janitor *file.Janitor
-	files   *file.Library
-	batches *bulk.Batches
-	sinks   *sink.Sinks
-	sys     *actors.System
-	svc     *service
-	dir     *dirWatch
-	front   *api.Front // the port; nil before Start
-	secure  bool       // it speaks TLS
-	root    apikey.Root
-	addr    atomic.Pointer[string]
-	waits   atomic.Pointer[func() string] // what Start is at
+	reg       *prometheus.Registry
+	meter     *meter.Meter
+	joint     *joint     // nil when the node is alone
+	keys      *seal.Keys // nil: nothing is sealed
+	store     persistence.Store
+	pool      *infer.Pool // nil without the embedded engine
+	engines   []infer.Engine
+	fetcher   *source.Fetcher
+	poster    *callback.Poster
+	calls     *callback.Dispatcher
+	janitor   *file.Janitor
+	files     *file.Library
+	batches   *bulk.Batches
+	sinks     *sink.Sinks
+	schedules *schedule.Schedules
+	sweeper   *retention.Sweeper
+	sys       *actors.System
+	svc       *service
+	dir       *dirWatch
+	front     *api.Front // the port; nil before Start
+	secure    bool       // it speaks TLS
+	root      apikey.Root
+	addr      atomic.Pointer[string]
+	waits     atomic.Pointer[func() string] // what Start is at
 
 	stopOnce sync.Once
 	stopErr  error
@@ -198,12 +202,13 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	n.janitor = file.NewJanitor(n.cfg.Files.StaleAfter, n.log)
 	n.batches = bulk.New(n.now, n.log)
 	n.sinks = sink.New(n.now, n.log)
+	n.schedules = schedule.New(n.now, n.log)
 	policy, err := n.cfg.Scheduling.policy()
 	if err != nil {
 		return err
 	}
 	opt := actors.Options{
-		Node: id, Self: id, Store: n.store, Engines: engines, Policy: n.policy(), Kinds: append(append(n.janitor.Kinds(), n.batches.Kind(), n.sinks.Kind(), apikey.Kind(), audit.Kind()), n.kinds...),
+		Node: id, Self: id, Store: n.store, Engines: engines, Policy: n.policy(), Kinds: append(append(n.janitor.Kinds(), n.batches.Kind(), n.sinks.Kind(), n.schedules.Kind(), apikey.Kind(), audit.Kind()), n.kinds...),
 		Window:    n.cfg.Batch.window(),
 		Rules:     batch.Rules{Prefix: n.cfg.Batch.Prefix, Length: n.cfg.Batch.Lengths},
 		Fair:      policy,
@@ -225,7 +230,7 @@ func (n *Node) Start(ctx context.Context) (err error) {
 		return err
 	}
 	n.openFiles()
-	n.svc = &service{id: id, version: n.version, started: n.now(), sys: n.sys, store: n.store, defaultModel: n.defaultModel(), timeoutMax: n.cfg.Task.TimeoutMax, engines: n.engineStatus, now: n.now, admit: n.fetcher.Admit, batches: n.batches}
+	n.svc = &service{id: id, version: n.version, started: n.now(), sys: n.sys, store: n.store, defaultModel: n.defaultModel(), timeoutMax: n.cfg.Task.TimeoutMax, attempts: n.cfg.Task.Attempts, engines: n.engineStatus, now: n.now, admit: n.fetcher.Admit, batches: n.batches, marks: n.sinkMarks}
 	if n.joint != nil {
 		n.joint.shows(n.svc)
 	}
@@ -233,7 +238,9 @@ func (n *Node) Start(ctx context.Context) (err error) {
 		return err
 	}
 	n.openSinks()
-	n.reg.MustRegister(newCollector(n.svc))
+	n.openSchedules()
+	n.openRetention()
+	n.reg.MustRegister(newCollector(n.svc), NewWorkMetrics(n))
 	if err := n.Err(); err != nil {
 		return err
 	}
@@ -309,7 +316,7 @@ func (n *Node) open() error {
 	}
 	a, err := api.New(n.svc, api.WithFront(n.front), api.WithLimits(n.cfg.HTTP.Limits), api.WithLogger(n.log), api.WithHosts(n.cfg.HTTP.AllowedHosts...), api.WithActors(outside), api.WithAccess(n.access()),
 		api.WithOpenAI(openai.Deps{Completions: n.svc, Started: n.svc.started, Files: tenantFiles{n.files}, Batches: tenantBatches{n.batches}}),
-		api.WithSinks(n.sinks), api.WithVersion(n.version), api.WithMetrics(n.reg, promhttp.HandlerFor(n.reg, promhttp.HandlerOpts{Registry: n.reg})))
+		api.WithSinks(n.sinks), api.WithSchedules(n.schedules), api.WithVersion(n.version), api.WithMetrics(n.reg, promhttp.HandlerFor(n.reg, promhttp.HandlerOpts{Registry: n.reg})))
 	if err != nil {
 		return err
 	}
@@ -329,7 +336,8 @@ func (n *Node) open() error {
 func (n *Node) policy() task.Policy {
 	t := n.cfg.Task
 	return task.Policy{Timeout: t.Timeout, TimeoutMax: t.TimeoutMax, LeaseMargin: t.LeaseMargin, Attempts: t.Attempts, BackoffMin: t.BackoffMin,
-		BackoffMax: t.BackoffMax, SlowFactor: t.SlowFactor, MovesMax: t.MovesMax, Jitter: rand.Float64}
+		BackoffMax: t.BackoffMax, SlowFactor: t.SlowFactor, MovesMax: t.MovesMax, Jitter: rand.Float64,
+		Budget: task.NewBudget(task.Limits{Percent: t.RetryShare, Floor: t.RetryFloor, Window: t.RetryWindow}, n.meter.Held.Inc)}
 }
 
 // fatal ends the node from inside: Done closes, and whoever runs it stops it.
@@ -401,6 +409,9 @@ func (n *Node) stop(ctx context.Context) error {
 	if n.pool != nil {
 		n.pool.Stop()
 	}
+	if n.sweeper != nil {
+		n.sweeper.Stop()
+	}
 	if n.calls != nil {
 		n.calls.Stop()
 	}
@@ -409,6 +420,9 @@ func (n *Node) stop(ctx context.Context) error {
 	}
 	if n.sinks != nil {
 		n.sinks.Stop()
+	}
+	if n.schedules != nil {
+		n.schedules.Stop()
 	}
 	if n.janitor != nil {
 		n.janitor.Stop()

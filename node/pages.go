@@ -156,7 +156,7 @@ func (s *stream) head() (*indexRow, error) {
 	return &s.rows[0], nil
 }
 
-// record returns the task of the next row.
+// record returns the task of the next row; nil when it is gone.
 func (s *stream) record() (*task.Record, error) {
 	if s.rows[0].rec == nil {
 		ids := make([]string, min(s.ahead, len(s.rows)))
@@ -213,6 +213,11 @@ func (s *service) List(ctx context.Context, q api.Query) ([]api.Item, string, er
 	}
 	whose := tenant.From(ctx)
 	index, prefix, parse := listIndex(q.State, whose)
+	if q.Cursor == "" && !q.Since.IsZero() && q.State.Final() {
+		for n := range s.store.Shards() {
+			cur[n] = append(bytes.Clone(prefix), task.EndedBound(q.Since)...) // no task has so short a key
+		}
+	}
 	ss, err := s.streams(ctx, cur, index, prefix, parse, nil)
 	if err != nil {
 		return nil, "", err
@@ -241,7 +246,7 @@ func (s *service) List(ctx context.Context, q api.Query) ([]api.Item, string, er
 		}
 		st.pop()
 		cur[st.shard] = st.last
-		if matches(q, rec) {
+		if rec != nil && matches(q, rec) {
 			page = append(page, api.Item{ID: id, Record: rec})
 		}
 		return true, nil
@@ -256,6 +261,9 @@ func (s *service) List(ctx context.Context, q api.Query) ([]api.Item, string, er
 // may have moved on since its row was read.
 func matches(q api.Query, r *task.Record) bool {
 	if q.State != task.None && r.State != q.State || q.Model != "" && r.Model != q.Model {
+		return false
+	}
+	if q.ErrorKind != "" && (r.Error == nil || r.Error.Kind != q.ErrorKind) || q.Open && r.RetriedAs != "" {
 		return false
 	}
 	for k, v := range q.Metadata {
@@ -346,7 +354,9 @@ func (s *service) records(ctx context.Context, shard int, ids []string) ([]*task
 		if err != nil {
 			return nil, err
 		}
-		recs[i] = &r
+		if r.State != task.None { // else it was deleted since its row was read
+			recs[i] = &r
+		}
 	}
 	return recs, nil
 }

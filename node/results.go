@@ -62,6 +62,9 @@ func (s *service) walk(ctx context.Context, q resultsQuery, f func(api.Item) boo
 		id := tenant.Bare(r.id)
 		st.pop()
 		cur[st.shard] = st.last
+		if rec == nil {
+			return true, nil
+		}
 		return f(api.Item{ID: id, Record: rec}), nil
 	})
 	return cur.String(), err

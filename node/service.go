@@ -13,6 +13,7 @@ import (
 	"github.com/open-autoglm/autoglm/actors"
 	"github.com/open-autoglm/autoglm/actors/bulk"
 	"github.com/open-autoglm/autoglm/actors/infer"
+	"github.com/open-autoglm/autoglm/actors/retention"
 	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/cluster"
@@ -31,6 +32,7 @@ type service struct {
 	store        persistence.Store
 	defaultModel string
 	timeoutMax   time.Duration // a task may not ask for more
+	attempts     int           // tries of a step, where the task names none
 	engines      func() []api.EngineStatus
 	cluster      string                                            // id; "" when alone
 	replicas     int                                               // copies of each shard, where there are nodes for them; 0 when alone
@@ -41,6 +43,7 @@ type service struct {
 	elsewhere    elsewhere
 	admit        func(dataURL string) error // nil: all
 	batches      *bulk.Batches
+	marks        func(context.Context) ([]retention.Mark, error) // up to where sinks are
 	overview     overview
 	caught       caught
 	now          func() time.Time
@@ -173,7 +176,7 @@ func (s *service) Get(ctx context.Context, id string) (*task.Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	if seq == 0 {
+	if seq == 0 || r.State == task.None {
 		return nil, fault.New(fault.NotFound, "task", id, "no such task")
 	}
 	return &r, nil
@@ -229,7 +232,7 @@ func (s *service) Status(ctx context.Context) api.Status {
 	space := s.store.Space()
 	st.DiskFree, st.DiskNeeded, st.DiskFull = space.Free, space.Reserve, space.Refusing
 	if st.Ready, st.Reason = s.Ready(); st.Ready && err != nil {
-		st.Ready, st.Reason = false, err.Error()
+		st.Ready, st.Reason = false, fault.Shown(err)
 	}
 	st.Partial = err != nil
 	whose := tenant.From(ctx)
@@ -255,7 +258,7 @@ func (s *service) Status(ctx context.Context) api.Status {
 // Ready tells whether every shard has an owner that this node can name, and the replicas here have caught up once, and what is missing.
 func (s *service) Ready() (bool, string) {
 	if err := s.sys.Shards.Err(); err != nil {
-		return false, err.Error()
+		return false, fault.Shown(err)
 	}
 	alive := map[string]bool{}
 	for _, p := range s.sys.Router.Alive() {
@@ -349,5 +352,5 @@ func (s *service) Backup(ctx context.Context, dir string) error { return s.store
 
 // engineStatus shows an inference actor's state as the API does.
 func engineStatus(e infer.EngineState, restarts int) api.EngineStatus {
-	return api.EngineStatus{Name: e.Name, Models: e.Models, Endpoints: e.Endpoints, Healthy: e.Healthy, Reason: e.Reason, Limit: e.Limit, InFlight: e.InFlight, Restarts: restarts}
+	return api.EngineStatus{Name: e.Name, Models: e.Models, Endpoints: e.Endpoints, Healthy: e.Healthy, Reason: e.Reason, Limit: e.Limit, InFlight: e.InFlight, Paused: e.Paused, Restarts: restarts}
 }

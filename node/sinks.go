@@ -17,28 +17,30 @@ import (
 	"github.com/open-autoglm/autoglm/node/api/wire"
 )
 
-func (c *Config) checkSink() error {
+func (c *Config) checkSink(w *wrong) {
 	for i, d := range c.Sink.AllowedDirs {
 		if !filepath.IsAbs(d) || filepath.Clean(d) == "/" {
-			return invalidConfig(fmt.Sprintf("sink.allowed_dirs[%d]", i), fmt.Sprintf("%q", d), "use an absolute path below /")
+			w.add(invalidConfig(fmt.Sprintf("sink.allowed_dirs[%d]", i), fmt.Sprintf("%q", d), "use an absolute path below /"))
 		}
+	}
+	if d := c.Sink.SecretsDir; d != "" && (!filepath.IsAbs(d) || filepath.Clean(d) == "/") {
+		w.add(invalidConfig("sink.secrets_dir", fmt.Sprintf("%q", d), "use an absolute path below /"))
 	}
 	for i, h := range c.Sink.Allow {
 		if h == "" || strings.ContainsAny(h, "*@? ") || strings.Contains(h, "://") || strings.Contains(h, "/") && !filepath.IsAbs(h) {
-			return invalidConfig(fmt.Sprintf("sink.allow[%d]", i), fmt.Sprintf("%q", h), "name a host, host:port or the absolute path of a socket's folder; there are no patterns")
+			w.add(invalidConfig(fmt.Sprintf("sink.allow[%d]", i), fmt.Sprintf("%q", h), "name a host, host:port or the absolute path of a socket's folder; there are no patterns"))
 		}
 	}
-	return nil
 }
 
 // openSinks lets sinks be driven: the node has begun to own their shards.
 func (n *Node) openSinks() {
-	p := dest.Policy{Allow: n.cfg.Sink.Allow}
+	p := dest.Policy{Allow: n.cfg.Sink.Allow, SecretsDir: n.cfg.Sink.SecretsDir}
 	for _, d := range n.cfg.Sink.AllowedDirs {
 		p.AllowedDirs = append(p.AllowedDirs, filepath.Clean(d))
 	}
 	n.sinks.Attach(sink.Options{
-		Router: n.sys.Router, Results: n.svc.sinkResults, Line: resultLine, Check: p.Check, Open: p.Open, Jitter: rand.Float64,
+		Router: n.sys.Router, Results: n.svc.sinkResults, Line: resultLine, Check: p.Check, Open: p.Open, Jitter: rand.Float64, Failed: n.meter.SinkFailed.Inc,
 	})
 }
 

@@ -15,6 +15,9 @@ import (
 // first..last exist without a gap, so when row n exists and n+1 does not, n is the last. Row 1
 // stays when a snapshot truncates the journal, emptied: it says that the journal exists.
 func (s *stateMachine) write(w *wireWrite) (code byte, seq uint64, err error) {
+	if w.erase {
+		return s.erase(w)
+	}
 	journal := journalKey(s.prefix, w.kind, w.id)
 	hash := xxhash.Sum64(w.raw)
 	next := w.after + 1
@@ -77,8 +80,11 @@ type rows struct {
 
 func (r rows) get(key []byte, f func([]byte) error) (bool, error) {
 	if r.batch != nil {
-		if value, found := r.batch.find(key); found {
-			return true, f(value)
+		if op := r.batch.find(key); op != nil {
+			if op.del {
+				return false, nil
+			}
+			return true, f(op.value)
 		}
 	}
 	return r.view.get(key, f)
@@ -178,7 +184,7 @@ func (s *stateMachine) counter(name []byte) (n int64, ok bool) {
 func (s *stateMachine) put(w *wireWrite, journal []byte, hash uint64, snap snapRow, r rows) error {
 	seq := w.after + 1
 	if !w.truncate {
-		row, err := s.body(journal, slotRowPiece, seq, hash, w.data)
+		row, err := s.body(w, journal, slotRowPiece, hash, w.data)
 		if err != nil {
 			return err
 		}
@@ -187,7 +193,7 @@ func (s *stateMachine) put(w *wireWrite, journal []byte, hash uint64, snap snapR
 		s.batch.set(rowKey(journal, 1), body{hash: hash}.encode(nil))
 	}
 	if w.hasSnap {
-		state, err := s.body(journal, slotSnapPiece, seq, hash, w.snap)
+		state, err := s.body(w, journal, slotSnapPiece, hash, w.snap)
 		if err != nil {
 			return err
 		}
@@ -202,6 +208,12 @@ func (s *stateMachine) put(w *wireWrite, journal []byte, hash uint64, snap snapR
 		}
 		s.batch.set(snapKey(journal), x.encode(make([]byte, 0, len(state.data)+26)))
 	}
+	s.move(w)
+	return nil
+}
+
+// move adds the index rows and counters of an accepted write to the batch.
+func (s *stateMachine) move(w *wireWrite) {
 	for i := range w.index {
 		if x := &w.index[i]; x.del {
 			s.batch.delete(indexKey(s.prefix, x.name, x.key))
@@ -217,7 +229,6 @@ func (s *stateMachine) put(w *wireWrite, journal []byte, hash uint64, snap snapR
 		s.dirty[string(w.count[i].name)] = n + w.count[i].delta
 		s.live += live(n+w.count[i].delta) - live(n)
 	}
-	return nil
 }
 
 // forget deletes what a snapshot made invisible: in this batch while there is room, and
@@ -233,8 +244,11 @@ func (s *stateMachine) forget(gone cleanup, r rows) error {
 		if err != nil {
 			return err
 		}
-		if pieces > 0 {
+		if pieces*(len(key)+4+rowCost) > s.room-KeyMax*4 {
 			break
+		}
+		for part := range pieces {
+			drop(pieceKey(gone.journal, slotRowPiece, gone.first, part))
 		}
 		if gone.first == 1 {
 			s.batch.set(key, emptied)
@@ -268,24 +282,36 @@ func (r rows) pieces(row []byte) (n int, err error) {
 	return n, err
 }
 
-// body makes the value of a row. Data over bodyMax goes to disk in pieces at once: nothing
+// body makes the value of a row of w. The pieces of a body over bodyMax go to disk at once: nothing
 // refers to them before the row does, and a replay writes the same ones again.
-func (s *stateMachine) body(journal []byte, slot byte, seq, hash uint64, data []byte) (body, error) {
-	if len(data) <= bodyMax {
+func (s *stateMachine) body(w *wireWrite, journal []byte, slot byte, hash uint64, data []byte) (body, error) {
+	size := pieceSize(len(data), w.name())
+	if size == 0 {
 		return body{hash: hash, data: data}, nil
 	}
-	var b batch
+	var own batch
+	b, atOnce := &s.batch, len(data) > bodyMax
+	if atOnce {
+		b = &own
+	}
 	parts := 0
 	for ; len(data) > 0; parts++ {
-		piece := data[:min(len(data), bodyMax)]
+		piece := data[:min(len(data), size)]
 		data = data[len(piece):]
-		if b.size+len(piece) > txnBytes-txnBytes/64 {
-			if err := s.db.commit(&b); err != nil {
+		if atOnce && b.size+len(piece) > txnBytes-txnBytes/64 {
+			if err := s.db.commit(b); err != nil {
 				return body{}, err
 			}
 			b.reset()
 		}
-		b.set(pieceKey(journal, slot, seq, parts), piece)
+		if !atOnce {
+			piece = bytes.Clone(piece) // the batch may outlive the entry
+		}
+		b.set(pieceKey(journal, slot, w.after+1, parts), piece)
 	}
-	return body{hash: hash, pieces: parts}, s.db.commit(&b)
+	x := body{hash: hash, pieces: parts}
+	if !atOnce {
+		return x, nil
+	}
+	return x, s.db.commit(b)
 }

@@ -241,9 +241,10 @@ func restoreRows(ctx context.Context, dir string, o Options, m backupManifest, f
 	if err != nil {
 		return err
 	}
-	c := newCommitter(db, 1)
+	c, b := newCommitter(db, 1), trimBuilders(db)
 	defer func() {
 		c.close()
+		b.close()
 		err = errors.Join(err, db.Close())
 	}()
 	for shard, x := range m.Shards {

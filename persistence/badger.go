@@ -19,8 +19,8 @@ import (
 //	    i len name │ key                    → value of an index row
 //	    j len kind │ len id │ 0             → the snapshot's row
 //	                        │ 1 seq8        → a row
-//	                        │ 2 seq8 part4  → a piece of a row over bodyMax
-//	                        │ 3 seq8 part4  → a piece of a snapshot over bodyMax
+//	                        │ 2 seq8 part4  → a piece of a row, see pieces.go
+//	                        │ 3 seq8 part4  → a piece of a snapshot
 //
 // Numbers of a fixed width are big-endian, lengths are varints. A snapshot from
 // another replica or a backup is loaded as the next generation beside the current one
@@ -58,8 +58,7 @@ func badgerOptions(dir string, o Options) badger.Options {
 		WithMetricsEnabled(false).
 		WithMemTableSize(int64(o.MemTableBytes)).
 		WithNumMemtables(2).
-		// Badger pools up to eight table builders, each as large as the largest table
-		// it built: small memtables and tables keep that near 100 MiB instead of 400.
+		// Builders of tables take the most of Badger's memory: two to three times a memtable or table, see pieces.go and builders.go.
 		WithBaseTableSize(1 << 20).
 		WithBlockCacheSize(int64(o.BlockCache)).
 		WithIndexCacheSize(indexes).
@@ -168,7 +167,7 @@ func (x *body) decode(b []byte) bool {
 	}
 	x.hash = binary.BigEndian.Uint64(b)
 	n, k := binary.Uvarint(b[8:])
-	if k <= 0 || n > WriteMax/bodyMax+1 {
+	if k <= 0 || n > piecesMax+1 {
 		return false
 	}
 	x.pieces, x.data = int(n), b[8+k:]

@@ -2,10 +2,7 @@ package persistence
 
 import "github.com/open-autoglm/autoglm/persistence/fault"
 
-const (
-	bodyMax = 256 << 10 // bytes of Data or Snapshot.State kept in its row; more is stored in pieces
-	rowCost = 96        // bytes a row costs beside its content: a node of Badger's skip list
-)
+const rowCost = 96 // bytes a row costs beside its content: a node of Badger's skip list
 
 // Size returns the bytes of w that count against WriteMax and AppendMax: its content and
 // what every row costs beside it.
@@ -23,6 +20,9 @@ func (w *Write) inline() int {
 	n := key
 	if w.Snap != nil {
 		n += key
+	}
+	if w.Erase {
+		n += int(min(w.After, EraseRows)+2) * key
 	}
 	for i := range w.Index {
 		x := &w.Index[i]
@@ -48,6 +48,8 @@ func (w *Write) Check() error {
 		return bad("kind or id is longer than KeyMax (%d bytes)", KeyMax)
 	case len(w.Data) == 0:
 		return bad("a write needs data")
+	case w.Erase && (w.Snap != nil || w.After == 0):
+		return bad("what erases a journal follows a row of it, and makes no snapshot")
 	}
 	for i := range w.Index {
 		x := &w.Index[i]
@@ -80,6 +82,12 @@ func CountersFault(w *Write) error {
 	}
 	return fault.New(fault.Overloaded, op, w.Key.String(), "too many different models wait in this shard: %s (%d) counters are in use", name, limit).
 		WithRemedy("try again when some of the waiting tasks are done or cancelled, and send tasks for fewer models at once")
+}
+
+// EraseFault answers a Write that has too much to erase.
+func EraseFault(w *Write) error {
+	return fault.New(fault.TooLarge, "journal.append", w.Key.String(), "it has more than EraseRows (%d) rows, or a large one, or is truncated by the same Append", EraseRows).
+		WithRemedy("let a snapshot truncate it first")
 }
 
 // CheckAppend tells whether writes may travel in one Append, as Check does for one.

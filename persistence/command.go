@@ -13,7 +13,7 @@ import (
 //	version 1 │ kind 1 │ crc32c 4 of all the rest │ body
 //	  acquire: the epoch that the proposer knows
 //	  append:  epoch │ number of writes │ for each: length, write
-//	  write:   kind │ id │ after │ data │ index rows │ counts │ snapshot
+//	  write:   kind │ id │ after │ data │ index rows │ counts │ snapshot, or that it erases
 //
 // Numbers are varints, byte strings carry their length. The bytes of one write
 // are also what its hash is taken of, so a change of this coding needs a new version, and
@@ -46,6 +46,7 @@ type wireWrite struct {
 	snap     []byte
 	hasSnap  bool
 	truncate bool
+	erase    bool
 }
 
 type wireIndex struct {
@@ -58,12 +59,18 @@ type wireCount struct {
 	delta int64
 }
 
+// name returns the length of kind and id.
+func (w *wireWrite) name() int { return len(w.kind) + len(w.id) }
+
 // cost bounds what the rows of w take of a transaction; see Write.inline.
 func (w *wireWrite) cost() int {
 	key := len(w.kind) + len(w.id) + rowCost
-	n := key + min(len(w.data), bodyMax)
+	n := key + bodyCost(len(w.data), w.name())
 	if w.hasSnap {
-		n += key + min(len(w.snap), bodyMax)
+		n += key + bodyCost(len(w.snap), w.name())
+	}
+	if w.erase {
+		n += int(min(w.after, EraseRows)+2) * key
 	}
 	for i := range w.index {
 		n += len(w.index[i].name) + len(w.index[i].key) + len(w.index[i].value) + rowCost
@@ -141,6 +148,8 @@ func appendWrite(b []byte, w *Write) []byte {
 		b = binary.AppendVarint(b, w.Count[i].Delta)
 	}
 	switch {
+	case w.Erase:
+		return append(b, 3)
 	case w.Snap == nil:
 		return append(b, 0)
 	case w.Snap.Truncate:
@@ -230,6 +239,8 @@ func (w *wireWrite) decode(raw []byte) bool {
 	case 0:
 	case 1, 2:
 		w.hasSnap, w.truncate, w.snap = true, flag == 2, r.bytes()
+	case 3: // a program of a version before this one refuses it, and with it the whole entry
+		w.erase = true
 	default:
 		return false
 	}

@@ -22,7 +22,7 @@ func drawWrites(t *rapid.T) []Write {
 		for range rapid.IntRange(0, 3).Draw(t, "counts") {
 			w.Count = append(w.Count, Count{name.Draw(t, "name"), rapid.Int64().Draw(t, "delta")})
 		}
-		if rapid.Bool().Draw(t, "snap") {
+		if w.Erase = rapid.IntRange(0, 3).Draw(t, "erase") == 0; !w.Erase && rapid.Bool().Draw(t, "snap") {
 			w.Snap = &Snapshot{State: blob.Draw(t, "state"), Truncate: rapid.Bool().Draw(t, "truncate")}
 		}
 		return w
@@ -33,7 +33,7 @@ func drawWrites(t *rapid.T) []Write {
 func (c *command) unwire() []Write {
 	var out []Write
 	for _, w := range c.writes {
-		x := Write{Key: Key{string(w.kind), string(w.id)}, After: w.after, Data: w.data}
+		x := Write{Key: Key{string(w.kind), string(w.id)}, After: w.after, Data: w.data, Erase: w.erase}
 		for _, i := range w.index {
 			x.Index = append(x.Index, Index{Name: string(i.name), Key: i.key, Value: i.value, Delete: i.del})
 		}

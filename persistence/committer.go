@@ -39,14 +39,14 @@ func (b *batch) delete(key []byte) {
 	b.size += len(key) + 14
 }
 
-// find returns the value that the batch sets for key.
-func (b *batch) find(key []byte) (value []byte, found bool) {
+// find returns what the batch does to key, nil when that is nothing.
+func (b *batch) find(key []byte) *op {
 	for i := len(b.ops) - 1; i >= 0; i-- {
 		if bytes.Equal(b.ops[i].key, key) {
-			return b.ops[i].value, !b.ops[i].del
+			return &b.ops[i]
 		}
 	}
-	return nil, false
+	return nil
 }
 
 func (b *batch) rows() int { return len(b.ops) }

@@ -42,7 +42,7 @@
 // nobody else votes.
 //
 // A file a noun: command (what the log carries), statemachine and apply (what an entry does),
-// settle (commits put off), committer (one transaction for many shards; views), badger (keys and options), groups (dragonboat),
+// settle (commits put off), pieces (large bodies), committer (one transaction for many shards; views), badger (keys and options), builders (what Badger keeps in memory), groups (dragonboat),
 // transport, link, gate, netframe and registry (its network), leads, members and membership (who belongs to
 // a group), change, placing and transfer (replicas and the lead come, move and go), shard and read (the Journal), keep (the log and the disk stay bounded),
 // reserve, stream and backup, verify and verifylog, datadir and identity, open.

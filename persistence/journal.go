@@ -8,7 +8,7 @@ import (
 // Limits of one Write and of one Append call. They keep a proposal well below
 // Raft's entry limit and a Badger transaction below 15 % of its memtable.
 //
-// A large Data or Snapshot.State (over 256 KiB) is stored in pieces, in front of the transaction
+// A large Data or Snapshot.State is stored in pieces, over 256 KiB in front of the transaction
 // that makes it visible. So one Write may be larger than what several may
 // weigh together: a Write over AppendMax travels alone.
 const (
@@ -38,7 +38,15 @@ type Write struct {
 	Index []Index   // ordered index rows put or deleted in the same step
 	Count []Count   // counters moved in the same step
 	Snap  *Snapshot // optional: replaces the journal's snapshot (at sequence After+1)
+
+	// Erase ends the journal instead: nothing stays of it, and its key is as if it had never been used. Data is not kept. It takes no
+	// Snap, and a journal of at most EraseRows rows, each in one piece; one that has more is truncated by a Write before, of another
+	// Append. Only programs from this version on know it: who sends one sees to it that all replicas run such a program.
+	Erase bool
 }
+
+// EraseRows is how many rows a journal has at most that one Write erases; rows that a snapshot truncated do not count.
+const EraseRows = 32
 
 // Snapshot is a state that stands for all rows up to and with the Write's own.
 type Snapshot struct {
@@ -63,11 +71,11 @@ type Count struct {
 
 // Outcome answers one Write.
 type Outcome struct {
-	Seq uint64 // last sequence of the journal after the call, also on a conflict
-	// Err is nil, or a *fault.Error: Conflict (sequence moved on), Invalid, TooLarge, NoSpace (this Write
+	Seq uint64 // last sequence of the journal after the call, also on a conflict; 0: it does not exist
+	// Err is nil, or a *fault.Error: Conflict (sequence moved on), Invalid, TooLarge (also: too much to erase at once), NoSpace (this Write
 	// creates a journal), Overloaded (it needs more counters than the shard has room for).
 	Err error
-	Dup bool // the very same Write was already applied; nothing changed now
+	Dup bool // the very same Write was already applied, or what it erases is gone; nothing changed now
 }
 
 // Row is one appended row of a journal.

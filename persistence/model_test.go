@@ -2,6 +2,7 @@ package persistence_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -38,8 +39,14 @@ func TestModel(t *testing.T) {
 					}
 					id := rapid.SampledFrom(names).Draw(rt, "id")
 					w := drawWrite(rt, id, last[id])
+					ends := slices.ContainsFunc(ws, func(o persistence.Write) bool { return o.Key == w.Key && o.Snap != nil })
+					if w.After > 0 && !ends && rapid.IntRange(0, 5).Draw(rt, "erase") == 0 {
+						w.Erase, w.Snap = true, nil
+					}
 					if w.After == last[id] {
-						last[id]++
+						if last[id]++; w.Erase && len(w.Data) < 250<<10 {
+							last[id] = 0
+						}
 					}
 					ws = append(ws, w)
 				}

@@ -26,6 +26,7 @@ type store struct {
 	reserve  *reserve
 	keeper   *keeper
 	settler  *settler
+	builders *builders
 	machines []*stateMachine
 	shards   []*shard
 	flight   atomic.Int64
@@ -72,6 +73,7 @@ func (s *store) open() (err error) {
 	if err := s.openBadger(); err != nil {
 		return err
 	}
+	s.builders = trimBuilders(s.badger)
 	s.db = newCommitter(s.badger, 2*s.dir.Shards)
 	s.keeper = newKeeper(s, log)
 	s.settler = newSettler(func() {
@@ -211,6 +213,7 @@ func (s *store) Close() error {
 		}
 		if s.db != nil {
 			s.db.close()
+			s.builders.close()
 			s.err = s.badger.Close()
 		}
 		if s.dir != nil {

@@ -79,9 +79,12 @@ func (h *shard) body(v view, journal []byte, slot byte, seq uint64, x body) ([]b
 	if x.pieces == 0 {
 		return bytes.Clone(x.data), nil
 	}
-	data := make([]byte, 0, x.pieces*bodyMax)
+	var data []byte
 	for part := range x.pieces {
 		found, err := v.get(pieceKey(journal, slot, seq, part), func(b []byte) error {
+			if part == 0 {
+				data = make([]byte, 0, x.pieces*len(b))
+			}
 			data = append(data, b...)
 			return nil
 		})

@@ -316,7 +316,7 @@ func (h *shard) outcomes(w *waiting, r dragonboat.RequestResult) ([]Outcome, err
 			case w.checks != nil && w.checks[i] != nil:
 				out[i].Err = w.checks[i]
 			case did == didAppend:
-				out[i].Seq = w.writes[i].After + 1
+				out[i].Seq = w.writes[i].then()
 			default:
 				code := details.byte()
 				out[i].Seq = details.uvarint()
@@ -327,6 +327,8 @@ func (h *shard) outcomes(w *waiting, r dragonboat.RequestResult) ([]Outcome, err
 					out[i].Err = fault.New(fault.Conflict, op, key(), "the journal is at %d, not at %d", out[i].Seq, w.writes[i].After)
 				case codeCounters:
 					out[i].Err = CountersFault(&w.writes[i])
+				case codeLarge:
+					out[i].Err = EraseFault(&w.writes[i])
 				}
 			}
 		}

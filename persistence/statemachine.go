@@ -78,6 +78,7 @@ const (
 	codeDup
 	codeConflict
 	codeCounters
+	codeLarge
 )
 
 func newStateMachine(shard int, db *committer, headsMax int, grown func(int, uint64, uint64)) *stateMachine {
@@ -222,12 +223,13 @@ func (s *stateMachine) apply(cmd []byte) (sm.Result, error) {
 		s.meta.epoch++
 		return sm.Result{Value: s.meta.epoch<<8 | didAcquire}, nil
 	}
-	cost := 0
+	cost, erases := 0, false
 	for i := range s.cmd.writes {
 		cost += s.cmd.writes[i].cost()
+		erases = erases || s.cmd.writes[i].erase
 	}
 	s.writes += len(s.cmd.writes)
-	if s.size()+cost > txnBytes-txnBytes/64 || s.batch.rows()+len(s.dirty)+cost/rowCost > txnRows || s.writes > s.heads.size {
+	if erases && len(s.cleanup) > 0 || s.size()+cost > txnBytes-txnBytes/64 || s.batch.rows()+len(s.dirty)+cost/rowCost > txnRows || s.writes > s.heads.size {
 		if err := s.flush(); err != nil { // with the applied index of the entry before
 			return sm.Result{}, err
 		}
@@ -243,7 +245,7 @@ func (s *stateMachine) apply(cmd []byte) (sm.Result, error) {
 		if code != codeOK && mixed == nil {
 			mixed = make([]byte, 0, len(s.cmd.writes)*4)
 			for j := range i {
-				mixed = binary.AppendUvarint(append(mixed, codeOK), s.cmd.writes[j].after+1)
+				mixed = binary.AppendUvarint(append(mixed, codeOK), s.cmd.writes[j].then())
 			}
 		}
 		if mixed != nil {

@@ -80,7 +80,15 @@ func history() []sm.Entry {
 	}
 	snap := w("a", 4, "five")
 	snap.Snap = &Snapshot{State: make([]byte, 700<<10), Truncate: true}
+	cut := w("b", 2, "three")
+	cut.Snap = &Snapshot{State: []byte("s"), Truncate: true}
+	erase := func(id string, after uint64) Write {
+		return Write{Key: Key{"t", id}, After: after, Data: []byte("end"), Erase: true, Count: []Count{{"n", -1}}, Index: []Index{{Name: "i", Key: []byte(id), Delete: true}}}
+	}
 	large := w("c", 0, string(make([]byte, 900<<10)))
+	middle := w("d", 0, string(make([]byte, 100<<10)))
+	gone := w("d", 1, "gone")
+	gone.Snap = &Snapshot{State: make([]byte, 40<<10), Truncate: true}
 	cmds := [][]byte{
 		nil, appendAcquire(nil, 0),
 		appendAppend(nil, 1, []Write{w("a", 0, "one"), w("b", 0, "one")}, nil),
@@ -89,8 +97,13 @@ func history() []sm.Entry {
 		appendAppend(nil, 1, []Write{large}, nil),
 		appendAppend(nil, 1, []Write{w("a", 3, "four"), w("b", 1, "two")}, nil),
 		appendAcquire(nil, 1), appendAcquire(nil, 1),
-		appendAppend(nil, 2, []Write{snap}, nil),
+		appendAppend(nil, 2, []Write{middle}, nil),
+		appendAppend(nil, 2, []Write{snap, gone}, nil),
 		appendAppend(nil, 2, []Write{w("a", 5, "six"), w("a", 5, "six")}, nil),
+		appendAppend(nil, 2, []Write{cut, erase("a", 6), w("d", 0, "one"), w("d", 1, "two")}, nil),
+		appendAppend(nil, 2, []Write{erase("d", 2), w("d", 0, "new"), w("d", 1, "two"), w("d", 2, "three")}, nil),
+		appendAppend(nil, 2, []Write{erase("b", 3), erase("c", 1), erase("b", 3)}, nil),
+		appendAppend(nil, 2, []Write{w("b", 0, "anew"), w("b", 3, "late"), erase("d", 3)}, nil),
 	}
 	var log []sm.Entry
 	for i, c := range cmds {
@@ -143,7 +156,7 @@ func commitFails(t *testing.T, follows bool) {
 			got := b.dump()
 			require.Equal(t, len(want), len(got), "batch %d, commit %d", batch, n)
 			for k, v := range want {
-				require.Equal(t, v, got[k])
+				require.Equal(t, v, got[k], "batch %d, commit %d, %q", batch, n, k)
 			}
 			require.Equal(t, whole.machine.count(), b.machine.count())
 			require.Equal(t, len(b.machine.count()), b.machine.live)

@@ -35,6 +35,7 @@ func DecodeWrites(b []byte) ([]Write, error) {
 		if x.hasSnap {
 			w.Snap = &Snapshot{State: x.snap, Truncate: x.truncate}
 		}
+		w.Erase = x.erase
 		writes[i] = w
 	}
 	return writes, nil

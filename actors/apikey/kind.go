@@ -65,13 +65,29 @@ type Key struct {
 
 // Is tells whether a text with the key's id is the key, at a time.
 func (k *Key) Is(text string, now time.Time) bool {
-	hash := Hash(text)
-	good := is(hash, k.Hash)
-	if k.Before != "" && is(hash, k.Before) && now.Before(k.Until) {
-		good = true
-	}
-	return good && k.RevokedAt.IsZero() && (k.ExpiresAt.IsZero() || now.Before(k.ExpiresAt))
+	held, ended := k.Held(text, now)
+	return held && ended == ""
 }
+
+// Held tells whether a text with the key's id has its secret, or the one before it, and why that is not good any more at a time: who has no
+// secret of it is told nothing.
+func (k *Key) Held(text string, now time.Time) (held bool, ended string) {
+	hash := Hash(text)
+	current, before := is(hash, k.Hash), k.Before != "" && is(hash, k.Before)
+	switch {
+	case !current && !before:
+		return false, ""
+	case !k.RevokedAt.IsZero():
+		return true, "was revoked at " + when(k.RevokedAt)
+	case !k.ExpiresAt.IsZero() && !now.Before(k.ExpiresAt):
+		return true, "expired at " + when(k.ExpiresAt)
+	case !current && !now.Before(k.Until):
+		return true, "was rotated at " + when(k.RotatedAt) + ", and this secret of it was good until " + when(k.Until)
+	}
+	return true, ""
+}
+
+func when(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 // Event is one thing that happened to a key.
 type Event struct {

@@ -1,6 +1,6 @@
 // Package audit keeps who did what as an administrator: an entry is a persistent actor with two facts, that somebody is about to do it,
-// durable before it is done, and how that went. An act whose entry cannot be written is not done. Entries are never changed or
-// deleted; one without an end was cut off, and may have been done.
+// durable before it is done, and how that went. An act whose entry cannot be written is not done. Entries are never changed, and
+// deleted only when they are older than an operator's retention.audit; one without an end was cut off, and may have been done.
 //
 //	Begin ──► begun ── done, or failed ──► ended
 package audit
@@ -57,6 +57,11 @@ type End struct {
 	Error string `json:"error,omitempty"`
 }
 
+// Forget deletes an entry that began before a time.
+type Forget struct {
+	Before time.Time `json:"before"`
+}
+
 type event struct {
 	What  string    `json:"what"` // begun, ended
 	At    time.Time `json:"at"`
@@ -98,11 +103,25 @@ var kind = &entity.Kind[Entry, event]{
 					c.Commit(event{What: "ended", At: c.Now(), Error: m.Error})
 				}
 				c.ReplyWith(func(e Entry) any { return e })
+			case Forget:
+				switch e := c.State(); {
+				case e.ID == "":
+					c.Refuse(fault.New(fault.NotFound, "audit", c.ID(), "no such entry"))
+				case !e.At.Before(m.Before):
+					c.Refuse(fault.New(fault.Conflict, "audit.delete", c.ID(), "it is of %v", e.At))
+				default:
+					c.Erase()
+					c.Reply(e)
+				}
 			}
 		}
 	},
 	Index: func(id string, before, after Entry) []persistence.Index {
-		if before.ID != "" {
+		gone := after.ID == ""
+		switch {
+		case gone:
+			after = before
+		case before.ID != "":
 			return nil
 		}
 		at := task.AllKey(after.At, id)
@@ -110,10 +129,13 @@ var kind = &entity.Kind[Entry, event]{
 		if after.About != "" && after.About != after.Tenant {
 			rows = append(rows, persistence.Index{Name: IndexTenant + after.About, Key: at})
 		}
+		for i := range rows {
+			rows[i].Delete = gone
+		}
 		return rows
 	},
 	Nap:   true,
-	Types: cluster.NewTypes().Add("begin", begin{}).Add("end", End{}).Add("entry", Entry{}),
+	Types: cluster.NewTypes().Add("begin", begin{}).Add("end", End{}).Add("entry", Entry{}).Add("forget", Forget{}),
 }
 
 // Kind is what nodes run.
@@ -151,7 +173,7 @@ func (l *Log) Do(ctx context.Context, e Entry, act func() error) error {
 	err = act()
 	end := End{}
 	if err != nil {
-		end.Error = fault.Bare(err)
+		end.Error = fault.Plain(err)
 		if len(end.Error) > textMax {
 			end.Error = end.Error[:textMax]
 		}

@@ -14,7 +14,7 @@ import (
 // Kind is the kind of a chunk's journal. No actor is of it.
 const Kind = "chunk"
 
-// ChunkBytes is what one chunk carries. With its checksum and its name it stays inside a row (256 KiB), and four of them
+// ChunkBytes is what one chunk carries. With its checksum and its name it is written together with its row (256 KiB at most), and four of them
 // inside a proposal (1 MiB).
 const ChunkBytes = 255 << 10
 

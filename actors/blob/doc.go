@@ -5,8 +5,8 @@
 //	      ── the rest ─► chunk b.2 ─┘                                                      chunk b.2 ─┘
 //
 // Its one decision: a blob is chunks, and each chunk is a journal of one row, spread over all shards by its name. Nothing is
-// shared between blobs, nothing is rewritten, and nobody is awake for a chunk. A chunk is as large as a row may be that the store
-// keeps in one piece, so that four of them make one proposal.
+// shared between blobs, nothing is rewritten, and nobody is awake for a chunk. A chunk is as large as a body may be that the store
+// writes in one transaction with its row, so that four of them make one proposal.
 //
 // What a blob is called, who it belongs to and when it goes is left to package file. Deleting leaves a few bytes of a
 // chunk: its name, so that it can never be written again, however late a writer is.

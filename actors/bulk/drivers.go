@@ -36,9 +36,10 @@ type Files interface {
 	Get(ctx context.Context, id string) (file.Info, error)
 	Open(ctx context.Context, id string, offset int64) (io.ReadCloser, file.Info, error)
 	Register(ctx context.Context, in file.Info) error
+	Forget(ctx context.Context, id string) error
 }
 
-// Options of Batches. All are needed but Hooks and Post.
+// Options of Batches. All are needed but Hooks, Post, Counted and Ended.
 type Options struct {
 	Router     Router
 	Files      Files
@@ -47,6 +48,8 @@ type Options struct {
 	Served     func(ctx context.Context, endpoint, model string) error    // refuses what no engine serves; model "" is any
 	Post       func(ctx context.Context, d callback.Delivery) error       // nil: nobody is told
 	Next       func(try int, err error) (wait time.Duration, giveUp bool) // after a failed Post
+	Counted    func(outcome string, lines uint64)                         // lines that ended, or never were; nil: nobody counts
+	Ended      func(status string)                                        // of a batch; nil: nobody counts
 	Hooks      []string                                                   // URLs that hear of every batch
 	Dir        string                                                     // for temporary files
 	TimeoutMax time.Duration                                              // no line may ask for more

@@ -27,15 +27,29 @@ type event struct {
 }
 
 type eventData struct {
-	ID string `json:"id"`
+	ID     string `json:"id"`
+	Tenant string `json:"tenant,omitempty"` // whose batch it is; absent: the default tenant's
 }
 
 // EventID is the id of the event of a batch's end: the same at every try, to every receiver.
 func EventID(batch string) string { return "evt_" + derived("event", batch) }
 
+// signedFor is whose secret signs what a receiver hears: the tenant's own at its callback_url, the operator's ("") at the configured ones,
+// which hear of all tenants' batches.
+func (o *Options) signedFor(id string, s *State, url string) string {
+	if url != s.Header.CallbackURL || slices.Contains(o.Hooks, url) {
+		return ""
+	}
+	return tenant.Of(id)
+}
+
 // body builds what is posted for a final batch. It is pure, and the same at every try.
 func body(id string, s *State) ([]byte, error) {
-	return json.Marshal(event{ID: EventID(id), Object: "event", CreatedAt: s.EndedAt.Unix(), Type: "batch." + s.Phase.Status(), Data: eventData{tenant.Bare(id)}})
+	data := eventData{ID: tenant.Bare(id)}
+	if whose := tenant.Of(id); whose != tenant.Default {
+		data.Tenant = whose
+	}
+	return json.Marshal(event{ID: EventID(id), Object: "event", CreatedAt: s.EndedAt.Unix(), Type: "batch." + s.Phase.Status(), Data: data})
 }
 
 // urls are those who are to hear of a batch's end.
@@ -73,14 +87,14 @@ func (b *Batches) tell(id string, s *State, hook int) {
 	h := s.Hooks[hook]
 	text, err := body(id, s)
 	if err == nil {
-		err = b.o.Post(b.ctx, callback.Delivery{URL: h.URL, ID: EventID(id), Timestamp: b.o.Now(), Body: text})
+		err = b.o.Post(b.ctx, callback.Delivery{URL: h.URL, ID: EventID(id), Timestamp: b.o.Now(), Body: text, Tenant: b.o.signedFor(id, s, h.URL)})
 	}
 	if err != nil && b.ctx.Err() != nil {
 		return // the node stops: this was no try
 	}
 	m := Told{Hook: hook, Try: h.Tries + 1}
 	if err != nil {
-		m.Error = task.FailureOf(err)
+		m.Error = task.FailureOf(id, err)
 		m.Wait, m.GiveUp = b.o.Next(m.Try, err)
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(b.ctx), toldWithin)

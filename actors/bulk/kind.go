@@ -92,6 +92,7 @@ type Told struct {
 type Driver interface {
 	Ensure(id string, epoch uint64)    // this batch has something to do here, or has changed
 	Tell(id string, s State, hook int) // this receiver is to be told, now
+	Counted(r Report, s State)         // a report was journaled, and led to this: for metrics
 }
 
 // NewKind describes the kind. driver hears from it when a batch has work, at least once every few seconds.
@@ -107,11 +108,15 @@ func NewKind(driver Driver) *entity.Kind[State, Fact] {
 		SnapshotEvery: snapshotEvery,
 		Truncate:      true,
 		Types: cluster.NewTypes().Add("create", Create{}).Add("get", Get{}).Add("cancel", Cancel{}).Add("pause", Pause{}).
-			Add("prioritize", Prioritize{}).Add("report", Report{}).Add("told", Told{}).Add("state", State{}),
+			Add("prioritize", Prioritize{}).Add("report", Report{}).Add("told", Told{}).Add("state", State{}).
+			Add("forget", Forget{}).Add("forgotten", Forgotten{}),
 	}
 }
 
 func index(id string, before, after State) (rows []persistence.Index) {
+	if after.Phase == None { // it is erased: final, so that it has one row
+		return []persistence.Index{{Name: tenant.Index(IndexAll, tenant.Of(id)), Key: task.AllKey(before.CreatedAt, id), Delete: true}}
+	}
 	if before.Phase == None {
 		rows = append(rows, persistence.Index{Name: tenant.Index(IndexAll, tenant.Of(id)), Key: task.AllKey(after.CreatedAt, id)},
 			persistence.Index{Name: IndexInput, Key: inputKey(after.Header.InputFile, id)})
@@ -169,6 +174,8 @@ func (b behavior) serve(c *entity.Context[State, Fact]) {
 		report(c, m)
 	case Told:
 		told(c, m)
+	case Forget:
+		forget(c, m)
 	case entity.Wake:
 		b.drive(c)
 	}
@@ -190,7 +197,7 @@ func create(c *entity.Context[State, Fact]) {
 }
 
 func noSuch(id string) *fault.Error {
-	return fault.New(fault.NotFound, "bulk.batch", id, "no such batch: %.100q", id)
+	return fault.New(fault.NotFound, "bulk.batch", id[:min(len(id), 100)], "no such batch")
 }
 
 func answer(s State) any { return s }
@@ -257,6 +264,9 @@ func told(c *entity.Context[State, Fact], m Told) {
 // drive starts what is to be done in a state: after each commit, after waking up, and again until it is done.
 func (b behavior) drive(c *entity.Context[State, Fact]) {
 	s := c.State()
+	if r, ok := c.Message().(Report); ok && !c.Recovered() {
+		b.driver.Counted(r, s)
+	}
 	if s.busy() {
 		if _, driven := c.Message().(Report); !driven || c.Recovered() { // a driver knows what it said
 			b.driver.Ensure(c.ID(), c.Epoch())

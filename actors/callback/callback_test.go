@@ -155,6 +155,38 @@ func TestPostBoundsTheAnswer(t *testing.T) {
 	require.NoError(t, newPoster(t, nil).Post(t.Context(), delivery(u)))
 }
 
+// TestEachTenantHasASecret: the operator's is the node's, so that nothing changes for it; another tenant's tells nothing of it, and is the same
+// on every node and for ever: receivers keep it.
+func TestEachTenantHasASecret(t *testing.T) {
+	var got http.Header
+	var body []byte
+	u := serve(t, func(_ http.ResponseWriter, r *http.Request) {
+		got = r.Header
+		body, _ = io.ReadAll(r.Body)
+	})
+	p := newPoster(t, nil)
+	secrets := map[string]string{}
+	for _, whose := range []string{"default", "acme", "beta"} {
+		var err error
+		secrets[whose], err = p.Secret(whose)
+		require.NoError(t, err)
+	}
+	require.Equal(t, secret, secrets["default"])
+	require.Equal(t, "whsec_alS1ScfyQ1KmGt4Bdx0E3QLybB2pWk8mDZPfaYast7s=", secrets["acme"])
+	for whose := range secrets {
+		d := delivery(u)
+		d.Tenant = whose
+		require.NoError(t, p.Post(t.Context(), d))
+		for other, s := range secrets {
+			wh, err := webhooks.NewWebhook(s)
+			require.NoError(t, err)
+			require.Equal(t, whose == other, wh.Verify(body, got) == nil, "%s's, by %s", whose, other)
+		}
+	}
+	_, err := p.Secret("No Name")
+	require.Equal(t, fault.Invalid, fault.KindOf(err))
+}
+
 func TestNewRefuses(t *testing.T) {
 	short := base64.StdEncoding.EncodeToString(key[:23])
 	for _, s := range []string{"", "abc", "whsec_", "whsec_%%%", "whsec_" + short, base64.StdEncoding.EncodeToString(key)} {

@@ -2,6 +2,7 @@ package callback
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -17,13 +18,14 @@ import (
 
 	"github.com/open-autoglm/autoglm/actors/backoff"
 	"github.com/open-autoglm/autoglm/actors/egress"
+	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/cluster/trace"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
 // Options of a Poster. Secret is needed.
 type Options struct {
-	Secret    string        // "whsec_" and base64 of 24 to 64 bytes
+	Secret    string        // "whsec_" and base64 of 24 to 64 bytes; each tenant's is made of it
 	Timeout   time.Duration // of one try; Timeout when 0
 	Egress    egress.Policy // which addresses beside the public internet
 	UserAgent string        // "Open-AutoGLM" when empty
@@ -42,22 +44,18 @@ type Delivery struct {
 	Timestamp time.Time // of this try: receivers refuse what is older than minutes
 	Body      []byte    // the same at every try
 	Trace     string    // W3C traceparent; "": none
+	Tenant    string    // whose secret signs it; "": the operator's
 }
 
 // Poster posts for any number of goroutines.
 type Poster struct {
 	o      Options
-	signer *webhooks.Webhook
 	client *http.Client
 }
 
 // New checks the secret. Close drops idle connections.
 func New(o Options) (*Poster, error) {
 	if _, err := parseSecret(o.Secret); err != nil {
-		return nil, fault.New(fault.Invalid, "callback.new", "", "secret: %w", err)
-	}
-	signer, err := webhooks.NewWebhook(o.Secret)
-	if err != nil {
 		return nil, fault.New(fault.Invalid, "callback.new", "", "secret: %w", err)
 	}
 	if o.Timeout < 0 {
@@ -70,11 +68,27 @@ func New(o Options) (*Poster, error) {
 		o.UserAgent = "Open-AutoGLM"
 	}
 	noRedirect := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &Poster{o, signer, &http.Client{Transport: o.Egress.Transport(), CheckRedirect: noRedirect}}, nil
+	return &Poster{o, &http.Client{Transport: o.Egress.Transport(), CheckRedirect: noRedirect}}, nil
 }
 
 // Close drops idle connections. Tries under way go on.
 func (p *Poster) Close() { p.client.CloseIdleConnections() }
+
+// Secret is what a tenant's callbacks are signed with, and what its receivers verify them by.
+func (p *Poster) Secret(whose string) (string, error) { return TenantSecret(p.o.Secret, whose) }
+
+// sign signs with the secret of the delivery's tenant.
+func (p *Poster) sign(d *Delivery) (string, error) {
+	secret, err := p.Secret(cmp.Or(d.Tenant, tenant.Default))
+	if err != nil {
+		return "", err
+	}
+	signer, err := webhooks.NewWebhook(secret)
+	if err != nil {
+		return "", err
+	}
+	return signer.Sign(d.ID, d.Timestamp, d.Body)
+}
 
 // Post makes one try. nil means acknowledged (2xx). An error is worth another try unless Final
 // says otherwise; backoff.AskedBy gives the pause that the receiver asked for.
@@ -89,7 +103,7 @@ func (p *Poster) Post(ctx context.Context, d Delivery) error {
 	if err := egress.CheckURL(u, "callback.post"); err != nil {
 		return fail(fault.Refused, "%w", err)
 	}
-	signature, err := p.signer.Sign(d.ID, d.Timestamp, d.Body)
+	signature, err := p.sign(&d)
 	if err != nil {
 		return fail(fault.Invalid, "cannot sign: %w", err)
 	}

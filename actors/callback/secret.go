@@ -1,7 +1,9 @@
 package callback
 
 import (
+	"crypto/hkdf"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -11,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
@@ -27,6 +30,28 @@ func NewSecret() string {
 	key := make([]byte, 32)
 	_, _ = rand.Read(key) // never fails: it would end the process
 	return secretPrefix + base64.StdEncoding.EncodeToString(key)
+}
+
+const (
+	tenantSecretLen  = 32 // bytes
+	tenantSecretInfo = "open-autoglm callback secret of tenant "
+)
+
+// TenantSecret is the secret of one tenant, made of a node's: who has it can verify, and forge, what is signed for that tenant, and
+// learns nothing of the node's or another tenant's. The default tenant is the operator's, whose secret is the node's itself.
+func TenantSecret(secret, whose string) (string, error) {
+	key, err := parseSecret(secret)
+	if err != nil || whose == tenant.Default {
+		return secret, err
+	}
+	if err := tenant.Check(whose); err != nil {
+		return "", err
+	}
+	own, err := hkdf.Key(sha256.New, key, nil, tenantSecretInfo+whose, tenantSecretLen)
+	if err != nil {
+		return "", err
+	}
+	return secretPrefix + base64.StdEncoding.EncodeToString(own), nil
 }
 
 func parseSecret(s string) ([]byte, error) {

@@ -22,6 +22,7 @@ type Context[S, E any] struct {
 	clock Clock
 
 	events    []E
+	erase     bool
 	reply     func() any // made after the commit, when there is one
 	done      *answered  // the answer, made before the commit because it is remembered with it
 	refused   error
@@ -74,6 +75,11 @@ func (c *Context[S, E]) Owner() *cluster.Owner { return c.o }
 // state changes, Enter runs and the sender is answered only after that. Calls in
 // one behavior add up.
 func (c *Context[S, E]) Commit(events ...E) { c.events = append(c.events, events...) }
+
+// Erase ends the entity: its journal, its index rows, its timer and all that Count says of it go, and its id is as if it had never been
+// used. Index and Count are asked for the way from the state to the zero state. It excludes Commit, and is refused while a replica of the
+// shard may run a program that does not know how (cluster.Owner.MayErase).
+func (c *Context[S, E]) Erase() { c.erase = true }
 
 // Reply answers the sender, after the commit when there is one.
 func (c *Context[S, E]) Reply(v any) { c.reply = func() any { return v } }

@@ -36,6 +36,8 @@ type (
 	boom struct{}
 	get  struct{}
 	nap  struct{ until time.Time }
+
+	erase struct{}
 )
 
 func apply(l ledger, e entry) (ledger, error) {
@@ -61,6 +63,9 @@ func behave(ledger) entity.Behavior[ledger, entry] {
 			c.Commit(entry{Until: m.until})
 		case get:
 			c.Reply(c.State())
+		case erase:
+			c.Erase()
+			c.Reply("gone")
 		case boom:
 			panic("boom")
 		case entity.Wake:
@@ -82,9 +87,14 @@ type world struct {
 }
 
 func newWorld(t *testing.T, k *entity.Kind[ledger, entry], now func() time.Time) *world {
+	return newWorldWith(t, k, cluster.Options{Now: now})
+}
+
+func newWorldWith(t *testing.T, k *entity.Kind[ledger, entry], o cluster.Options) *world {
 	store := persisttest.NewStore(1)
 	sys := actor.NewActorSystem(actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return slog.New(slog.DiscardHandler) }))
-	s, err := cluster.NewShards(cluster.Options{Store: store, System: sys, Kinds: []cluster.Kind{k.Register()}, Now: now, Log: slog.New(slog.DiscardHandler)})
+	o.Store, o.System, o.Kinds, o.Log = store, sys, []cluster.Kind{k.Register()}, slog.New(slog.DiscardHandler)
+	s, err := cluster.NewShards(o)
 	require.NoError(t, err)
 	t.Cleanup(func() { s.Stop(); require.NoError(t, store.Close()); s.Wait(); sys.Shutdown() })
 	<-s.Ready()

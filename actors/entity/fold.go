@@ -159,6 +159,32 @@ func (k *Kind[S, E]) write(key persistence.Key, f folded[S], events []E, done fu
 	return after, w, nil
 }
 
+// erasing is the write that ends an entity. cut is for a journal that is too much for one write to erase: it leaves the zero state
+// as a snapshot, in place of all rows, and the one without cut comes next.
+func (k *Kind[S, E]) erasing(key persistence.Key, f folded[S], cut bool) (w persistence.Write, err error) {
+	var none S
+	w = persistence.Write{Key: key, After: f.seq, Data: []byte("erased"), Erase: !cut}
+	if cut {
+		state, err := json.Marshal(none)
+		if err != nil {
+			return w, fault.New(fault.Invalid, "entity.erase", key.String(), "snapshot: %w", err)
+		}
+		w.Snap = &persistence.Snapshot{State: state, Truncate: true}
+	}
+	if k.Index != nil {
+		w.Index = k.Index(key.ID, f.state, none)
+	}
+	if k.Timer != nil {
+		if old := k.Timer(f.state); !old.IsZero() {
+			w.Index = append(w.Index, cluster.TimerRow(key, old, true))
+		}
+	}
+	if k.Count != nil {
+		w.Count = k.Count(key.ID, f.state, none)
+	}
+	return w, nil
+}
+
 // First decides a message on an entity that does not exist yet, without an actor:
 // the write for cluster.Router.Create, and the state it leads to. A behavior that
 // refuses gives its error; one that commits nothing gives an empty Write.

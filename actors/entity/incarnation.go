@@ -27,12 +27,14 @@ type incarnation[S, E any] struct {
 	bad error // it could not be recovered: every message is answered with this
 
 	committing *Context[S, E] // the message whose commit is under way, or nil
+	erasing    bool           // it erases, rather than commits
 	next       S              // the state after it; memory never runs ahead: state != next until durable
 	nextPast   *remembered    // what it adds to past, or nil
 	began      time.Time
 	kept       []*cluster.Envelope // arrived meanwhile, in order; at most keptMax
 	seen       *uint64             // envelopes this actor received, over its restarts: the shard counts the same
 	asleep     bool                // asked to be put to sleep
+	looked     bool                // a message was handled since the journal was read
 }
 
 // durable is posted by the appender's callback. A message of an older incarnation
@@ -73,6 +75,10 @@ func (in *incarnation[S, E]) Receive(c actor.Context) {
 
 func (in *incarnation[S, E]) recover(c actor.Context) {
 	in.kind.note(Note{What: Activated})
+	in.read()
+}
+
+func (in *incarnation[S, E]) read() {
 	in.folded, in.bad = in.kind.load(in.o, in.key.ID)
 	if in.bad == nil && in.seq > 0 && in.kind.Enter != nil {
 		in.kind.Enter(&Context[S, E]{kind: in.kind, o: in.o, id: in.key.ID, state: in.state, seq: in.seq, clock: in.o.Now, recovered: true})
@@ -90,6 +96,11 @@ func (in *incarnation[S, E]) keep(m *cluster.Envelope) {
 // handle runs the behavior of the state on one message. A panic answers the sender
 // before the supervisor hears of it: it would lose the message.
 func (in *incarnation[S, E]) handle(c actor.Context, m *cluster.Envelope) {
+	if in.seq == 0 && in.looked && in.bad == nil {
+		// There was nothing. Creating (cluster.Router.Create) wakes no actor, so there may be something by now.
+		in.read()
+	}
+	in.looked = true
 	if in.bad != nil {
 		m.Answer(nil, in.bad)
 		return
@@ -122,6 +133,10 @@ func (in *incarnation[S, E]) handle(c actor.Context, m *cluster.Envelope) {
 		in.confirm(m, in.seq, nil, x.refused)
 		return
 	}
+	if x.erase {
+		in.beginErase(c, x, hand, false)
+		return
+	}
 	if len(x.events) == 0 {
 		var v any
 		if x.reply != nil {
@@ -142,6 +157,49 @@ func (in *incarnation[S, E]) handle(c actor.Context, m *cluster.Envelope) {
 		hand.End()
 		root.Send(self, &durable{of: in, out: out, err: err})
 	})
+}
+
+// beginErase has the journal erased, or cut first where it is too much to erase at once.
+func (in *incarnation[S, E]) beginErase(c actor.Context, x *Context[S, E], hand *cluster.InHand, cut bool) {
+	err := in.o.MayErase()
+	var w persistence.Write
+	if err == nil {
+		w, err = in.kind.erasing(in.key, in.folded, cut)
+	}
+	if err != nil {
+		hand.End()
+		in.kind.note(Note{What: Rejected, Err: err})
+		x.env.Answer(nil, err)
+		return
+	}
+	in.committing, in.erasing, in.began = x, true, hand.Began
+	self, root := c.Self(), c.ActorSystem().Root
+	in.o.Append(w, func(out persistence.Outcome, err error) {
+		hand.End()
+		root.Send(self, &durable{of: in, out: out, err: err})
+	})
+}
+
+// erased goes on after a step of erasing: with the next one, or with an entity that is not there.
+func (in *incarnation[S, E]) erased(c actor.Context, x *Context[S, E], m *durable) {
+	in.erasing = false
+	switch {
+	case fault.KindOf(m.err) == fault.TooLarge: // nothing was applied
+		in.beginErase(c, x, in.o.Begin(), true)
+		return
+	case m.err != nil:
+		in.lost(c, x, m.err)
+		return
+	}
+	in.folded = folded[S]{seq: m.out.Seq}
+	if m.out.Seq > 0 { // it was cut
+		in.beginErase(c, x, in.o.Begin(), false)
+		return
+	}
+	in.o.NoAlarm(in.key)
+	in.kind.note(Note{What: Erased, Took: in.o.Now().Sub(in.began)})
+	x.state, x.seq = in.state, 0
+	in.answer(x)
 }
 
 // remember returns what makes the memory of the command in hand, with the answer that it will get; nil where there is
@@ -177,22 +235,14 @@ func (in *incarnation[S, E]) committed(c actor.Context, m *durable) {
 			panic(r)
 		}
 	}()
+	if in.erasing {
+		if in.erased(c, x, m); in.bad == nil {
+			in.handleKept(c)
+		}
+		return
+	}
 	if m.err != nil {
-		if fault.KindOf(m.err) == fault.Conflict {
-			// Another incarnation wrote first. The sender may try again on the replayed state.
-			m.err = &fault.Error{Op: "entity.commit", Key: in.key.String(), Kind: fault.Unavailable, Err: m.err}
-		}
-		in.kind.note(Note{What: Rejected, Err: m.err})
-		x.env.Answer(nil, m.err)
-		in.abandon(m.err)
-		if in.kind.Resident != nil && in.kind.Resident(in.state) {
-			// What woke it, an alarm perhaps, is spent; what it should have done is not done.
-			in.o.Alarm(in.key, lostCommitRetry)
-		}
-		// Not m.err: a message that comes before the stop was not tried at all. Its sender
-		// may ask the next incarnation.
-		in.bad = fault.New(fault.Unavailable, "entity", in.key.String(), "a commit failed: it is being replayed")
-		in.sleep(c)
+		in.lost(c, x, m.err)
 		return
 	}
 	in.state, in.seq = in.next, in.seq+1 // not m.out.Seq: for a repeated write that is the journal's end
@@ -205,6 +255,30 @@ func (in *incarnation[S, E]) committed(c actor.Context, m *durable) {
 		in.kind.Enter(x)
 	}
 	in.answer(x)
+	in.handleKept(c)
+}
+
+// lost ends this incarnation, whose commit failed.
+func (in *incarnation[S, E]) lost(c actor.Context, x *Context[S, E], err error) {
+	if fault.KindOf(err) == fault.Conflict {
+		// Another incarnation wrote first. The sender may try again on the replayed state.
+		err = &fault.Error{Op: "entity.commit", Key: in.key.String(), Kind: fault.Unavailable, Err: err}
+	}
+	in.kind.note(Note{What: Rejected, Err: err})
+	x.env.Answer(nil, err)
+	in.abandon(err)
+	if in.kind.Resident != nil && in.kind.Resident(in.state) {
+		// What woke it, an alarm perhaps, is spent; what it should have done is not done.
+		in.o.Alarm(in.key, lostCommitRetry)
+	}
+	// Not err: a message that comes before the stop was not tried at all. Its sender
+	// may ask the next incarnation.
+	in.bad = fault.New(fault.Unavailable, "entity", in.key.String(), "a commit failed: it is being replayed")
+	in.sleep(c)
+}
+
+// handleKept goes on with what arrived during a commit, until the next one begins.
+func (in *incarnation[S, E]) handleKept(c actor.Context) {
 	for len(in.kept) > 0 && in.committing == nil {
 		first := in.kept[0]
 		in.kept[0] = nil

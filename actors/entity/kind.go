@@ -71,6 +71,7 @@ const (
 	Committed What = "committed"
 	Rejected  What = "rejected" // a message was refused, or a commit failed
 	Crashed   What = "crashed"
+	Erased    What = "erased"
 	Skipped   What = "skipped" // a kind's own DecodeEvents met an event of a newer program that says it may be skipped
 )
 

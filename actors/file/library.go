@@ -135,6 +135,12 @@ func (l *Library) Delete(ctx context.Context, id string) error {
 	return err
 }
 
+// Forget takes the file of a batch's part away for good.
+func (l *Library) Forget(ctx context.Context, id string) error {
+	_, err := l.router.Ask(ctx, Key(id), Forget{})
+	return err
+}
+
 // Open reads a file from an offset. Its Info is as of now; what a batch goes on writing may be longer in the end.
 func (l *Library) Open(ctx context.Context, id string, offset int64) (io.ReadCloser, Info, error) {
 	in, err := l.Get(ctx, id)

@@ -22,6 +22,14 @@ type UploadOptions struct {
 
 // OpenUpload begins an upload.
 func (l *Library) OpenUpload(ctx context.Context, o UploadOptions) (UploadInfo, error) {
+	id, err := newID(ctx, "upload_")
+	if err != nil {
+		return UploadInfo{}, err
+	}
+	return l.openUpload(ctx, id, o)
+}
+
+func (l *Library) openUpload(ctx context.Context, id string, o UploadOptions) (UploadInfo, error) {
 	if err := o.PutOptions.Check(); err != nil {
 		return UploadInfo{}, err
 	}
@@ -36,10 +44,6 @@ func (l *Library) OpenUpload(ctx context.Context, o UploadOptions) (UploadInfo, 
 		return UploadInfo{}, fault.New(fault.TooLarge, "file.upload", "bytes", "is %d: at most %d", o.Bytes, limit)
 	case len(o.Mime) > mimeMax:
 		return UploadInfo{}, fault.New(fault.Invalid, "file.upload", "mime_type", "has %d bytes: at most %d", len(o.Mime), mimeMax)
-	}
-	id, err := newID(ctx, "upload_")
-	if err != nil {
-		return UploadInfo{}, err
 	}
 	now := l.now().UTC().Truncate(time.Microsecond)
 	return l.askUpload(ctx, id, Open{Upload: UploadInfo{ID: id, Filename: Filename(o.Filename), Purpose: o.Purpose, Mime: o.Mime, Bytes: o.Bytes,

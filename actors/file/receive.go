@@ -11,6 +11,7 @@ import (
 
 	"github.com/open-autoglm/autoglm/actors/blob"
 	"github.com/open-autoglm/autoglm/persistence"
+	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
 const (
@@ -29,6 +30,9 @@ type Incoming struct {
 	sha   hash.Hash
 	md    hash.Hash
 	ended bool // kept, or dropped
+
+	once  bool  // under an idempotency key
+	there *Info // the file that was made under it; nil: none yet
 }
 
 // Receive journals that a file begins.
@@ -37,13 +41,18 @@ func (l *Library) Receive(ctx context.Context, filename string) (*Incoming, erro
 	if err != nil {
 		return nil, err
 	}
-	in := &Incoming{l: l, sha: sha256.New(), md: md5.New()}
-	in.info = Info{ID: id, Filename: Filename(filename), CreatedAt: l.now().UTC().Truncate(time.Microsecond), Status: Uploading}
+	in := l.incoming(id, filename)
 	if _, err := l.router.Ask(ctx, Key(id), Begin{Info: in.info}); err != nil {
 		in.Drop() // it may be there all the same
 		return nil, err
 	}
 	return in, nil
+}
+
+func (l *Library) incoming(id, filename string) *Incoming {
+	in := &Incoming{l: l, sha: sha256.New(), md: md5.New()}
+	in.info = Info{ID: id, Filename: Filename(filename), CreatedAt: l.now().UTC().Truncate(time.Microsecond), Status: Uploading}
+	return in
 }
 
 // ID is what the file will be called.
@@ -55,7 +64,13 @@ func (in *Incoming) Fill(ctx context.Context, r io.Reader) (err error) {
 		_, err := in.l.router.Ask(ctx, Key(in.info.ID), Progress{})
 		return err
 	}}
+	if in.there != nil {
+		return in.check(r)
+	}
 	in.ref, err = in.l.store.Write(ctx, in.info.ID, r, in.l.bytesMax, in.sha, in.md)
+	if in.once && fault.KindOf(err) == fault.Conflict { // a chunk of it is there, and is another
+		err = otherBody(in.info.ID)
+	}
 	return err
 }
 
@@ -70,16 +85,23 @@ func (in *Incoming) Keep(ctx context.Context, o PutOptions) (Info, error) {
 	if o.ExpiresAfter > 0 {
 		f.ExpiresAt = f.CreatedAt.Add(o.ExpiresAfter)
 	}
-	if _, err := in.l.router.Ask(ctx, Key(f.ID), Finish{Info: f}); err != nil {
+	if in.there != nil {
+		return *in.there, in.same(in.there, &f)
+	}
+	v, err := in.l.router.Ask(ctx, Key(f.ID), Finish{Info: f})
+	if err != nil {
 		return Info{}, err
 	}
+	if is, ok := v.(Is); ok && in.once { // that may be what another attempt kept
+		f, err = is.Info, in.same(&is.Info, &f)
+	}
 	in.ended = true
-	return f, nil
+	return f, err
 }
 
 // Drop gives up a file that was not kept. It is safe to call at any time, and twice.
 func (in *Incoming) Drop() {
-	if in.ended {
+	if in.ended || in.once { // its client may come back for it, or be back already
 		return
 	}
 	in.ended = true

@@ -55,6 +55,8 @@ type (
 	}
 	// Swept says that its bytes are gone.
 	Swept struct{}
+	// Forget takes what a batch renders away for good: when the batch goes, its file is as if it had never been.
+	Forget struct{}
 	// Is answers all of them.
 	Is struct {
 		Info Info `json:"info"`
@@ -106,7 +108,7 @@ func files(j *Janitor) *entity.Kind[Record, Fact] {
 		SnapshotEvery: 16,
 		Truncate:      true,
 		Types: cluster.NewTypes().Add("Begin", Begin{}).Add("Progress", Progress{}).Add("Finish", Finish{}).Add("Adopt", Adopt{}).
-			Add("Delete", Delete{}).Add("Swept", Swept{}).Add("Is", Is{}),
+			Add("Delete", Delete{}).Add("Swept", Swept{}).Add("Is", Is{}).Add("Forget", Forget{}),
 	}
 }
 
@@ -150,8 +152,24 @@ func (j *Janitor) file(c *entity.Context[Record, Fact]) {
 		if r.Status == Deleted && !r.Swept {
 			c.Commit(Fact{What: "swept"})
 		}
+	case Forget:
+		forget(c)
 	case entity.Wake:
 		j.wake(c)
+	}
+}
+
+// forget erases the record of what a batch renders, which has no bytes. Others leave theirs: it says that the bytes may be taken away.
+func forget(c *entity.Context[Record, Fact]) {
+	r := c.State()
+	switch {
+	case r.Status == None:
+		c.Refuse(notFound(c.ID()))
+	case r.Of == nil:
+		c.Refuse(fault.New(fault.Conflict, "file.forget", c.ID(), "it is no output of a batch").WithRemedy("delete it"))
+	default:
+		c.Erase()
+		c.Reply(is(r))
 	}
 }
 

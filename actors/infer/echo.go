@@ -24,7 +24,7 @@ type EchoOptions struct {
 //	#echo fail=2 kind=overloaded retry_after=1s latency=5ms
 //	the text
 //
-// fail is how many tries of this task fail first (its name is Request.Key up to the slash, else
+// fail is how many tries of this task fail first (its name is Request.Key up to the last slash, else
 // the prompt), or "always"; kind is a fault kind, unavailable when missing; hang waits for the
 // deadline; latency adds to the option's.
 const EchoMark = "#echo "
@@ -201,8 +201,10 @@ func taskOf(r *Request, prompt string) string {
 	if r.Key == "" {
 		return prompt
 	}
-	task, _, _ := strings.Cut(r.Key, "/")
-	return task
+	if i := strings.LastIndexByte(r.Key, '/'); i > 0 { // ids of tenants have more of them
+		return r.Key[:i]
+	}
+	return r.Key
 }
 
 // fails tells whether this try is one of the n that fail, and counts it.

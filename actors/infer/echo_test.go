@@ -2,6 +2,7 @@ package infer
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -71,13 +72,12 @@ func TestEchoDirectives(t *testing.T) {
 func TestEchoCountsFailuresOfATaskOverItsAttempts(t *testing.T) {
 	e := NewEcho(EchoOptions{Directives: true})
 	r := ask("#echo fail=1\nx")
-	for task, want := range map[string]bool{"a": false, "b": false} {
-		r.Key = task + "/1"
-		_, err := e.Do(t.Context(), r)
-		require.Equal(t, want, err == nil)
-		r.Key = task + "/2"
-		_, err = e.Do(t.Context(), r)
-		require.NoError(t, err)
+	for attempt, fails := range []bool{true, false} {
+		for _, task := range []string{"a", "b", "/acme/a", "/acme/b"} {
+			r.Key = fmt.Sprintf("%s/%d", task, attempt+1)
+			_, err := e.Do(t.Context(), r)
+			require.Equal(t, fails, err != nil, r.Key)
+		}
 	}
 	require.Empty(t, e.failed, "a count ends with the success it waited for")
 }

@@ -78,7 +78,7 @@ func TestWhatARawRequestCanMeet(t *testing.T) {
 		}
 		f := &task.Failure{}
 		if err != nil {
-			f = task.FailureOf(err)
+			f = task.FailureOf("t", err)
 		}
 		require.Equal(t, c.said, string(f.Body), c.body)
 		if c.said != "" {
@@ -92,7 +92,7 @@ func TestWhatARawRequestCanMeet(t *testing.T) {
 	_, err := h.Do(t.Context(), raw(task.EndpointChat, `{}`))
 	require.Equal(t, 7*time.Second, RetryAfterOf(err), "the pause rides along")
 	_, err = h.Do(t.Context(), ask("x"))
-	require.Zero(t, task.FailureOf(err).Status, "a task with a prompt has no use for the engine's words")
+	require.Zero(t, task.FailureOf("t", err).Status, "a task with a prompt has no use for the engine's words")
 }
 
 func TestAnEchoAnswersEachEndpoint(t *testing.T) {
@@ -166,7 +166,7 @@ func TestAnEchoRefusesAsEnginesDo(t *testing.T) {
 	} {
 		_, err := e.Do(t.Context(), raw(c.endpoint, c.body))
 		require.Equal(t, c.kind, fault.KindOf(err), "%s: %v", c.body, err)
-		f := task.FailureOf(err)
+		f := task.FailureOf("t", err)
 		require.Equal(t, c.status, f.Status, c.body)
 		if c.status != 0 {
 			require.Contains(t, string(f.Body), `"error"`)

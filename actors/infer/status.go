@@ -2,6 +2,7 @@ package infer
 
 import (
 	"sync"
+	"time"
 
 	"github.com/open-autoglm/autoglm/actors/task"
 )
@@ -15,6 +16,7 @@ type EngineState struct {
 	Reason    string // of the newest trouble
 	Limit     int
 	InFlight  int
+	Paused    time.Time // the engine asked for nothing before then; zero: it never did
 
 	Unrecorded int // answers on their way to their tasks
 }

@@ -205,7 +205,7 @@ func (w *Worker) down(c actor.Context, why string) {
 func (w *Worker) learned(c actor.Context, m models) {
 	w.suspect = false
 	if m.err != nil {
-		w.down(c, m.err.Error())
+		w.down(c, fault.Shown(m.err))
 		return
 	}
 	w.models = m.names
@@ -261,7 +261,9 @@ func (w *Worker) pump(c actor.Context) {
 	w.wake(c, now, next)
 	w.Meter.InFlight.WithLabelValues(w.Engine.Name()).Set(float64(w.inFlight))
 	w.Meter.Limit.WithLabelValues(w.Engine.Name()).Set(float64(w.limit.Size()))
-	w.Status.set(func(s *EngineState) { s.InFlight, s.Limit, s.Unrecorded = w.inFlight, w.limit.Size(), w.unacked })
+	w.Status.set(func(s *EngineState) {
+		s.InFlight, s.Limit, s.Unrecorded, s.Paused = w.inFlight, w.limit.Size(), w.unacked, w.limit.PausedUntil()
+	})
 }
 
 // dropStale gives back what waited for a slot until less than its whole timeout is

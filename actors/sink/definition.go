@@ -38,24 +38,26 @@ const (
 
 // Definition is a sink as its creator describes it. It is journaled once and never changes. There is no secret in it.
 type Definition struct {
-	Name        string            `json:"name" doc:"1 to 63 of a-z, 0-9, - and _, a letter or a digit first." maxLength:"63"`
-	URL         string            `json:"url" doc:"file:///DIR, s3://[ACCESS_KEY_ID@]BUCKET/PREFIX?endpoint=URL&region=NAME, postgres://USER@HOST[:PORT]/DATABASE[?sslmode=…] or sqlite:///FILE. No password in it." maxLength:"2048"`
-	PasswordEnv string            `json:"password_env,omitempty" doc:"Environment variable of the nodes with the password, or with S3's secret access key; its name begins with SINK_."`
-	Format      string            `json:"format,omitempty" doc:"Of objects in a directory or a bucket; jsonl when empty." enum:"jsonl,csv,parquet"`
-	Table       string            `json:"table,omitempty" doc:"In a database; autoglm_results when empty. It is made when it is missing."`
-	Rows        int               `json:"batch_rows,omitempty" doc:"Results of one object or transaction; 0: 10000 of an object, 1000 of a transaction." minimum:"0" maximum:"100000"`
-	Every       task.Duration     `json:"every,omitempty" doc:"A result waits no longer for others, like \"10s\"; empty: 10s for objects, 1s for databases."`
-	State       string            `json:"state,omitempty" doc:"Only tasks that ended so." enum:"completed,failed,cancelled"`
-	Model       string            `json:"model,omitempty" doc:"Only tasks submitted for this model." maxLength:"256"`
-	Metadata    map[string]string `json:"metadata,omitempty" doc:"Only tasks with these pairs."`
-	Prompt      bool              `json:"prompt,omitempty" doc:"Give the prompt with each result."`
-	From        string            `json:"from,omitempty" doc:"start (the default): with all results there are; end: with those that end from now on; or a cursor of GET /v1/results."`
+	Name         string            `json:"name" doc:"1 to 63 of a-z, 0-9, - and _, a letter or a digit first." maxLength:"63"`
+	URL          string            `json:"url" doc:"file:///DIR, s3://[ACCESS_KEY_ID@]BUCKET/PREFIX?endpoint=URL&region=NAME, postgres://USER@HOST[:PORT]/DATABASE[?sslmode=…] or sqlite:///FILE. No password in it." maxLength:"2048"`
+	PasswordEnv  string            `json:"password_env,omitempty" doc:"Environment variable of the nodes with the password, or with S3's secret access key; its name begins with SINK_."`
+	PasswordFile string            `json:"password_file,omitempty" doc:"Name of a file with the same, in the folder of the nodes' setting sink.secrets_dir; read again whenever the destination is opened." maxLength:"100"`
+	Format       string            `json:"format,omitempty" doc:"Of objects in a directory or a bucket; jsonl when empty." enum:"jsonl,csv,parquet"`
+	Table        string            `json:"table,omitempty" doc:"In a database; autoglm_results when empty. It is made when it is missing."`
+	Rows         int               `json:"batch_rows,omitempty" doc:"Results of one object or transaction; 0: 10000 of an object, 1000 of a transaction." minimum:"0" maximum:"100000"`
+	Every        task.Duration     `json:"every,omitempty" doc:"A result waits no longer for others, like \"10s\"; empty: 10s for objects, 1s for databases."`
+	State        string            `json:"state,omitempty" doc:"Only tasks that ended so." enum:"completed,failed,cancelled"`
+	Model        string            `json:"model,omitempty" doc:"Only tasks submitted for this model." maxLength:"256"`
+	Metadata     map[string]string `json:"metadata,omitempty" doc:"Only tasks with these pairs."`
+	Prompt       bool              `json:"prompt,omitempty" doc:"Give the prompt with each result."`
+	From         string            `json:"from,omitempty" doc:"start (the default): with all results there are; end: with those that end from now on; or a cursor of GET /v1/results."`
 }
 
 var (
 	nameForm   = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}$`)
 	tableForm  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,62}(\.[A-Za-z_][A-Za-z0-9_]{0,62})?$`)
 	secretForm = regexp.MustCompile(`^SINK_[A-Z0-9_]{1,100}$`)
+	fileForm   = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$`) // no path
 )
 
 // Validate checks what needs nothing but the Definition itself, and fills in what is empty.
@@ -68,6 +70,10 @@ func (d *Definition) Validate() error {
 		return bad("name", "is %.80q: use 1 to 63 of a-z, 0-9, - and _, a letter or a digit first", d.Name)
 	case d.PasswordEnv != "" && !secretForm.MatchString(d.PasswordEnv):
 		return bad("password_env", "is no variable that a sink may read").WithRemedy("name one that begins with SINK_, in capitals, and set it on every node")
+	case d.PasswordFile != "" && !fileForm.MatchString(d.PasswordFile):
+		return bad("password_file", "is no name of a file in sink.secrets_dir").WithRemedy("give its name alone: 1 to 100 letters, digits, -, _ and ., no path")
+	case d.PasswordFile != "" && d.PasswordEnv != "":
+		return bad("password_file", "is given as well as password_env: give one of them")
 	case d.Rows < 0 || d.Rows > RowsMax:
 		return bad("batch_rows", "is %d: use 1 to %d, or 0 for the default", d.Rows, RowsMax)
 	case d.Every < 0 || time.Duration(d.Every) > EveryMax:
@@ -104,11 +110,16 @@ func (d *Definition) Validate() error {
 			return bad("table", "is %.80q: use letters, digits and _, in PostgreSQL with a schema and a dot before it", d.Table)
 		}
 	}
-	if d.PasswordEnv != "" && (t.Scheme == File || t.Scheme == SQLite) {
-		return bad("password_env", "is for PostgreSQL and S3: a file has no password")
+	secret := d.PasswordEnv != "" || d.PasswordFile != ""
+	if secret && (t.Scheme == File || t.Scheme == SQLite) {
+		field := "password_env"
+		if d.PasswordFile != "" {
+			field = "password_file"
+		}
+		return bad(field, "is for PostgreSQL and S3: a file has no password")
 	}
-	if t.Scheme == S3 && (t.User == "") != (d.PasswordEnv == "") {
-		return bad("url", "names an access key id and password_env the variable with its secret: give both, or neither for the nodes' own credentials")
+	if t.Scheme == S3 && (t.User == "") == secret {
+		return bad("url", "names an access key id, and password_env or password_file where its secret is: give both, or neither for the nodes' own credentials")
 	}
 	d.Rows, d.Every = or(d.Rows, t.Objects(), rowsObject, rowsTable), or(d.Every, t.Objects(), task.Duration(everyObject), task.Duration(everyTable))
 	if d.From == "" {
@@ -136,7 +147,7 @@ func (d *Definition) same(o *Definition) bool {
 }
 
 func equal(a, b Definition) bool {
-	return a.Name == b.Name && a.URL == b.URL && a.PasswordEnv == b.PasswordEnv && a.Format == b.Format && a.Table == b.Table && a.Rows == b.Rows && a.Every == b.Every &&
+	return a.Name == b.Name && a.URL == b.URL && a.PasswordEnv == b.PasswordEnv && a.PasswordFile == b.PasswordFile && a.Format == b.Format && a.Table == b.Table && a.Rows == b.Rows && a.Every == b.Every &&
 		a.State == b.State && a.Model == b.Model && a.Prompt == b.Prompt && a.From == b.From
 }
 

@@ -60,6 +60,8 @@ func TestDefinitions(t *testing.T) {
 	for name, d := range map[string]Definition{
 		"no name": {URL: dir}, "a big name": {Name: strings.Repeat("a", 64), URL: dir}, "capitals": {Name: "A", URL: dir}, "a path": {Name: "a/b", URL: dir}, "dots": {Name: "..", URL: dir},
 		"no URL": {Name: "a"}, "another variable": {Name: "a", URL: pg, PasswordEnv: "AWS_SECRET_ACCESS_KEY"}, "small letters": {Name: "a", URL: pg, PasswordEnv: "SINK_x"},
+		"a path to a password": {Name: "a", URL: pg, PasswordFile: "../shadow"}, "dots for a password": {Name: "a", URL: pg, PasswordFile: ".."}, "two passwords": {Name: "a", URL: pg, PasswordFile: "x", PasswordEnv: "SINK_X"},
+		"a file's password file": {Name: "a", URL: dir, PasswordFile: "x"}, "a secret of no key": {Name: "a", URL: "s3://b?region=r", PasswordFile: "x"},
 		"a file's password": {Name: "a", URL: dir, PasswordEnv: "SINK_X"}, "half a key": {Name: "a", URL: "s3://k@b?region=r"}, "the other half": {Name: "a", URL: "s3://b?region=r", PasswordEnv: "SINK_X"},
 		"a format of a table": {Name: "a", URL: pg, Format: "csv"}, "another format": {Name: "a", URL: dir, Format: "xlsx"}, "a table of a folder": {Name: "a", URL: dir, Table: "t"},
 		"a table with more in it": {Name: "a", URL: pg, Table: `t"; DROP TABLE x; --`}, "two dots": {Name: "a", URL: pg, Table: "a.b.c"}, "SQLite's schema": {Name: "a", URL: "sqlite:///x/y", Table: "a.b"},

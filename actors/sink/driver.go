@@ -39,6 +39,7 @@ type ahead struct {
 	cursor string
 	of     string // State.Cursor that it is ahead of
 	count  int    // results in between
+	since  time.Time
 }
 
 // destError is trouble of the destination, rather than of this cluster.
@@ -73,9 +74,12 @@ func (d *driver) run(ctx context.Context) error {
 		failed++
 		wait := tries.Delay(failed, d.Jitter())
 		if elsewhere {
+			if d.Failed != nil {
+				d.Failed()
+			}
 			d.shut()
 			wait = tries.Delay(s.Tries+1, d.Jitter())
-			_, err := d.report(ctx, &s, Fact{Event: FailedTry, Error: task.FailureOf(trouble.error), Tries: s.Tries + 1})
+			_, err := d.report(ctx, &s, Fact{Event: FailedTry, Error: task.FailureOf(d.name, trouble.error), Tries: s.Tries + 1})
 			if fault.KindOf(err) == fault.Conflict {
 				return err
 			}
@@ -146,12 +150,15 @@ func (d *driver) plan(ctx context.Context, s *State) (facts []Fact, wait time.Du
 	skipped += b.looked - len(b.items)
 	switch {
 	case len(b.items) == 0:
-		if b.upTo == from {
-			return nil, 0, nil
+		now, since := d.Now(), d.ahead.since
+		if d.ahead.of != s.Cursor || since.IsZero() {
+			since = now
 		}
-		d.ahead = ahead{cursor: b.upTo, of: s.Cursor, count: skipped}
-		if skipped >= skipMax {
-			facts = []Fact{{Event: SkippedOver, Cursor: b.upTo, At: d.Now()}}
+		if b.upTo != s.Cursor {
+			d.ahead = ahead{cursor: b.upTo, of: s.Cursor, count: skipped, since: since}
+			if skipped >= skipMax || now.Sub(since) >= skipAfter {
+				facts = []Fact{{Event: SkippedOver, Cursor: b.upTo, At: now}}
+			}
 		}
 		return facts, 0, nil
 	case !b.full:

@@ -115,7 +115,7 @@ func TestPauseAndResume(t *testing.T) {
 	require.NoError(t, err)
 	y.delivered(name, 4)
 
-	all, err := y.sinks.List(t.Context())
+	all, err := y.sinks.List(t.Context(), "")
 	require.NoError(t, err)
 	require.Len(t, all, 2)
 	require.Equal(t, "other", all[0].Def.Name)
@@ -139,7 +139,7 @@ func TestANameThatIsTakenAgain(t *testing.T) {
 	}
 	_, err = y.sinks.Get(t.Context(), name)
 	require.Equal(t, fault.NotFound, fault.KindOf(err))
-	all, err := y.sinks.List(t.Context())
+	all, err := y.sinks.List(t.Context(), "")
 	require.NoError(t, err)
 	require.Empty(t, all)
 

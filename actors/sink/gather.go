@@ -12,7 +12,8 @@ import (
 const (
 	batchBytes = 4 << 20 // of results, of one batch; the last one may be more
 	scanMax    = 20_000  // results looked at for one batch, the sink's or not
-	skipMax    = 10_000  // results that are not the sink's, until the cursor behind them is journaled
+	skipAfter  = time.Minute
+	skipMax    = 10_000 // results that are not the sink's, until the cursor behind them is journaled; or skipAfter, for what the cursor has not passed cannot be deleted
 )
 
 // batch is results in memory, and what is known of them.

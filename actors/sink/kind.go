@@ -137,7 +137,7 @@ func commit(c *entity.Context[State, Fact], fs ...Fact) {
 }
 
 func noSuch(name string) *fault.Error {
-	return fault.New(fault.NotFound, "sink", name, "no such sink: %.80q", name)
+	return fault.New(fault.NotFound, "sink", name, "no such sink: %.80q", name).WithRemedy("autoglm sink list has those of all tenants; --tenant (over HTTP ?tenant=) names whose it is")
 }
 
 // report commits what a driver did, if the driver is the one of this owner and of this sink.

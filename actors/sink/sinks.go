@@ -1,10 +1,13 @@
 package sink
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -41,7 +44,7 @@ type Destination interface {
 	Close() error
 }
 
-// Options of Sinks. All are needed.
+// Options of Sinks. All are needed but Failed.
 type Options struct {
 	Router Router
 
@@ -53,6 +56,7 @@ type Options struct {
 	Check  func(d *Definition) error                                    // refuses a destination that this node may not write to
 	Open   func(ctx context.Context, d *Definition, life string) (Destination, error)
 	Jitter func() float64 // in [0, 1)
+	Failed func()         // a try to write has failed; nil: nobody counts
 	Now    func() time.Time
 	Log    *slog.Logger
 }
@@ -219,28 +223,66 @@ func (s *Sinks) whole(ctx context.Context, id string) (State, error) {
 	return st, err
 }
 
-// List returns all sinks of the tenant that ctx is for, by name.
-func (s *Sinks) List(ctx context.Context) (all []State, err error) {
+// Owned is a sink with whose results it takes.
+type Owned struct {
+	Tenant string
+	State
+}
+
+// List returns all sinks of a tenant or (whose "") of all, by tenant and name.
+func (s *Sinks) List(ctx context.Context, whose string) (all []Owned, err error) {
 	rows, err := s.o.Router.Newest(ctx, IndexAll, nil, SinksMax+1, nil)
 	if err != nil {
 		return nil, err
 	}
 	for _, r := range rows {
-		whose, name := tenant.Split(string(r.Key))
-		if whose != tenant.From(ctx) {
+		owner := tenant.Of(string(r.Key))
+		if whose != "" && owner != whose {
 			continue
 		}
-		st, err := s.Get(ctx, name)
+		st, err := s.whole(ctx, string(r.Key))
 		if fault.KindOf(err) == fault.NotFound {
 			continue // deleted meanwhile
 		}
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, st)
+		all = append(all, Owned{owner, st})
+	}
+	slices.SortStableFunc(all, func(a, b Owned) int {
+		return cmp.Or(strings.Compare(a.Tenant, b.Tenant), strings.Compare(a.Def.Name, b.Def.Name))
+	})
+	return all, nil
+}
+
+// Cursors returns up to where each sink of the cluster has delivered, by its whole id: what is behind must not go away. One that is paused holds its place.
+func (s *Sinks) Cursors(ctx context.Context) (map[string]string, error) {
+	rows, err := s.o.Router.Newest(ctx, IndexAll, nil, SinksMax+1, nil)
+	if err != nil {
+		return nil, err
+	}
+	all := make(map[string]string, len(rows))
+	for _, r := range rows {
+		id := string(r.Key)
+		st, err := s.whole(ctx, id)
+		switch {
+		case fault.KindOf(err) == fault.NotFound: // deleted meanwhile
+		case err != nil:
+			return nil, err
+		default:
+			all[id] = st.Cursor
+		}
 	}
 	return all, nil
 }
+
+// In walks the sinks of a shard, of all tenants, until f returns false. scan is that of the shard.
+func In(scan task.Scan, f func(id string) bool) error {
+	return scan(IndexAll, nil, nil, func(key, _ []byte) bool { return f(string(key)) })
+}
+
+// Whole is Get by a whole id.
+func (s *Sinks) Whole(ctx context.Context, id string) (State, error) { return s.whole(ctx, id) }
 
 // Say sends a sink Pause, Resume or Delete.
 func (s *Sinks) Say(ctx context.Context, name string, msg any) (State, error) {

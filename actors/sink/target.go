@@ -55,7 +55,7 @@ func ParseURL(raw string) (*Target, error) {
 	}
 	if _, has := u.User.Password(); has || secretIn(u.Query()) {
 		return nil, bad("has a password in it, where it would be journaled and shown").
-			WithRemedy("put the password into an environment variable of every node whose name begins with SINK_, and name that in password_env")
+			WithRemedy("put the password into an environment variable of every node whose name begins with SINK_, and name that in password_env; or into a file in sink.secrets_dir, and name that in password_file")
 	}
 	t := &Target{Scheme: u.Scheme, User: u.User.Username(), Params: u.Query()}
 	if t.Scheme == "postgresql" {

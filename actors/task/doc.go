@@ -23,6 +23,7 @@
 //	failed    callback_sent    -> failed
 //	failed    callback_lost    -> failed
 //	failed    callback_gave_up -> failed
+//	failed    retried          -> failed
 //	cancelled callback_sent    -> cancelled
 //	cancelled callback_lost    -> cancelled
 //	cancelled callback_gave_up -> cancelled

@@ -144,9 +144,11 @@ func index(id string, before, after Record) (rows []persistence.Index) {
 	if was == is {
 		return nil // a callback's progress; timers are the entity's business
 	}
-	whose := tenant.Of(id)
+	if is == None { // it is erased
+		return before.unindexed(id)
+	}
 	if was == None {
-		put(tenant.Index(IndexAll, whose), AllKey(after.CreatedAt, id), nil)
+		put(indexOf(IndexAll, id), AllKey(after.CreatedAt, id), nil)
 	}
 	if was == Pending {
 		del(IndexReady, before.readyKey(id).Bytes())
@@ -163,9 +165,9 @@ func index(id string, before, after Record) (rows []persistence.Index) {
 		put(IndexRunning, []byte(id), after.running().value())
 	}
 	if is.Final() {
-		put(tenant.Index(IndexEnded, whose), timeKey(after.EndedAt, id), []byte{byte(is)})
+		put(indexOf(IndexEnded, id), timeKey(after.EndedAt, id), []byte{byte(is)})
 		if is != Completed {
-			put(tenant.Index(IndexTrouble, whose), append(TroublePrefix(is), timeKey(after.EndedAt, id)...), nil)
+			put(indexOf(IndexTrouble, id), append(TroublePrefix(is), timeKey(after.EndedAt, id)...), nil)
 		}
 		if after.Line != nil {
 			rows = append(rows, after.lineRows(id)...)
@@ -173,6 +175,9 @@ func index(id string, before, after Record) (rows []persistence.Index) {
 	}
 	return rows
 }
+
+// indexOf is the index of the tenant that a task belongs to.
+func indexOf(name, id string) string { return tenant.Index(name, tenant.Of(id)) }
 
 // UnderWay is a parsed row of IndexRunning: where an attempt is.
 type UnderWay struct {
@@ -224,8 +229,21 @@ func (r *Record) readyKey(id string) ReadyKey {
 	return ReadyKey{Model: r.queue(id), Priority: r.Spec.PriorityOr(), Visible: r.place(), ID: id, AtOnce: r.AtOnce}
 }
 
+// Before returns the ranges of keys of IndexReady that are claimed before a pending task: of its queue, what may be claimed at now, better
+// priorities first. Rows that a clock ahead of now wrote are left out.
+func (r *Record) Before(id string, now time.Time) (ranges [][2][]byte) {
+	for p := 0; p <= r.Spec.PriorityOr(); p++ {
+		k := ReadyKey{Model: r.queue(id), Priority: p, Visible: now}
+		if p == r.Spec.PriorityOr() {
+			k = r.readyKey(id)
+		}
+		ranges = append(ranges, [2][]byte{readyPrefix(k.Model, p), k.Bytes()})
+	}
+	return ranges
+}
+
 // Counter names: "tasks/<state>" of all tasks, "tenant/<name>/<state>" of a tenant's, and "ready/<priority>/<model>" for the queues.
-// The default tenant has what the others leave.
+// The default tenant has what the others leave. "tasks/deleted" is how many there were that are deleted.
 const (
 	countTasks  = "tasks/"
 	countTenant = "tenant/"
@@ -241,9 +259,14 @@ func count(id string, before, after Record) (cs []persistence.Count) {
 		if was != None {
 			cs = append(cs, persistence.Count{Name: prefix + was.String(), Delta: -1})
 		}
-		cs = append(cs, persistence.Count{Name: prefix + is.String(), Delta: 1})
+		if is != None {
+			cs = append(cs, persistence.Count{Name: prefix + is.String(), Delta: 1})
+		}
 	}
 	move(countTasks)
+	if is == None {
+		cs = append(cs, persistence.Count{Name: countDeleted, Delta: 1})
+	}
 	if whose := tenant.Of(id); whose != tenant.Default {
 		move(countTenant + whose + "/")
 	}
@@ -263,6 +286,7 @@ func (r *Record) queueName(id string) string {
 // Tally is what the counters of shards say about tasks.
 type Tally struct {
 	ByState map[State]int64
+	Deleted int64                      // were, and are not any more
 	Tenants map[string]map[State]int64 // of all but the default one
 	Waiting map[QueueName]int64        // pending tasks; only queues that are not empty
 }
@@ -320,6 +344,8 @@ func (t *Tally) Add(counters map[string]int64) {
 		if s, ok := strings.CutPrefix(name, countTasks); ok {
 			if state, ok := ParseState(s); ok {
 				t.ByState[state] += n
+			} else if name == countDeleted {
+				t.Deleted += n
 			}
 		} else if of, ok := strings.CutPrefix(name, countTenant); ok {
 			whose, s, _ := strings.Cut(of, "/")
@@ -337,6 +363,9 @@ func (t *Tally) Add(counters map[string]int64) {
 		}
 	}
 }
+
+// EndedKey is a key of IndexEnded.
+func EndedKey(ended time.Time, id string) []byte { return timeKey(ended, id) }
 
 // EndedBound is the first key of IndexEnded that is not before t.
 func EndedBound(t time.Time) []byte { return timeKey(t, "") }

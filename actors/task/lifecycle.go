@@ -38,6 +38,7 @@ const (
 	CallbackSent         // the callback was acknowledged
 	CallbackLost         // a try to call back failed; another follows
 	CallbackGaveUp       // the callback's tries are used up, or it answered 410
+	Retried              // a person had it tried again, as another task: this one only names it
 	numEvents
 )
 
@@ -49,7 +50,7 @@ const newerName = "newer" // in a task's history, as this program shows it
 
 var stateNames = [numStates]string{"none", "pending", "running", "completed", "failed", "cancelled"}
 var eventNames = [numEvents]string{"", "submitted", "claimed", "step_done", "answered", "attempt_failed", "lease_lost",
-	"owner_moved", "returned", "refused", "cancel_asked", "expired", "callback_sent", "callback_lost", "callback_gave_up"}
+	"owner_moved", "returned", "refused", "cancel_asked", "expired", "callback_sent", "callback_lost", "callback_gave_up", "retried"}
 
 // lifecycle is the whole life of a task; doc.go draws it and a test compares them.
 var lifecycle = [numStates][numEvents]State{
@@ -58,7 +59,7 @@ var lifecycle = [numStates][numEvents]State{
 	Running: {StepDone: Pending, Answered: Completed, AttemptFailed: Pending, LeaseLost: Pending, OwnerMoved: Pending, Returned: Pending,
 		Refused: Failed, CancelAsked: Cancelled, Expired: Failed},
 	Completed: {CallbackSent: Completed, CallbackLost: Completed, CallbackGaveUp: Completed},
-	Failed:    {CallbackSent: Failed, CallbackLost: Failed, CallbackGaveUp: Failed},
+	Failed:    {CallbackSent: Failed, CallbackLost: Failed, CallbackGaveUp: Failed, Retried: Failed},
 	Cancelled: {CallbackSent: Cancelled, CallbackLost: Cancelled, CallbackGaveUp: Cancelled},
 }
 

@@ -52,6 +52,8 @@ func at(e Event, now time.Time) Fact {
 		f.Attempt, f.Error = 1, &Failure{Kind: "invalid"}
 	case CallbackSent:
 		f.Attempt = 1
+	case Retried:
+		f.As, f.Skip = "x.retry-1", true
 	}
 	return f
 }

@@ -19,6 +19,7 @@ type Policy struct {
 	SlowFactor  int            // an Overloaded engine is asked again this many times later
 	MovesMax    int            // attempts lost to a new owner before they count as failures
 	Jitter      func() float64 // in [0,1)
+	Budget      *Budget        // of retries; nil: no end
 }
 
 // DefaultPolicy is a sane start; Jitter must be set.

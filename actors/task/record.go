@@ -11,6 +11,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
@@ -32,7 +33,8 @@ type Fact struct {
 	Until   time.Time `json:"until,omitzero"`    // Claimed: lease; AttemptFailed, LeaseLost, CallbackLost: not before
 	Answer  *Answer   `json:"answer,omitempty"`  // Answered, StepDone
 	Error   *Failure  `json:"error,omitempty"`   // AttemptFailed, LeaseLost, Refused, Expired, CallbackLost, CallbackGaveUp
-	Reason  string    `json:"reason,omitempty"`  // CancelAsked, OwnerMoved, Returned
+	Reason  string    `json:"reason,omitempty"`  // CancelAsked, OwnerMoved, Returned; AttemptFailed, LeaseLost: why it waits longer than its backoff
+	As      string    `json:"as,omitempty"`      // Retried: id of the other task, as its tenant calls it
 	Skip    bool      `json:"skip,omitempty"`    // a program that does not know Event may go on as if only a version had passed
 }
 
@@ -63,9 +65,9 @@ type Failure struct {
 	Body   json.RawMessage `json:"body,omitempty"`   // what it said then: JSON of at most SaidBodyMax bytes
 }
 
-// FailureOf keeps what a client may see of err. The message is cut at 2,000 bytes.
-func FailureOf(err error) *Failure {
-	msg := fault.Bare(err)
+// FailureOf keeps what the client of a task, a batch or a sink may see of err: ids as its tenant knows them, no steps of programs. The message is cut at 2,000 bytes.
+func FailureOf(id string, err error) *Failure {
+	msg := tenant.PlainOf(tenant.Of(id), fault.Plain(err))
 	if len(msg) > 2000 {
 		msg = strings.ToValidUTF8(msg[:2000], "") + "…"
 	}
@@ -156,6 +158,8 @@ type Record struct {
 	CallbackTries  int           `json:"callback_tries,omitempty"`
 	CallbackNext   time.Time     `json:"callback_next,omitzero"`    // next try while waiting
 	CallbackReason *Failure      `json:"callback_reason,omitempty"` // of the newest failed try
+
+	RetriedAs string `json:"retried_as,omitempty"` // the task that a failed one was tried again as
 }
 
 // attemptsKept bounds a Record in memory; a task may have AttemptsMax a step.
@@ -214,6 +218,8 @@ func (r Record) Apply(f Fact) (Record, error) {
 		r.Callback, r.CallbackTries, r.CallbackReason, r.CallbackNext = CallbackDelivered, int(f.Attempt), nil, time.Time{}
 	case CallbackLost:
 		r.CallbackTries, r.CallbackReason, r.CallbackNext = int(f.Attempt), f.Error, f.Until
+	case Retried:
+		r.RetriedAs = f.As
 	case CallbackGaveUp:
 		r.Callback, r.CallbackTries, r.CallbackReason, r.CallbackNext = CallbackDropped, int(f.Attempt), f.Error, time.Time{}
 	}

@@ -206,20 +206,31 @@ func TestOnlyAFormThatCanBeCheckedCounts(t *testing.T) {
 	}
 }
 
+// TestAFailureNamesIdsAsTheirTenantDoes, and no steps of programs.
+func TestAFailureNamesIdsAsTheirTenantDoes(t *testing.T) {
+	for id, err := range map[string]error{
+		"/acme/t1": fault.New(fault.Timeout, "task", "/acme/t1", "no word of /acme/t1"),
+		"t1":       fault.New(fault.Timeout, "task", "t1", "no word of t1"),
+	} {
+		require.Equal(t, "t1: no word of t1", FailureOf(id, err).Message)
+		require.Equal(t, "t1: no word of t1", FailureOf(id, SaidOf(err).Err()).Message)
+	}
+}
+
 func TestAnEnginesOwnErrorIsKept(t *testing.T) {
 	err := fmt.Errorf("engine e: %w", &EngineError{Status: 429, Body: SaidBody([]byte(` {"error": {"code": 1}} `), "m"),
 		Err: fault.New(fault.Overloaded, "infer.http", "e", "slow down").WithRemedy("wait")})
-	f := FailureOf(err)
-	require.Equal(t, &Failure{Kind: "overloaded", Message: "engine e: infer.http e: slow down", Remedy: "wait", Status: 429, Body: request(`{"error":{"code":1}}`)}, f)
-	back := FailureOf(SaidOf(err).Err())
+	f := FailureOf("t", err)
+	require.Equal(t, &Failure{Kind: "overloaded", Message: "engine e: e: slow down", Remedy: "wait", Status: 429, Body: request(`{"error":{"code":1}}`)}, f)
+	back := FailureOf("t", SaidOf(err).Err())
 	require.Equal(t, f, back, "over the wire, too")
 
 	for _, long := range []string{`{"x":"` + strings.Repeat("x", SaidBodyMax) + `"}`, "<html>", "", "{\"a\":\"\xff\"}"} {
 		body := SaidBody([]byte(long), "what it said")
 		require.JSONEq(t, `{"error":{"message":"what it said","type":"engine_error","param":null,"code":null}}`, string(body))
 	}
-	require.Nil(t, FailureOf(errors.New("plain")).Body)
-	cut := FailureOf(errors.New(strings.Repeat("x", 1999) + "ü"))
+	require.Nil(t, FailureOf("t", errors.New("plain")).Body)
+	cut := FailureOf("t", errors.New(strings.Repeat("x", 1999)+"ü"))
 	require.Equal(t, strings.Repeat("x", 1999)+"…", cut.Message, "cut at a rune's edge")
 }
 

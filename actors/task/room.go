@@ -69,7 +69,7 @@ func (r *Record) size() int {
 		return n
 	}
 	n += len(s.Request) + textSize(s.Endpoint)
-	n += textSize(s.ID) + textSize(s.Prompt) + textSize(s.System) + textSize(s.Model) + len(s.Format) + textSize(s.DataURL) + textSize(s.CallbackURL)
+	n += textSize(s.ID) + textSize(s.Prompt) + textSize(s.System) + textSize(s.Model) + len(s.Format) + textSize(s.DataURL) + textSize(s.CallbackURL) + textSize(s.RetryOf)
 	for _, m := range s.Messages {
 		n += textSize(m.Role) + textSize(m.Content) + sizePart
 	}

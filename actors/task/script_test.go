@@ -166,6 +166,8 @@ func (st *stage) say(w []string) string {
 			m.Err = fault.New(fault.Unavailable, "callback", "", "%s", arg(2))
 		}
 		msg = m
+	case "retried": // retried ID: as another task
+		msg = &task.TriedAgain{As: arg(1)}
 	case "wake":
 		msg = cluster.Wake{}
 	case "wait", "set": // wait DURATION: time passes; set DURATION: somebody sets the wall clock by so much
@@ -224,6 +226,9 @@ func (st *stage) stand() string {
 	}
 	if r.Attempt > 0 {
 		s += fmt.Sprintf(", attempt %d, tries %d", r.Attempt, r.Tries)
+	}
+	if r.RetriedAs != "" {
+		s += ", retried as " + r.RetriedAs
 	}
 	if len(r.Answers) > 0 {
 		s += fmt.Sprintf(", %d answers, last %q", len(r.Answers), r.Text())

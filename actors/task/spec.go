@@ -52,6 +52,7 @@ type Spec struct {
 	NotBefore   *time.Time        `json:"not_before,omitempty" doc:"The task waits until then."`
 	Retry       *Retry            `json:"retry,omitempty"`
 	Metadata    map[string]string `json:"metadata,omitempty" doc:"Yours: kept, returned, and usable as a filter."`
+	RetryOf     string            `json:"retry_of,omitempty" doc:"The failed task that this one tries again; POST /v1/dead/retry sets it." maxLength:"256"`
 }
 
 // Message is one turn of a conversation.
@@ -95,6 +96,9 @@ func (s *Spec) Validate() error {
 	}
 	if err := checkModelName(s.Model, "model"); err != nil {
 		return err
+	}
+	if len(s.RetryOf) > IDMax || !utf8.ValidString(s.RetryOf) {
+		return bad("retry_of", "must be UTF-8 text of at most %d bytes", IDMax)
 	}
 	switch {
 	case s.Prompt == "" && len(s.Messages) == 0 && len(s.Request) == 0:

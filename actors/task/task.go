@@ -55,6 +55,10 @@ type (
 	Cancel struct {
 		Reason string `json:"reason,omitempty"`
 	}
+	// TriedAgain tells a failed task as which other one it was tried again. The answer is the Record.
+	TriedAgain struct {
+		As string `json:"as"`
+	}
 	// Called is how a try to call back ended. Err nil: acknowledged.
 	Called struct {
 		Try    int
@@ -167,6 +171,7 @@ func (t *Task) pending(c *context) {
 			c.Refuse(err)
 			return
 		}
+		t.policy.Budget.Attempt(r.Model, now)
 		timeout := t.policy.AttemptTimeout(r.Spec)
 		lease := timeout + t.policy.LeaseMargin
 		until := now.Add(lease)
@@ -179,6 +184,8 @@ func (t *Task) pending(c *context) {
 		c.ReplyWith(record)
 	case entity.Wake:
 		t.expired(c, clock(c))
+	case *Forget:
+		t.forget(c, m)
 	default:
 		t.late(c)
 	}
@@ -223,6 +230,8 @@ func (t *Task) running(c *context) {
 		c.ReplyWith(record)
 	case entity.Wake:
 		t.runningTooLong(c)
+	case *Forget:
+		t.forget(c, m)
 	default:
 		t.late(c)
 	}
@@ -245,13 +254,17 @@ func (t *Task) final(c *context) {
 		f := Fact{Event: CallbackSent, At: clock(c), Attempt: uint32(m.Try)}
 		switch {
 		case m.Err != nil && m.GiveUp:
-			f.Event, f.Error = CallbackGaveUp, FailureOf(m.Err)
+			f.Event, f.Error = CallbackGaveUp, FailureOf(c.ID(), m.Err)
 		case m.Err != nil:
-			f.Event, f.Error, f.Until = CallbackLost, FailureOf(m.Err), f.At.Add(m.Wait)
+			f.Event, f.Error, f.Until = CallbackLost, FailureOf(c.ID(), m.Err), f.At.Add(m.Wait)
 		}
 		c.Commit(f)
+	case *TriedAgain:
+		t.triedAgain(c, m)
 	case entity.Wake:
 		t.call(c)
+	case *Forget:
+		t.forget(c, m)
 	default:
 		t.late(c)
 	}
@@ -277,7 +290,7 @@ func (t *Task) expired(c *context, now time.Time) bool {
 		return false
 	}
 	err := fault.New(fault.Timeout, "task", c.ID(), "the deadline %v passed", r.Spec.Deadline.UTC().Format(time.RFC3339))
-	c.Commit(Fact{Event: Expired, At: now, Attempt: r.Attempt, Error: FailureOf(err)})
+	c.Commit(Fact{Event: Expired, At: now, Attempt: r.Attempt, Error: FailureOf(c.ID(), err)})
 	if _, claim := c.Message().(*Claim); claim {
 		c.ReplyWith(func(Record) any { return nil })
 	}
@@ -296,10 +309,15 @@ func (t *Task) lost(c *context, m *Lost) {
 		if m.Dropped {
 			e = LeaseLost
 		}
-		c.Commit(Fact{Event: e, At: now, Attempt: r.Attempt, Error: FailureOf(m.Err), Until: now.Add(wait.Truncate(time.Microsecond))})
+		f := Fact{Event: e, At: now, Attempt: r.Attempt, Error: FailureOf(c.ID(), m.Err)}
+		if longer := t.policy.Budget.Retry(r.Model, now, wait); longer > wait {
+			wait, f.Reason = longer, "it waits longer than its backoff: the retries of model "+r.Model+" are over task.retry_percent of its attempts"
+		}
+		f.Until = now.Add(wait.Truncate(time.Microsecond))
+		c.Commit(f)
 		return
 	}
-	f := FailureOf(m.Err)
+	f := FailureOf(c.ID(), m.Err)
 	if kind.Retryable() {
 		f.Remedy = "the attempts are used up: see the task's attempts, raise retry.attempts, and submit it under a new id"
 	}

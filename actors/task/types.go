@@ -18,6 +18,9 @@ var types = cluster.NewTypes().
 	Add("return", (*Return)(nil)).
 	Add("cancel", (*Cancel)(nil)).
 	Add("called", (*Called)(nil)).
+	Add("forget", (*Forget)(nil)).
+	Add("forgotten", Forgotten{}).
+	Add("retried", (*TriedAgain)(nil)).
 	Add("accepted", Accepted{}).
 	Add("dropped", Dropped{}).
 	Add("record", Record{}).
@@ -41,7 +44,7 @@ func SaidOf(err error) *Said {
 	if err == nil {
 		return nil
 	}
-	s := &Said{Kind: fault.KindOf(err).String(), Text: err.Error(), Remedy: fault.RemedyOf(err)}
+	s := &Said{Kind: fault.KindOf(err).String(), Text: fault.Plain(err), Remedy: fault.RemedyOf(err)}
 	if len(s.Text) > saidMax {
 		s.Text = s.Text[:saidMax]
 	}
@@ -63,7 +66,7 @@ func (s *Said) Err() error {
 	return h
 }
 
-// heard says what the error on the other node said, and has its Kind.
+// heard says what the error on the other node said to people, and has its Kind.
 type heard struct {
 	text  string
 	cause *fault.Error

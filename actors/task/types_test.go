@@ -26,11 +26,11 @@ func full(t testing.TB) Record {
 	spec := &Spec{ID: "t", Prompt: "say <\"x\">", System: "s", Steps: []string{"and", "then"}, Model: "m", MaxTokens: 9, Temperature: &half, TopP: &half, Seed: &seed,
 		Stop: []string{"."}, Format: json.RawMessage(`{"type":"json_object"}`), DataURL: "http://d", CallbackURL: "http://c", Priority: &prio,
 		Timeout: Duration(time.Minute), Deadline: &at, NotBefore: &at, Retry: &Retry{Attempts: 3, BackoffMin: Duration(time.Second), BackoffMax: Duration(time.Minute)},
-		Metadata: map[string]string{"k": "v"}, Endpoint: EndpointEmbeddings, Request: json.RawMessage(`{"model":"<m>"}`)}
+		Metadata: map[string]string{"k": "v"}, RetryOf: "t0", Endpoint: EndpointEmbeddings, Request: json.RawMessage(`{"model":"<m>"}`)}
 	answer := Answer{Text: "a", Status: 200, Body: json.RawMessage(`{"x":"<&>"}`), FinishReason: "stop", Model: "m", PromptTokens: 1, OutputTokens: 2, StartedAt: at, EndedAt: at.Add(time.Second), DataSHA256: "aa", DataBytes: 4}
 	failure := &Failure{Kind: "timeout", Message: "m", Remedy: "r", Status: 429, Body: json.RawMessage(`{"e":1}`)}
 	r := Record{State: Running, Version: 9, Spec: spec, Model: "m", Trace: traceparent, Line: &Line{Batch: "b", Number: 7, CustomID: "c", Model: "m"}, CreatedAt: at, UpdatedAt: at, Attempt: 4, Tries: 2, Moves: 1, Epoch: 6, Boot: "boot", Lease: at, NotBefore: at, AtOnce: true, Fair: true,
-		Answers: []Answer{answer}, Error: failure, EndedAt: at, Callback: CallbackWaiting, CallbackTries: 2, CallbackNext: at, CallbackReason: failure,
+		Answers: []Answer{answer}, Error: failure, EndedAt: at, Callback: CallbackWaiting, CallbackTries: 2, CallbackNext: at, CallbackReason: failure, RetriedAs: "t2",
 		Attempts: []Attempt{{Number: 4, Step: 1, Node: "n", Engine: "e", ClaimedAt: at, Answer: &answer, EndedAt: at, Outcome: "answered", Error: failure}}}
 	v := reflect.ValueOf(r)
 	for i := range v.NumField() {
@@ -56,10 +56,13 @@ func TestMessagesTravel(t *testing.T) {
 		&Lost{Attempt: 1, Epoch: 2, RetryAfter: time.Second, Dropped: true},
 		&Return{Attempt: 1, Epoch: 2, Reason: "r"},
 		&Cancel{Reason: "r"},
+		&TriedAgain{As: "t2"},
 		&Cancel{},
 		&Called{Try: 1, Wait: time.Second, GiveUp: true},
 		Accepted{Version: 1, State: Pending, Existed: true},
 		Dropped{},
+		&Forget{Ended: r.EndedAt, Batch: "b"},
+		Forgotten{},
 		r,
 		&Work{ID: "t", Attempt: 1, Epoch: 2, Lease: r.Lease, Left: time.Second, Timeout: time.Minute, Record: r},
 		nil, // of a Claim that met a deadline
@@ -94,14 +97,14 @@ func TestErrorsTravel(t *testing.T) {
 			case *Called:
 				got = b.Err
 			}
-			require.Equal(t, want.Error(), got.Error())
+			require.Equal(t, fault.Plain(want), got.Error())
 			require.Equal(t, fault.KindOf(want), fault.KindOf(got))
 			require.Equal(t, fault.RemedyOf(want), fault.RemedyOf(got))
-			require.Equal(t, FailureOf(want), FailureOf(got))
+			require.Equal(t, FailureOf("t", want), FailureOf("t", got))
 		}
 	}
 	long := errors.New(strings.Repeat("é", saidMax))
-	require.Equal(t, FailureOf(long), FailureOf(SaidOf(long).Err()), "what is cut, nobody keeps")
+	require.Equal(t, FailureOf("t", long), FailureOf("t", SaidOf(long).Err()), "what is cut, nobody keeps")
 	require.Equal(t, fault.Unknown, fault.KindOf((&Said{Kind: "of a newer program", Text: "x"}).Err()))
 	require.NoError(t, SaidOf(nil).Err())
 }
@@ -111,7 +114,7 @@ func TestAllMessagesAreRegistered(t *testing.T) {
 	file, err := parser.ParseFile(token.NewFileSet(), "task.go", nil, 0)
 	require.NoError(t, err)
 	known := map[string]bool{}
-	for _, v := range []any{&Submit{}, &Claim{}, &Done{}, &Lost{}, &Return{}, &Cancel{}, &Called{}} {
+	for _, v := range []any{&Submit{}, &Claim{}, &Done{}, &Lost{}, &Return{}, &Cancel{}, &Called{}, &Forget{}, &TriedAgain{}} {
 		_, _, err := types.Encode(v)
 		require.NoError(t, err)
 		known[reflect.TypeOf(v).Elem().Name()] = true

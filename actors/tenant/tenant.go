@@ -92,8 +92,10 @@ func From(ctx context.Context) string {
 func Own(ctx context.Context, id string) string { return Join(From(ctx), id) }
 
 // Plain shows a text that names ids of the caller's as the caller knows them.
-func Plain(ctx context.Context, text string) string {
-	name := From(ctx)
+func Plain(ctx context.Context, text string) string { return PlainOf(From(ctx), text) }
+
+// PlainOf shows a text that names ids of a tenant's as that tenant knows them.
+func PlainOf(name, text string) string {
 	if name == Default {
 		return text
 	}

@@ -16,6 +16,7 @@ type Member struct {
 	Keys     string // which keys its rows are sealed with, and which it opens, as package node writes it; "" for none
 	Zone     string // replicas of a shard go to different ones where possible; may be empty
 	Version  string // of the program
+	Knows    int    // which kinds of things, as package node counts them; 0: a program from before there was a count
 	Engines  int    // inference engines here
 	Leaving  bool   // it is draining for good: give it nothing new, take from it what it has
 	Stopping bool   // it stops now and may be back: send it nothing, leave it what it has

@@ -416,7 +416,7 @@ func TestStartRefuses(t *testing.T) {
 func TestMeta(t *testing.T) {
 	u := "0193a1b2-0000-7000-8000-000000000001"
 	full := Member{Name: strings.Repeat("n", nameMax), Node: u, Boot: u, Cluster: u, Shards: 256, Founded: true, Raft: "255.255.255.255:65535",
-		Remote: "255.255.255.255:65535", HTTP: "255.255.255.255:65535", Zone: "europe-west1-b", Version: "v1.20.30-45-gabcdef012-dirty", Engines: 16, Lineage: "1795453390285-00000000-0000-4000-8000-000000000001", Leaving: true, Stopping: true}
+		Remote: "255.255.255.255:65535", HTTP: "255.255.255.255:65535", Zone: "europe-west1-b", Version: "v1.20.30-45-gabcdef012-dirty", Engines: 16, Lineage: "1795453390285-00000000-0000-4000-8000-000000000001", Leaving: true, Stopping: true, Knows: 99}
 	b, err := encodeMeta(full)
 	require.NoError(t, err)
 	require.Less(t, len(b), metaMax*3/4, "room for what is added later")

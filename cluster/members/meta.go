@@ -13,7 +13,7 @@ const metaMax = memberlist.MetaMaxSize // 512
 
 // metaFormat is written by this program, and grows with each key that is added. A newer one may add keys, which are
 // ignored here, but never change the meaning of one.
-const metaFormat = 2
+const metaFormat = 3
 
 // meta is a Member on the wire, without what memberlist itself carries. Keys are short, since
 // metaMax is, and differ without regard to case, as encoding/json matches them so.
@@ -34,13 +34,14 @@ type meta struct {
 	Stopping bool   `json:"o,omitempty"`
 	Lineage  string `json:"g,omitempty"`
 	Keys     string `json:"k,omitempty"`
+	Knows    int    `json:"w,omitempty"`
 }
 
 // encodeMeta is TooLarge when the result would not fit.
 func encodeMeta(m Member) ([]byte, error) {
 	b, err := json.Marshal(meta{Format: metaFormat, Node: m.Node, Boot: m.Boot, Cluster: m.Cluster, Shards: m.Shards,
 		Founded: m.Founded, Raft: m.Raft, Remote: m.Remote, HTTP: m.HTTP, Zone: m.Zone, Version: m.Version,
-		Engines: m.Engines, Leaving: m.Leaving, Stopping: m.Stopping, Lineage: m.Lineage, Keys: m.Keys})
+		Engines: m.Engines, Leaving: m.Leaving, Stopping: m.Stopping, Lineage: m.Lineage, Keys: m.Keys, Knows: m.Knows})
 	if err != nil {
 		return nil, &fault.Error{Op: "members.meta", Key: m.Name, Kind: fault.Invalid, Err: err}
 	}
@@ -61,7 +62,7 @@ func decodeMeta(name string, b []byte) (Member, error) {
 		return Member{}, fault.New(fault.Malformed, "members.meta", name, "no format, boot or cluster in it")
 	}
 	return Member{Name: name, Node: m.Node, Boot: m.Boot, Cluster: m.Cluster, Shards: m.Shards, Founded: m.Founded,
-		Raft: m.Raft, Remote: m.Remote, HTTP: m.HTTP, Zone: m.Zone, Version: m.Version, Engines: m.Engines, Leaving: m.Leaving, Stopping: m.Stopping, Lineage: m.Lineage, Keys: m.Keys}, nil
+		Raft: m.Raft, Remote: m.Remote, HTTP: m.HTTP, Zone: m.Zone, Version: m.Version, Engines: m.Engines, Leaving: m.Leaving, Stopping: m.Stopping, Lineage: m.Lineage, Keys: m.Keys, Knows: m.Knows}, nil
 }
 
 // newer tells whether a program with more keys made b, which decodes.

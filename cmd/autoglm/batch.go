@@ -302,7 +302,7 @@ func newBatchResults(app *cli.App) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "results ID", Short: "Download the output of a batch", Args: cobra.ExactArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
 		Long: "Writes the lines that completed to --out (- or nothing is the standard output), and with --errors the others to another file.\n" +
-			"While the batch runs, it is what has ended so far.",
+			"While the batch runs, it is what has ended so far. With --out, -o json shows the batch then.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if failed != "" && same(out, failed) {
 				return cli.Usage("--out and --errors are the same file: one would overwrite the other")
@@ -318,6 +318,9 @@ func newBatchResults(app *cli.App) *cobra.Command {
 			err = saveFile(cmd.Context(), app, c, b.OutputFileID, out)
 			if failed != "" { // also when the output is gone: it may have been deleted
 				err = errors.Join(err, saveFile(cmd.Context(), app, c, b.ErrorFileID, failed))
+			}
+			if err == nil && app.JSON() && !same(out, "-") { // else the lines are the output, as JSON they are
+				return app.PrintJSON(b)
 			}
 			return err
 		},

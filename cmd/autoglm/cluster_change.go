@@ -73,7 +73,7 @@ func await(ctx context.Context, c *client.Client, missing func(*wire.Cluster) st
 		why := ""
 		v, err := c.Cluster(ctx)
 		if err != nil {
-			why = err.Error()
+			why = fault.Shown(err)
 		} else {
 			why = missing(v)
 		}

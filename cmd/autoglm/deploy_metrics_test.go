@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/open-autoglm/autoglm/actors/meter"
+	"github.com/open-autoglm/autoglm/node"
 )
 
 // checkMetrics looks for every metric that the README tells to watch: among those that the actors may make, or in
@@ -18,6 +19,7 @@ func checkMetrics(t *testing.T, nodes []*deployed) {
 	t.Helper()
 	known := names{}
 	meter.New(known)
+	known.MustRegister(node.NewWorkMetrics(nil))
 	for _, d := range nodes {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, d.url+"/metrics", nil)
 		require.NoError(t, err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -160,7 +161,10 @@ func (e *exportFlags) whole(ctx context.Context, app *cli.App, c *client.Client,
 	var file *os.File
 	if e.out != "" {
 		if file, err = os.CreateTemp(filepath.Dir(e.out), "."+filepath.Base(e.out)+".tmp-*"); err != nil {
-			return cli.Usage("%v", err)
+			if pe, ok := errors.AsType[*fs.PathError](err); ok {
+				err = pe.Err // its path is the temporary file's
+			}
+			return cli.Usage("--out is %q, and nothing can be written beside it: %v", e.out, err)
 		}
 		defer func() {
 			if file != nil { // it is not whole

@@ -119,6 +119,8 @@ func writeTask(app *cli.App, t *wire.Task) error {
 		}
 		row("callback", text)
 	}
+	row("retry of", t.RetryOf)
+	row("retried as", t.RetriedAs)
 	row("prompt", cli.Cut(t.Prompt, 200))
 	if t.Error != nil {
 		row("error", t.Error.Message)

@@ -246,7 +246,8 @@ func newAPIKeyRoot(app *cli.App) *cobra.Command {
 			if err != nil {
 				path = out
 			}
-			_, err = fmt.Fprintf(app.Out, "the key is in %s\n\nstart the node with\n  AUTOGLM_ACCESS_ADMIN_KEY=%s\nand use it with\n  export AUTOGLM_API_KEY_FILE=%s\n", out, root, path)
+			_, err = fmt.Fprintf(app.Out, "the key is in %s\n\nstart the node with one of\n  AUTOGLM_ACCESS_ADMIN_KEY=%[2]s\n  autoglm serve --set access.admin_key=%[2]s\n"+
+				"  access: {admin_key: '%[2]s'}   # in its configuration file\nand use it with\n  export AUTOGLM_API_KEY_FILE=%[3]s\n", out, root, path)
 			return err
 		},
 	}

@@ -1,11 +1,15 @@
 // Command autoglm runs LLM tasks offline: `autoglm serve` is a node, the other commands talk to one over HTTP.
 //
 //	serve                          a node: API, durable tasks, engines
-//	submit get watch cancel list   tasks
+//	submit get watch cancel        tasks
+//	delete list
+//	task                           what happened to one, and why it waits
+//	dead                           those that failed, and trying them again
 //	results export                 what became of them, as JSONL, CSV or Parquet
+//	schedule                       tasks that are submitted again and again
 //	sink                           where results are written to as they come
 //	init dev cluster               a cluster: its certificates, one on this machine, what its nodes do
-//	key audit                      who may use it, who administered it
+//	key audit callback-secret      who may use it, who administered it, who vouches for callbacks
 //	status backup restore          the node
 //	encryption-key                 the keys that seal what it writes
 //	demo bench                     try it, measure it
@@ -55,8 +59,8 @@ func newRoot(app *cli.App) *cobra.Command {
 			root.AddCommand(c)
 		}
 	}
-	group("tasks", newSubmit(app), newGet(app), newWatch(app), newCancel(app), newList(app), newResults(app), newExport(app), newBatch(app), newSink(app))
-	group("node", newServe(app), newInit(app), newDev(app), newStatus(app), newCluster(app), newAPIKeys(app), newAudit(app), newBackup(app), newRestore(app), newEncryptionKey(app))
+	group("tasks", newSubmit(app), newGet(app), newWatch(app), newCancel(app), newDelete(app), newList(app), newTask(app), newDead(app), newResults(app), newExport(app), newBatch(app), newSchedule(app), newSink(app))
+	group("node", newServe(app), newInit(app), newDev(app), newStatus(app), newCluster(app), newAPIKeys(app), newAudit(app), newCallbackSecret(app), newBackup(app), newRestore(app), newEncryptionKey(app))
 	group("try", newDemo(app), bench.NewCommand(bench.WithPrompts(demo.Tasks)))
 	root.AddCommand(newVersion(app))
 	return root

@@ -41,9 +41,9 @@ var nextVersion = []mutant.Edit{
 	})`},
 
 	// A key in what gossip carries of a member.
-	{File: "cluster/members/meta.go", Old: "const metaFormat = 2", New: "const metaFormat = 3"},
+	{File: "cluster/members/meta.go", Old: "const metaFormat = 3", New: "const metaFormat = 4"},
 	{File: "cluster/members/meta.go", Old: "`json:\"k,omitempty\"`\n", New: "`json:\"k,omitempty\"`\n\tNext     string `json:\"x,omitempty\"`\n"},
-	{File: "cluster/members/meta.go", Old: "Keys: m.Keys})", New: "Keys: m.Keys, Next: \"next\"})"},
+	{File: "cluster/members/meta.go", Old: "Knows: m.Knows})", New: "Knows: m.Knows, Next: \"next\"})"},
 
 	// A message to a task, sent after each submit, and the event and field that it journals: a version that skips it loses nothing.
 	{File: "actors/task/types.go", Old: "\tAdd(\"cancel\", (*Cancel)(nil)).\n", New: "\tAdd(\"cancel\", (*Cancel)(nil)).\n\tAdd(\"note\", (*Note)(nil)).\n"},

@@ -54,7 +54,8 @@ func newSinkCreate(app *cli.App) *cobra.Command {
 			"  s3://KEY_ID@BUCKET/PREFIX?endpoint=URL          the same in a bucket; the setting sink.allow names the endpoint's host\n" +
 			"  postgres://USER@HOST/DATABASE[?sslmode=…]       a row a result; the setting sink.allow names the host\n" +
 			"  sqlite:///FILE                                  the same; FILE lies below a folder of sink.allowed_dirs\n" +
-			"A password, or S3's secret access key, is in an environment variable of the nodes, which --password-env names.\n" +
+			"A password, or S3's secret access key, is in an environment variable of the nodes, which --password-env names, or in\n" +
+			"a file of their folder sink.secrets_dir, which --password-file names.\n" +
 			"The same definition again is harmless.",
 		Example: "  autoglm sink create answers file:///srv/results --format parquet\n" +
 			"  autoglm sink create db postgres://autoglm@db.internal/results --password-env SINK_PG_PASSWORD",
@@ -76,6 +77,7 @@ func newSinkCreate(app *cli.App) *cobra.Command {
 	f.StringVar(&d.Format, "format", "", "of objects: jsonl (the default), csv or `parquet`")
 	f.StringVar(&d.Table, "table", "", "`name` of the table in a database (default autoglm_results)")
 	f.StringVar(&d.PasswordEnv, "password-env", "", "environment `variable` of the nodes with the password; its name begins with SINK_")
+	f.StringVar(&d.PasswordFile, "password-file", "", "`name` of a file with the password, in the folder of the nodes' setting sink.secrets_dir")
 	f.IntVar(&d.Rows, "rows", 0, "at most so many results of one object or transaction (default 10000 and 1000)")
 	f.DurationVar(&every, "every", 0, "a result waits no longer than this `time` for others (default 10s for objects, 1s for databases)")
 	f.StringVar(&d.State, "state", "", "only tasks that ended in this `state`")
@@ -115,7 +117,7 @@ func tenantFlag(cmd *cobra.Command, whose *string) {
 func newSinkList(app *cli.App) *cobra.Command {
 	var whose string
 	cmd := &cobra.Command{
-		Use: "list", Short: "List sinks", Args: cobra.NoArgs,
+		Use: "list", Short: "List sinks", Long: "Lists the sinks of all tenants. The other commands are about one of the tenant default, unless --tenant names another.", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := app.Client(client.WithTenant(whose))
 			if err != nil {
@@ -125,7 +127,7 @@ func newSinkList(app *cli.App) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			tab := cli.NewTable("SINK", "STATUS", "DELIVERED>", "LAG>", "URL", "ERROR")
+			tab := cli.NewTable("TENANT", "SINK", "STATUS", "DELIVERED>", "LAG>", "URL", "ERROR")
 			for i := range all {
 				s := &all[i]
 				if app.JSON() {
@@ -134,7 +136,7 @@ func newSinkList(app *cli.App) *cobra.Command {
 					}
 					continue
 				}
-				tab.Row(s.Name, s.Status, s.Delivered, lag(s), cli.Cut(s.URL, 60), cli.Cut(trouble(s), 80))
+				tab.Row(s.Tenant, s.Name, s.Status, s.Delivered, lag(s), cli.Cut(s.URL, 60), cli.Cut(trouble(s), 80))
 			}
 			if app.JSON() {
 				return nil
@@ -143,7 +145,7 @@ func newSinkList(app *cli.App) *cobra.Command {
 		},
 	}
 	app.ClientFlags(cmd)
-	tenantFlag(cmd, &whose)
+	cmd.Flags().StringVar(&whose, "tenant", "", "only those of this `tenant`")
 	return cmd
 }
 
@@ -177,6 +179,7 @@ func sinkShown(app *cli.App) func(*wire.Sink, error) error {
 		var w strings.Builder
 		line := func(name string, v any) { fmt.Fprintf(&w, "%-10s %v\n", name, v) }
 		line("sink", s.Name)
+		line("tenant", s.Tenant)
 		line("url", s.URL)
 		line("status", s.Status)
 		if s.Format != "" {

@@ -8,6 +8,7 @@ package access
 
 import (
 	"context"
+	"errors"
 	"math"
 	"net/http"
 	"strings"
@@ -93,7 +94,19 @@ func Text(h http.Header) string {
 	return h.Get("X-Api-Key")
 }
 
-// Who finds out who calls. ErrNone and ErrBad are for 401; Overloaded is the key's own rate; else the key could not be looked up.
+// endedError says that a key was good once. Who reads it has its secret.
+type endedError struct{ text string }
+
+func (e *endedError) Error() string { return "the API key " + e.text }
+
+// Unknown tells whether an error of Who is that nobody good calls: for 401.
+func Unknown(err error) bool {
+	_, ended := errors.AsType[*endedError](err)
+	return ended || errors.Is(err, ErrNone) || errors.Is(err, ErrBad)
+}
+
+// Who finds out who calls. Unknown errors are for 401, and come with the caller where it holds the secret of a key that has ended;
+// Overloaded is the key's own rate; else the key could not be looked up.
 func (g *Gate) Who(ctx context.Context, text string) (Caller, error) {
 	id, whole := apikey.ID(text)
 	switch {
@@ -118,14 +131,21 @@ func (g *Gate) known(ctx context.Context, id, text string) (Caller, error) {
 	if err != nil {
 		return Caller{}, err
 	}
-	if e == nil || !e.key.Is(text, g.now()) {
+	if e == nil {
 		return Caller{}, ErrBad
+	}
+	who := Caller{Key: id, Name: e.key.Name, Tenant: e.key.Tenant, Role: e.key.Role}
+	switch held, ended := e.key.Held(text, g.now()); {
+	case !held:
+		return Caller{}, ErrBad
+	case ended != "":
+		return who, fault.New(fault.Refused, "access", "", "%w", &endedError{ended}).WithRemedy("whoever administers the cluster can create another one")
 	}
 	if e.limit != nil && !e.limit.Allow() {
 		return Caller{}, fault.New(fault.Overloaded, "access", "", "this key may make %g requests a second at a node", e.key.Rate).
 			WithRemedy("send fewer and larger requests: a file, an array or a stream of tasks is one")
 	}
-	return Caller{Key: id, Name: e.key.Name, Tenant: e.key.Tenant, Role: e.key.Role}, nil
+	return who, nil
 }
 
 // look returns what is known of a key, at most believed old; nil: there is none.
@@ -249,7 +269,7 @@ func NeedOf(method, path string) Need {
 		return Need{Role: apikey.Read, Operator: true}
 	case under("/v1/cluster"), under("/v1/admin"), under("/v1/sinks"):
 		return Need{Role: apikey.Admin, Operator: true}
-	case under("/v1/keys"), under("/v1/audit"):
+	case under("/v1/keys"), under("/v1/audit"), path == "/v1/callback-secret":
 		return Need{Role: apikey.Admin}
 	case reads, path == actorv1connect.ActorServiceStateProcedure, path == actorv1connect.ActorServiceWatchProcedure:
 		return Need{Role: apikey.Read}

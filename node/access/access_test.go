@@ -60,8 +60,8 @@ func TestWhoCalls(t *testing.T) {
 	rootText, root, err := apikey.NewRoot()
 	require.NoError(t, err)
 	acme := s.put(t, apikey.Key{Tenant: "acme", Role: apikey.Submit, Name: "ci"})
-	gone := s.put(t, apikey.Key{Tenant: "acme", Role: apikey.Admin, RevokedAt: now})
-	old := s.put(t, apikey.Key{Tenant: "acme", Role: apikey.Admin, ExpiresAt: now})
+	gone := s.stranger(t, apikey.Key{Tenant: "acme", Role: apikey.Admin, RevokedAt: now})
+	old := s.stranger(t, apikey.Key{Tenant: "acme", Role: apikey.Admin, ExpiresAt: now})
 	other, _, err := apikey.NewRoot()
 	require.NoError(t, err)
 	id, _ := apikey.ID(acme)
@@ -78,8 +78,8 @@ func TestWhoCalls(t *testing.T) {
 		{"cut", acme[:len(acme)-1], ErrBad, operator},
 		{"forged", forged, ErrBad, operator},
 		{"of another cluster", other, ErrBad, ErrBad},
-		{"revoked", gone, ErrBad, ErrBad},
-		{"expired", old, ErrBad, ErrBad},
+		{"a revoked one's secret is wrong", gone, ErrBad, ErrBad},
+		{"an expired one's, too", old, ErrBad, ErrBad},
 	} {
 		if c.open == nil {
 			c.open = c.closed
@@ -98,6 +98,50 @@ func TestWhoCalls(t *testing.T) {
 	}
 }
 
+// stranger is a text with the id of a key, whose secret is another.
+func (s *shelf) stranger(t *testing.T, k apikey.Key) string {
+	t.Helper()
+	text := s.put(t, k)
+	id, _ := apikey.ID(text)
+	k = s.keys[id]
+	k.Hash = apikey.Hash("another")
+	s.keys[id] = k
+	return text
+}
+
+// TestAKeyThatHasEnded says so to whoever holds its secret, and to nobody else; who tried is known.
+func TestAKeyThatHasEnded(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	s := &shelf{keys: map[string]apikey.Key{}}
+	g := New(false, apikey.Root{}, s, func() time.Time { return now })
+	for _, c := range []struct {
+		key  apikey.Key
+		says string
+	}{
+		{apikey.Key{RevokedAt: now}, "the API key was revoked at 2001-09-09T01:46:40Z"},
+		{apikey.Key{ExpiresAt: now}, "the API key expired at 2001-09-09T01:46:40Z"},
+		{apikey.Key{ExpiresAt: now, RevokedAt: now}, "revoked at"},
+	} {
+		c.key.Tenant, c.key.Role = "acme", apikey.Admin
+		text := s.put(t, c.key)
+		id, _ := apikey.ID(text)
+		who, err := g.Who(t.Context(), text)
+		require.ErrorContains(t, err, c.says)
+		require.True(t, Unknown(err))
+		require.Equal(t, Caller{Key: id, Tenant: "acme", Role: apikey.Admin}, who)
+		who, err = g.Who(t.Context(), s.stranger(t, c.key))
+		require.Equal(t, ErrBad, err)
+		require.Zero(t, who)
+	}
+	text := s.put(t, apikey.Key{Tenant: "acme", Role: apikey.Read})
+	id, _ := apikey.ID(text)
+	k := s.keys[id]
+	k.Before, k.Hash, k.Until, k.RotatedAt = k.Hash, apikey.Hash("x"), now, now.Add(-time.Hour)
+	s.keys[id] = k
+	_, err := g.Who(t.Context(), text)
+	require.ErrorContains(t, err, "was rotated at 2001-09-09T00:46:40Z, and this secret of it was good until 2001-09-09T01:46:40Z")
+}
+
 func TestAKeyIsLookedUpNowAndThen(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	s := &shelf{keys: map[string]apikey.Key{}}
@@ -114,7 +158,7 @@ func TestAKeyIsLookedUpNowAndThen(t *testing.T) {
 	s.keys[id] = k
 	require.NoError(t, who(), "believed for a moment")
 	g.Forget(id)
-	require.Equal(t, ErrBad, who(), "at once where it was revoked")
+	require.ErrorContains(t, who(), "revoked at", "at once where it was revoked")
 
 	k.RevokedAt = time.Time{}
 	s.keys[id] = k
@@ -178,6 +222,13 @@ func TestWhatRoutesNeed(t *testing.T) {
 		{"POST", "/v1/keys/x/rotate", Need{Role: apikey.Admin}},
 		{"GET", "/v1/audit", Need{Role: apikey.Admin}},
 		{"GET", "/v1/tasks", Need{Role: apikey.Read}},
+		{"GET", "/v1/tasks/x/explain", Need{Role: apikey.Read}},
+		{"GET", "/v1/dead", Need{Role: apikey.Read}},
+		{"GET", "/v1/dead/summary", Need{Role: apikey.Read}},
+		{"POST", "/v1/dead/retry", Need{Role: apikey.Submit}},
+		{"GET", "/v1/schedules/x", Need{Role: apikey.Read}},
+		{"POST", "/v1/schedules/x/run", Need{Role: apikey.Submit}},
+		{"DELETE", "/v1/schedules/x", Need{Role: apikey.Submit}},
 		{"HEAD", "/v1/files/x/content", Need{Role: apikey.Read}},
 		{"GET", "/v1/status", Need{Role: apikey.Read}},
 		{"POST", "/v1/tasks", Need{Role: apikey.Submit}},

@@ -18,6 +18,9 @@ type Access struct {
 	Gate  *access.Gate
 	Keys  *apikey.Keys
 	Audit *audit.Log
+
+	Rolled         func() error                        // nil: no node is there that is too old for keys, tenants, sinks, schedules and quotas
+	CallbackSecret func(tenant string) (string, error) // what a tenant's callbacks are signed with
 }
 
 // WithAccess asks clients for keys, as the gate says, and serves the routes of keys and of the audit log. Without it
@@ -42,8 +45,9 @@ func (s *Server) admit(next http.Handler) http.Handler {
 		if err == nil {
 			err = who.Allow(need)
 		}
-		switch err {
-		case nil:
+		s.attempted(r, who, need, err)
+		switch {
+		case err == nil:
 			ctx, cancel := context.WithCancelCause(access.With(r.Context(), who))
 			defer cancel(nil)
 			if s.access.Gate != nil && !who.Open {
@@ -53,13 +57,21 @@ func (s *Server) admit(next http.Handler) http.Handler {
 			defer func() { r.Pattern = in.Pattern }() // which the mux finds, for metrics
 			next.ServeHTTP(w, in)
 			return
-		case access.ErrNone, access.ErrBad:
+		case access.Unknown(err):
 			w.Header().Set("WWW-Authenticate", `Bearer realm="autoglm"`)
-			p := wire.NewProblem(http.StatusUnauthorized, fault.Refused, "", fault.Bare(err))
+			p := wire.NewProblem(http.StatusUnauthorized, fault.Refused, "", fault.Plain(err))
 			err = p.With("", fault.RemedyOf(err))
 		}
 		s.refuse(w, r, err)
 	})
+}
+
+// rolled refuses to begin what a node of an older version could not go on with.
+func (s *Server) rolled() error {
+	if s.access.Rolled == nil {
+		return nil
+	}
+	return s.access.Rolled()
 }
 
 // open tells whether who shows no key is let in.

@@ -5,6 +5,7 @@ import (
 
 	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/node/api/wire"
+	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
 type clusterOutput struct {
@@ -20,7 +21,7 @@ func (s *Server) cluster(ctx context.Context, _ *struct{}) (*clusterOutput, erro
 			Owned: m.Owned, Replicas: m.Replicas, Engines: enginesOf(m.Engines),
 			Disk: wire.Disk{FreeBytes: m.Space.Free, ReserveBytes: m.Space.Reserve, Full: m.Space.Refusing}}
 		if m.Err != nil {
-			n.Error = m.Err.Error()
+			n.Error = fault.Shown(m.Err)
 		}
 		out.Members = append(out.Members, n)
 	}

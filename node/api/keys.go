@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/open-autoglm/autoglm/actors/apikey"
 	"github.com/open-autoglm/autoglm/actors/audit"
+	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/node/access"
 	"github.com/open-autoglm/autoglm/node/api/wire"
 	"github.com/open-autoglm/autoglm/persistence/fault"
@@ -24,7 +26,7 @@ func (s *Server) keyRoutes(api huma.API) {
 		return
 	}
 	huma.Register(api, huma.Operation{OperationID: "create-key", Method: "POST", Path: "/v1/keys", Tags: tags, Middlewares: local, DefaultStatus: http.StatusCreated,
-		Summary: "Create an API key", Description: "The answer has the key itself, this once: only its hash is kept.", Errors: []int{401, 403, 422, 503}}, s.createKey)
+		Summary: "Create an API key", Description: "The answer has the key itself, this once: only its hash is kept.", Errors: []int{401, 403, 409, 422, 503}}, s.createKey)
 	huma.Register(api, huma.Operation{OperationID: "list-keys", Method: "GET", Path: "/v1/keys", Tags: tags, Middlewares: local,
 		Summary: "List API keys", Description: "The newest first, without their secrets: those of your tenant; the operator sees all, or those of tenant=NAME.",
 		Errors: []int{401, 403, 422, 503}}, s.listKeys)
@@ -36,6 +38,9 @@ func (s *Server) keyRoutes(api huma.API) {
 	huma.Register(api, huma.Operation{OperationID: "revoke-key", Method: "POST", Path: "/v1/keys/{id}/revoke", Tags: tags,
 		Summary: "End an API key for ever", Description: "Other nodes may go on believing it for a few seconds. Again is harmless.",
 		Errors: []int{401, 403, 404, 503}}, s.revokeKey)
+	huma.Register(api, huma.Operation{OperationID: "callback-secret", Method: "GET", Path: "/v1/callback-secret", Tags: tags, Middlewares: local,
+		Summary: "The secret that callbacks are signed with", Description: "A tenant's own, for whoever verifies its callbacks (Standard Webhooks). That it was shown is in the audit log.",
+		Errors: []int{401, 403, 422, 503}}, s.callbackSecret)
 	huma.Register(api, huma.Operation{OperationID: "audit", Method: "GET", Path: "/v1/audit", Tags: tags, Middlewares: local,
 		Summary: "What administrators did", Description: "The newest first: what those of your tenant did, and what was done to it; the operator sees all, or what concerns tenant=NAME.",
 		Errors: []int{401, 403, 404, 422, 503}}, s.listAudit)
@@ -93,6 +98,10 @@ func (s *Server) createKey(ctx context.Context, in *createKeyInput) (*newKeyOutp
 	}
 	if err = w.Check(); err == nil && w.Tenant != who.Tenant && !who.Operator() {
 		err = fault.New(fault.Refused, "api.keys", "", "only the operator makes keys of other tenants")
+		s.refused(ctx, who, "a key of tenant "+w.Tenant, err)
+	}
+	if err == nil {
+		err = s.rolled()
 	}
 	var out wire.NewKey
 	if err == nil {
@@ -215,6 +224,36 @@ func (s *Server) revokeKey(ctx context.Context, in *keyInput) (*keyOutput, error
 		return nil, s.problem(ctx, err)
 	}
 	return &keyOutput{shownKey(k)}, nil
+}
+
+type secretInput struct {
+	Tenant string `query:"tenant" doc:"For the operator: whose; your own when empty."`
+}
+
+type secretOutput struct {
+	Cache string `header:"Cache-Control"`
+	Body  wire.CallbackSecret
+}
+
+func (s *Server) callbackSecret(ctx context.Context, in *secretInput) (*secretOutput, error) {
+	who := access.From(ctx)
+	whose, out := cmp.Or(in.Tenant, who.Tenant), &secretOutput{Cache: "no-store"}
+	err := tenant.Check(whose)
+	if err == nil && whose != who.Tenant && !who.Operator() {
+		err = fault.New(fault.Refused, "api.keys", "", "only the operator sees other tenants")
+		s.refused(ctx, who, "the callback secret of tenant "+whose, err)
+	}
+	if err == nil {
+		err = s.audited(ctx, "callback_secret.show", "", whose, "", func() (err error) {
+			out.Body.Tenant = whose
+			out.Body.Secret, err = s.access.CallbackSecret(whose)
+			return err
+		})
+	}
+	if err != nil {
+		return nil, s.problem(ctx, err)
+	}
+	return out, nil
 }
 
 type auditOutput struct{ Body wire.Audit }

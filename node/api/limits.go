@@ -1,8 +1,10 @@
 package api
 
 import (
-	"fmt"
+	"errors"
 	"time"
+
+	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
 // Limits bounds what clients can make the server hold. Each is named in the refusal that
@@ -42,6 +44,7 @@ func DefaultLimits() Limits {
 
 // Validate names the first limit that cannot work.
 func (l Limits) Validate() error {
+	var errs []error
 	for _, v := range []struct {
 		name     string
 		val, min int64
@@ -56,8 +59,8 @@ func (l Limits) Validate() error {
 		{"results_poll", int64(l.ResultsPoll), int64(time.Millisecond)},
 	} {
 		if v.val < v.min {
-			return fmt.Errorf("%s is %d: the least that works is %d", v.name, v.val, v.min)
+			errs = append(errs, fault.New(fault.Invalid, "config", "http."+v.name, "is %d", v.val).WithRemedy("use %d or more", v.min))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }

@@ -41,7 +41,11 @@ func humaError(status int, msg string, errs ...error) huma.StatusError {
 		if p.Key == "" {
 			p.Key = field
 		}
-		parts = append(parts, strings.TrimSpace(field+" "+detail.Message))
+		text := strings.TrimSpace(field + " " + detail.Message)
+		if given, ok := detail.Value.(string); ok && strings.HasPrefix(detail.Message, "expected value to be one of") { // huma says the others
+			text += fmt.Sprintf(", not %.80q", given)
+		}
+		parts = append(parts, text)
 	}
 	if len(parts) > 0 {
 		p.Detail = strings.Join(parts, "; ")

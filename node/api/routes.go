@@ -27,7 +27,7 @@ func (s *Server) routes(mux *http.ServeMux) error {
 	cfg.Info.Description = about
 	cfg.OpenAPIPath, cfg.DocsPath, cfg.SchemasPath = "", "", "" // served below, without a CDN
 	cfg.CreateHooks = nil                                       // no $schema in bodies
-	cfg.Tags = []*huma.Tag{{Name: "tasks"}, {Name: "results"}, {Name: "sinks"}, {Name: "openai"}, {Name: "node"}, {Name: "cluster"}, {Name: "access"}}
+	cfg.Tags = []*huma.Tag{{Name: "tasks"}, {Name: "dead"}, {Name: "schedules"}, {Name: "results"}, {Name: "sinks"}, {Name: "openai"}, {Name: "node"}, {Name: "cluster"}, {Name: "access"}}
 	api := humago.New(mux, cfg)
 	api.OpenAPI().Servers = nil
 
@@ -38,9 +38,18 @@ func (s *Server) routes(mux *http.ServeMux) error {
 	huma.Register(api, huma.Operation{OperationID: "list-tasks", Method: "GET", Path: "/v1/tasks", Tags: []string{"tasks"},
 		Summary: "List tasks", Description: "Newest first; with a state, in that state's own order. metadata.KEY=VALUE filters by metadata, any number of times.",
 		Errors: []int{422, 503}}, s.list)
+	huma.Register(api, huma.Operation{OperationID: "explain-task", Method: "GET", Path: "/v1/tasks/{id}/explain", Tags: []string{"tasks"},
+		Summary: "What happened to a task, and why it is not further",
+		Description: "Its journal with the time that each part took, and in why what it waits for now: its time, an engine (none serves its model; those that do are down, paused or busy; " +
+			"how many are before it), the end of an attempt, or its callback.",
+		Errors: []int{404, 422, 503}}, s.explain)
 	huma.Register(api, huma.Operation{OperationID: "cancel-task", Method: "POST", Path: "/v1/tasks/{id}/cancel", Tags: []string{"tasks"},
 		Summary: "Cancel a task", Description: "Harmless when it is cancelled already; 409 when it ended otherwise.",
 		Errors: []int{404, 409, 422, 503}}, s.cancel)
+	huma.Register(api, huma.Operation{OperationID: "delete-task", Method: "DELETE", Path: "/v1/tasks/{id}", Tags: []string{"tasks"}, DefaultStatus: http.StatusNoContent,
+		Summary: "Delete a task", Description: "With its answer and history, once it is final; its id may be used for another one. 409 while its callback is tried or a sink has not written it, " +
+			"and for the lines of batches, which go with their batch (retention.batches). Settings delete tasks by their age: retention.tasks.",
+		Errors: []int{404, 409, 422, 503}}, s.delete)
 	huma.Register(api, huma.Operation{OperationID: "cluster", Method: "GET", Path: "/v1/cluster", Tags: []string{"cluster"},
 		Summary: "Who is there and who holds which shard"}, s.cluster)
 	huma.Register(api, huma.Operation{OperationID: "cluster-events", Method: "GET", Path: "/v1/cluster/events", Tags: []string{"cluster"},
@@ -55,9 +64,13 @@ func (s *Server) routes(mux *http.ServeMux) error {
 		Summary: "Write a consistent copy of the data", Description: "Into a folder of the node's own machine. The node goes on working.",
 		Middlewares: huma.Middlewares{s.localOnly}, Errors: []int{403, 409, 422, 507}}, s.backup)
 
+	s.deadRoutes(api)
 	s.keyRoutes(api)
 	if s.sinks != nil {
 		s.sinkRoutes(api)
+	}
+	if s.schedules != nil {
+		s.scheduleRoutes(mux, api)
 	}
 
 	mux.HandleFunc("POST /v1/tasks", s.submit)
@@ -77,6 +90,7 @@ func (s *Server) routes(mux *http.ServeMux) error {
 		describeCompletions(api.OpenAPI())
 	}
 	openai.Describe(api.OpenAPI(), s.openai)
+	describeAccess(api.OpenAPI())
 	openAnswers(api.OpenAPI())
 
 	var err error
@@ -141,7 +155,7 @@ func (s *Server) elsewhere(mux *http.ServeMux) http.HandlerFunc {
 }
 
 // asked are the schemas of what clients send, in which an unknown field is refused.
-var asked = []string{"Spec", "Message", "Retry", "Cancel", "Backup", "BatchRequest", "PriorityRequest", "KeyWish", "KeyRotation", "Definition"}
+var asked = []string{"Spec", "Message", "Retry", "Cancel", "Backup", "BatchRequest", "PriorityRequest", "KeyWish", "KeyRotation", "Definition", "DeadRetry", "Plan"}
 
 // openAnswers lets the schemas of answers grow: a client made from the document must not
 // break on a field that a later version adds.

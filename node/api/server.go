@@ -33,8 +33,11 @@ type Server struct {
 	actors  *gate.Gate // may be nil
 	openai  openai.Deps
 	access  Access
-	sinks   Sinks // may be nil
-	refusal *connect.ErrorWriter
+
+	attempts  *attempts
+	sinks     Sinks     // may be nil
+	schedules Schedules // may be nil
+	refusal   *connect.ErrorWriter
 
 	handler http.Handler
 	openapi []byte // served at /openapi.json
@@ -82,7 +85,7 @@ func WithFront(f *Front) Option { return func(s *Server) { s.front = f } }
 // New makes a server that is not listening yet; it fails on limits that cannot work and on
 // metrics that are registered already.
 func New(svc Service, opts ...Option) (*Server, error) {
-	s := &Server{svc: svc, lim: DefaultLimits(), log: slog.Default(), version: "dev", refusal: connect.NewErrorWriter()}
+	s := &Server{svc: svc, lim: DefaultLimits(), log: slog.Default(), version: "dev", refusal: connect.NewErrorWriter(), attempts: newAttempts()}
 	for _, opt := range opts {
 		opt(s)
 	}
@@ -90,7 +93,7 @@ func New(svc Service, opts ...Option) (*Server, error) {
 		return nil, errors.New("api.new: the service is nil")
 	}
 	if err := s.lim.Validate(); err != nil {
-		return nil, fmt.Errorf("api.new: http.%w", err)
+		return nil, fmt.Errorf("api.new: %w", err)
 	}
 	s.streams, s.held = make(chan struct{}, s.lim.StreamsMax), map[string]int{}
 	own := s.front == nil

@@ -157,7 +157,7 @@ func TestRefusals(t *testing.T) {
 			require.Contains(t, p.Detail, tc.detail)
 		})
 	}
-	require.Equal(t, "GET, HEAD", send(t, "PUT", base+"/v1/tasks/done", "").header.Get("Allow"))
+	require.Equal(t, "GET, DELETE, HEAD", send(t, "PUT", base+"/v1/tasks/done", "").header.Get("Allow"))
 }
 
 // Each kind of fault has one status, and those that pass say when to come back.
@@ -318,6 +318,36 @@ func TestProbesDocsAndMetrics(t *testing.T) {
 	metrics := string(send(t, "GET", base+"/metrics", "").body)
 	require.Contains(t, metrics, `autoglm_http_requests_total{code="404",method="GET",route="/v1/tasks/{id}"} 2`)
 	require.Contains(t, metrics, `autoglm_http_requests_total{code="404",method="other",route="other"} 1`)
+}
+
+// TestTheDocumentSaysWhoNeedsAKey: each route that asks for one names the scheme and both refusals.
+func TestTheDocumentSaysWhoNeedsAKey(t *testing.T) {
+	var doc struct {
+		Paths map[string]map[string]struct {
+			Security  []map[string][]string
+			Responses map[string]struct{ Content map[string]any }
+		}
+		Components struct {
+			SecuritySchemes map[string]struct{ Type, Scheme string }
+		}
+	}
+	require.NoError(t, json.Unmarshal(send(t, "GET", apitest.Serve(t, apitest.New())+"/openapi.json", "").body, &doc))
+	require.Equal(t, "http bearer", doc.Components.SecuritySchemes["bearer"].Type+" "+doc.Components.SecuritySchemes["bearer"].Scheme)
+	open := 0
+	for path, ops := range doc.Paths {
+		for method, op := range ops {
+			if path == "/healthz" || path == "/readyz" {
+				open++
+				require.Empty(t, op.Security, path)
+				continue
+			}
+			require.Equal(t, []map[string][]string{{"bearer": {}}}, op.Security, "%s %s", method, path)
+			for _, status := range []string{"401", "403"} {
+				require.NotEmpty(t, op.Responses[status].Content, "%s %s %s", method, path, status)
+			}
+		}
+	}
+	require.Equal(t, 2, open)
 }
 
 func TestBackup(t *testing.T) {

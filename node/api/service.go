@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/open-autoglm/autoglm/actors/explain"
 	"github.com/open-autoglm/autoglm/actors/task"
 )
 
@@ -21,8 +22,19 @@ type Service interface {
 	// record is returned as it stands in both cases. reason is kept.
 	Cancel(ctx context.Context, id, reason string) (*task.Record, error)
 
+	// Delete takes a final task away with its answer and history: its id is as if it had never been used. A Conflict says what it is still
+	// needed for: it is not final, its callback or a sink waits, or it is a line of a batch.
+	Delete(ctx context.Context, id string) error
+
+	// Retry has failed tasks tried again, each as another task whose id and state are in the answer; again, it is harmless. A task that
+	// did not fail, or is a line of a batch, is a Conflict.
+	Retry(ctx context.Context, ids []string) []Submitted
+
 	// Events returns the task's facts after a version (0: all).
 	Events(ctx context.Context, id string, after uint64) ([]task.Fact, error)
+
+	// Explain returns all that happened to the task, and why it is not further.
+	Explain(ctx context.Context, id string) (Explained, error)
 
 	// Watch returns a channel that gets a value, merged when the reader is slow, after
 	// each new fact of the task; stop ends it. Read with Events.
@@ -64,6 +76,13 @@ type Service interface {
 	Backup(ctx context.Context, dir string) error
 }
 
+// Explained is what Explain found out.
+type Explained struct {
+	Record *task.Record
+	Steps  []explain.Step
+	Why    explain.Why
+}
+
 // Submitted answers one spec of Submit.
 type Submitted struct {
 	ID      string
@@ -80,6 +99,10 @@ type Query struct {
 	Metadata map[string]string // all of these pairs
 	Limit    int               // 1 to 1000
 	Cursor   string
+
+	Since     time.Time // of final tasks: that ended then or later; not with a cursor
+	ErrorKind string    // "" any
+	Open      bool      // without those that were tried again
 }
 
 // Item is one task of a page.
@@ -122,5 +145,6 @@ type EngineStatus struct {
 	Reason    string // of the newest trouble
 	Limit     int    // requests at once
 	InFlight  int
-	Restarts  int // of a supervised child
+	Paused    time.Time // it asked for nothing before then
+	Restarts  int       // of a supervised child
 }

@@ -10,13 +10,14 @@ import (
 	"github.com/open-autoglm/autoglm/actors/sink"
 	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/node/api/wire"
+	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
 // Sinks is what the routes of sinks need of the node; *sink.Sinks is one.
 type Sinks interface {
 	Create(ctx context.Context, d sink.Definition) (sink.State, error)
 	Get(ctx context.Context, name string) (sink.State, error)
-	List(ctx context.Context) ([]sink.State, error)
+	List(ctx context.Context, whose string) ([]sink.Owned, error)
 	Say(ctx context.Context, name string, msg any) (sink.State, error)
 
 	// Waiting returns when the oldest result ended that a sink wants and does not have; zero: it has all.
@@ -32,7 +33,7 @@ func (s *Server) sinkRoutes(api huma.API) {
 		Summary: "Create a sink", Description: "Results are written to its destination, each once, from then on. The same definition again is harmless." + only,
 		Middlewares: admin, Errors: []int{403, 409, 422, 429, 503}}, s.createSink)
 	huma.Register(api, huma.Operation{OperationID: "list-sinks", Method: "GET", Path: "/v1/sinks", Tags: []string{"sinks"},
-		Summary: "List sinks", Errors: []int{503}}, s.listSinks)
+		Summary: "List sinks", Description: "Of all tenants, or of one.", Errors: []int{422, 503}}, s.listSinks)
 	huma.Register(api, huma.Operation{OperationID: "get-sink", Method: "GET", Path: "/v1/sinks/{name}", Tags: []string{"sinks"},
 		Summary: "Get a sink and how far it is", Errors: []int{404, 503}}, s.getSink)
 	huma.Register(api, huma.Operation{OperationID: "delete-sink", Method: "DELETE", Path: "/v1/sinks/{name}", Tags: []string{"sinks"}, DefaultStatus: http.StatusNoContent,
@@ -60,7 +61,7 @@ type createSinkInput struct {
 }
 
 type listSinksInput struct {
-	Tenant string `query:"tenant" doc:"Whose; yours when empty."`
+	Tenant string `query:"tenant" doc:"Only those of this tenant."`
 }
 
 // onBehalf is the context of a tenant whose sinks the operator looks after.
@@ -80,6 +81,21 @@ func (s *Server) changeSink(ctx context.Context, act, whose, name string, do fun
 	return s.audited(ctx, act, name, tenant.From(own), "", func() error { return do(own) })
 }
 
+// tenantThere refuses a tenant that nobody made: the name is probably misspelt, and nothing would ever come.
+func (s *Server) tenantThere(ctx context.Context, name string) error {
+	if name == "" || name == tenant.Default || s.access.Keys == nil {
+		return nil
+	}
+	if err := tenant.Check(name); err != nil {
+		return err
+	}
+	keys, _, err := s.access.Keys.List(ctx, name, "", 1)
+	if err == nil && len(keys) == 0 {
+		err = fault.New(fault.NotFound, "api.sinks", name, "there is no such tenant: it never had a key").WithRemedy("check its name (autoglm key list), or make it with its first key: autoglm key create NAME --tenant %s", name)
+	}
+	return err
+}
+
 type sinkOutput struct {
 	Body wire.Sink
 }
@@ -90,10 +106,16 @@ type sinksOutput struct {
 
 func (s *Server) createSink(ctx context.Context, in *createSinkInput) (*sinkOutput, error) {
 	var st sink.State
-	err := s.changeSink(ctx, "sink.create", in.Tenant, in.Body.Name, func(ctx context.Context) (err error) {
-		st, err = s.sinks.Create(ctx, in.Body)
-		return err
-	})
+	err := s.rolled()
+	if err == nil {
+		err = s.tenantThere(ctx, in.Tenant)
+	}
+	if err == nil {
+		err = s.changeSink(ctx, "sink.create", in.Tenant, in.Body.Name, func(ctx context.Context) (err error) {
+			st, err = s.sinks.Create(ctx, in.Body)
+			return err
+		})
+	}
 	return s.shown(ctx, in.Tenant, st, err)
 }
 
@@ -127,17 +149,17 @@ func (s *Server) deleteSink(ctx context.Context, in *sinkInput) (*struct{}, erro
 }
 
 func (s *Server) listSinks(ctx context.Context, in *listSinksInput) (*sinksOutput, error) {
-	own, err := onBehalf(ctx, in.Tenant)
-	var all []sink.State
+	_, err := onBehalf(ctx, in.Tenant)
+	var all []sink.Owned
 	if err == nil {
-		all, err = s.sinks.List(own)
+		all, err = s.sinks.List(ctx, in.Tenant)
 	}
 	if err != nil {
 		return nil, s.problem(ctx, err)
 	}
 	out := &sinksOutput{Body: wire.Sinks{Sinks: []wire.Sink{}}}
 	for i := range all {
-		v, err := s.sinkOf(own, &all[i])
+		v, err := s.sinkOf(tenant.With(ctx, all[i].Tenant), &all[i].State)
 		if err != nil {
 			return nil, s.problem(ctx, err)
 		}
@@ -163,5 +185,5 @@ func (s *Server) shown(ctx context.Context, whose string, st sink.State, err err
 
 func (s *Server) sinkOf(ctx context.Context, st *sink.State) (wire.Sink, error) {
 	waiting, err := s.sinks.Waiting(ctx, st)
-	return wire.SinkOf(st, waiting, time.Now()), err
+	return wire.SinkOf(tenant.From(ctx), st, waiting, time.Now()), err
 }

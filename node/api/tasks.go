@@ -150,11 +150,26 @@ func (s *Server) list(ctx context.Context, in *listInput) (*listOutput, error) {
 	if err != nil {
 		return nil, s.problem(ctx, err)
 	}
+	return listOf(items, next), nil
+}
+
+func listOf(items []Item, next string) *listOutput {
 	out := &listOutput{Body: wire.List{Tasks: make([]wire.Brief, len(items)), NextCursor: next}}
 	for i, it := range items {
 		out.Body.Tasks[i] = wire.BriefOf(it.ID, it.Record)
 	}
-	return out, nil
+	return out
+}
+
+type deleteInput struct {
+	ID string `path:"id" maxLength:"256" doc:"The task's id."`
+}
+
+func (s *Server) delete(ctx context.Context, in *deleteInput) (*struct{}, error) {
+	if err := s.svc.Delete(ctx, in.ID); err != nil {
+		return nil, s.problem(ctx, err)
+	}
+	return nil, nil
 }
 
 type cancelInput struct {

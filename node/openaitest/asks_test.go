@@ -130,7 +130,7 @@ func TestARequestGoesThroughAsItIs(t *testing.T) {
 	apiError(t, err, 404, "model_not_found")
 	models, err := c.Models.List(t.Context())
 	require.NoError(t, err)
-	require.Equal(t, "glm", models.Data[1].ID)
+	require.Equal(t, "glm", models.Data[0].ID)
 }
 
 func TestAnEnginesErrorReachesTheCaller(t *testing.T) {

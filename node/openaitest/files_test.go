@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/openai/openai-go/v3"
+	"github.com/openai/openai-go/v3/option"
 	"github.com/stretchr/testify/require"
 )
 
@@ -55,6 +56,21 @@ func TestTheOfficialClientsFiles(t *testing.T) {
 	require.NoError(t, pages.Err())
 	require.Len(t, ids, 6)
 	require.Equal(t, []string{f.ID, anonymous.ID}, ids[:2])
+
+	// A retry under one idempotency key makes one file.
+	once := func(text string) (*openai.FileObject, error) {
+		return c.Files.New(ctx, openai.FileNewParams{File: openai.File(strings.NewReader(text), "once.jsonl", "application/jsonl"), Purpose: openai.FilePurposeBatch},
+			option.WithHeader("Idempotency-Key", "k"))
+	}
+	made, err := once("x")
+	require.NoError(t, err)
+	again, err := once("x")
+	require.NoError(t, err)
+	require.Equal(t, made.ID, again.ID)
+	_, err = once("y")
+	refused, ok := errors.AsType[*openai.Error](err)
+	require.True(t, ok, "%v", err)
+	require.Equal(t, http.StatusConflict, refused.StatusCode)
 
 	deleted, err := c.Files.Delete(ctx, f.ID)
 	require.NoError(t, err)

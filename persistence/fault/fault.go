@@ -111,28 +111,91 @@ func Bare(err error) string {
 	return text
 }
 
+// Plain returns the text of err without its Ops, which are for logs, and without its remedies: what a program shows to people, who see
+// RemedyOf beside it.
+func Plain(err error) string {
+	text := told(err)
+	if r := RemedyOf(err); r != "" { // an error from another node has it in its text
+		text = strings.Replace(text, " ("+r+")", "", 1)
+	}
+	return text
+}
+
+// Shown is Plain with the remedy in brackets, for where there is one text.
+// Errors that were joined have a line each.
+func Shown(err error) string {
+	if all, ok := err.(interface{ Unwrap() []error }); ok {
+		var texts, lines []string
+		for _, e := range all.Unwrap() {
+			texts, lines = append(texts, e.Error()), append(lines, Shown(e))
+		}
+		if strings.Join(texts, "\n") == err.Error() {
+			return strings.Join(lines, "\n")
+		}
+	}
+	if r := RemedyOf(err); r != "" {
+		return Plain(err) + " (" + r + ")"
+	}
+	return Plain(err)
+}
+
+func told(err error) string {
+	text := err.Error()
+	within := func(inner error) {
+		if inner != nil && inner.Error() != "" {
+			text = strings.Replace(text, inner.Error(), told(inner), 1)
+		}
+	}
+	switch e := err.(type) { // what each one says of those in it
+	case *Error:
+		return e.told()
+	case interface{ Unwrap() error }:
+		within(e.Unwrap())
+	case interface{ Unwrap() []error }:
+		for _, inner := range e.Unwrap() {
+			within(inner)
+		}
+	}
+	return text
+}
+
+func (e *Error) told() string {
+	s := strings.ReplaceAll(e.Kind.String(), "_", " ")
+	if e.Err != nil {
+		s = told(e.Err)
+	}
+	switch {
+	case e.Key == "":
+	case (e.Kind == Invalid || e.Kind == TooLarge) && errors.Unwrap(e.Err) == nil: // a field: its message is a predicate
+		return e.Key + " " + s
+	case !strings.HasPrefix(s, e.Key+": "): // a task, a file; errors of files name theirs
+		return e.Key + ": " + s
+	}
+	return s
+}
+
 // Sentence says err to who knows nothing of steps: "'priority' is 12: use 0 to 9." Ops are left out, what is wrong with a
 // field begins with its name, and a remedy is a sentence of its own.
 func Sentence(err error) string {
-	s := sentence(plain(err))
+	s := sentence(words(err))
 	if r := RemedyOf(err); r != "" {
 		s += " " + sentence(r)
 	}
 	return s
 }
 
-func plain(err error) string {
+func words(err error) string {
 	var e *Error
 	if !errors.As(err, &e) {
 		return err.Error()
 	}
-	return strings.Replace(err.Error(), e.Error(), e.plain(), 1)
+	return strings.Replace(err.Error(), e.Error(), e.words(), 1)
 }
 
-func (e *Error) plain() string {
+func (e *Error) words() string {
 	s := strings.ReplaceAll(e.Kind.String(), "_", " ")
 	if e.Err != nil {
-		s = plain(e.Err)
+		s = words(e.Err)
 	}
 	switch {
 	case e.Key == "":

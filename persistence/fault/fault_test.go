@@ -24,6 +24,33 @@ func TestBareLeavesRemediesOut(t *testing.T) {
 	}
 }
 
+func TestPlainHasNoSteps(t *testing.T) {
+	field := fault.New(fault.Invalid, "task.validate", "model", "is %q", "m").WithRemedy("use another")
+	gone := fault.New(fault.Unavailable, "infer.http", "", "%w", io.EOF).WithRemedy("start it")
+	for want, err := range map[string]error{
+		"EOF":                         io.EOF,
+		`model is "m"`:                field,
+		`line 3: model is "m"`:        fmt.Errorf("line 3: %w", field),
+		`key: line 3: model is "m"`:   fault.New(fault.Unavailable, "bulk.feed", "key", "line 3: %w", field),
+		"t1: no such task":            fault.New(fault.NotFound, "task", "t1", "no such task"),
+		"--out: EOF":                  fault.New(fault.Invalid, "", "--out", "%w", io.EOF),
+		"a.yaml: cannot be read: EOF": fault.New(fault.Invalid, "config", "a.yaml", "cannot be read: %w", io.EOF),
+		"EOF, and t2: not found":      fmt.Errorf("%w, and %w", gone, &fault.Error{Op: "task", Key: "t2", Kind: fault.NotFound}),
+		"model is \"m\"\nEOF":         errors.Join(field, gone),
+		"as another node said it":     fmt.Errorf("as another node said it (start it)%w", hidden{gone}),
+		"two EOF":                     &fault.Error{Op: "x", Err: fmt.Errorf("two %w", &fault.Error{Op: "y", Err: io.EOF})},
+		"open /x: no such file":       fault.New(fault.Unavailable, "store.open", "open /x", "open /x: no such file"),
+	} {
+		require.Equal(t, want, fault.Plain(err))
+	}
+}
+
+// hidden says nothing of what is in it.
+type hidden struct{ error }
+
+func (hidden) Error() string   { return "" }
+func (h hidden) Unwrap() error { return h.error }
+
 func TestSentencesHaveNoSteps(t *testing.T) {
 	field := fault.New(fault.Invalid, "task.validate", "model", "is %q, which no engine here serves", "m").WithRemedy("use one of: a, b")
 	for want, err := range map[string]error{

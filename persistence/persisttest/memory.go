@@ -48,6 +48,7 @@ type state struct {
 // journal is one journal; snapSeq <= last, rows holds some of 1..last.
 type journal struct {
 	last, snapSeq uint64
+	truncated     uint64 // rows up to this one are gone
 	snap          []byte
 	snapWrite     *persistence.Write // the write that brought the snapshot, to know it again
 	rows          map[uint64]persistence.Write
@@ -157,9 +158,20 @@ func (m *Memory) apply(epoch uint64, writes []persistence.Write) ([]persistence.
 				continue
 			}
 		}
+		if w.Erase && truncates(writes[:i], w) && m.journals[w.Key] != nil && m.journals[w.Key].last == w.After {
+			out[i] = persistence.Outcome{Seq: w.After, Err: persistence.EraseFault(w)}
+			continue
+		}
 		out[i] = m.write(w)
 	}
 	return out, nil
+}
+
+// truncates tells whether one of the writes before w truncates its journal.
+func truncates(before []persistence.Write, w *persistence.Write) bool {
+	return slices.ContainsFunc(before, func(x persistence.Write) bool {
+		return x.Key == w.Key && x.Snap != nil && x.Snap.Truncate
+	})
 }
 
 func (s *state) write(w *persistence.Write) persistence.Outcome {
@@ -171,6 +183,9 @@ func (s *state) write(w *persistence.Write) persistence.Outcome {
 	if err := w.Check(); err != nil {
 		return persistence.Outcome{Seq: last, Err: err}
 	}
+	if w.Erase && last == 0 {
+		return persistence.Outcome{Dup: true}
+	}
 	if last != w.After {
 		if j != nil && j.knows(w) {
 			return persistence.Outcome{Seq: last, Dup: true}
@@ -178,14 +193,28 @@ func (s *state) write(w *persistence.Write) persistence.Outcome {
 		return persistence.Outcome{Seq: last, Err: fault.New(fault.Conflict, "journal.append", w.Key.String(),
 			"the journal is at %d, not at %d", last, w.After)}
 	}
+	if w.Erase && !j.erasable() {
+		return persistence.Outcome{Seq: last, Err: persistence.EraseFault(w)}
+	}
 	if !s.countersFit(w) {
 		return persistence.Outcome{Seq: last, Err: persistence.CountersFault(w)}
+	}
+	if w.Erase {
+		delete(s.journals, w.Key)
+		s.move(w)
+		return persistence.Outcome{}
 	}
 	if j == nil {
 		j = &journal{rows: map[uint64]persistence.Write{}}
 		s.journals[w.Key] = j
 	}
 	j.add(w)
+	s.move(w)
+	return persistence.Outcome{Seq: j.last}
+}
+
+// move changes the index rows and counters.
+func (s *state) move(w *persistence.Write) {
 	for _, x := range w.Index {
 		s.put(x)
 	}
@@ -194,7 +223,6 @@ func (s *state) write(w *persistence.Write) persistence.Outcome {
 			delete(s.count, c.Name)
 		}
 	}
-	return persistence.Outcome{Seq: j.last}
 }
 
 // countersFit tells whether the shard has room for the counters that are not zero after w.
@@ -233,6 +261,18 @@ func (j *journal) knows(w *persistence.Write) bool {
 	return j.snapSeq == w.After+1 && j.snapWrite != nil && equal(j.snapWrite, w)
 }
 
+// erasable tells whether one Write may erase what is there.
+func (j *journal) erasable() bool {
+	const piece = 256 << 10 // bytes, beyond which the store keeps a body in pieces
+	rows := uint64(0)
+	for seq := j.truncated + 1; seq <= j.last; seq++ {
+		if rows++; len(j.rows[seq].Data) > piece {
+			return false
+		}
+	}
+	return rows <= persistence.EraseRows && len(j.snap) <= piece
+}
+
 func (j *journal) add(w *persistence.Write) {
 	j.last++
 	j.rows[j.last] = *w
@@ -241,6 +281,7 @@ func (j *journal) add(w *persistence.Write) {
 	}
 	j.snapSeq, j.snap, j.snapWrite = j.last, w.Snap.State, w
 	if w.Snap.Truncate {
+		j.truncated = j.last
 		clear(j.rows)
 	}
 }
@@ -311,7 +352,7 @@ func equal(a, b *persistence.Write) bool {
 		a.Snap != nil && (a.Snap.Truncate != b.Snap.Truncate || !bytes.Equal(a.Snap.State, b.Snap.State)) {
 		return false
 	}
-	return a.Key == b.Key && a.After == b.After && bytes.Equal(a.Data, b.Data) &&
+	return a.Key == b.Key && a.After == b.After && a.Erase == b.Erase && bytes.Equal(a.Data, b.Data) &&
 		slices.Equal(a.Count, b.Count) &&
 		slices.EqualFunc(a.Index, b.Index, func(x, y persistence.Index) bool {
 			return x.Name == y.Name && x.Delete == y.Delete && bytes.Equal(x.Key, y.Key) && bytes.Equal(x.Value, y.Value)

@@ -41,6 +41,49 @@ func TestPolicy(t *testing.T) {
 	require.Equal(t, fault.Refused, fault.KindOf(err), "it is checked again where it is opened")
 }
 
+// TestPasswordsInFiles are read from the operator's folder and nowhere else, whatever a sink names.
+func TestPasswordsInFiles(t *testing.T) {
+	base := t.TempDir()
+	dir := filepath.Join(base, "secrets")
+	put := func(name, text string, mode os.FileMode) {
+		require.NoError(t, os.WriteFile(filepath.Join(base, name), []byte(text), mode))
+		require.NoError(t, os.Chmod(filepath.Join(base, name), mode))
+	}
+	require.NoError(t, errors.Join(os.MkdirAll(filepath.Join(dir, "..data"), 0o700), os.Symlink("..data/k8s", filepath.Join(dir, "k8s")), os.Symlink("../outside", filepath.Join(dir, "link"))))
+	put("secrets/pg", "p w\n", 0o600)
+	put("secrets/..data/k8s", "mounted", 0o440)
+	put("secrets/open", "x", 0o644)
+	put("secrets/empty", "", 0o600)
+	put("outside", "stolen", 0o600)
+	p := Policy{SecretsDir: dir, Allow: []string{"db"}}
+	for name, want := range map[string]string{"pg": "p w", "k8s": "mounted", "open": "", "empty": "", "link": "", "..data": "", "missing": ""} {
+		d := &sink.Definition{URL: "postgres://u@db/d", PasswordFile: name}
+		got, err := p.secret(d)
+		require.Equal(t, want, got, name)
+		if want == "" {
+			require.Equal(t, fault.Refused, fault.KindOf(err), "%s: %v", name, err)
+			require.NotEmpty(t, fault.RemedyOf(err))
+			require.Error(t, p.Check(d), "it is found out when the sink is created")
+		}
+	}
+	_, err := Policy{}.secret(&sink.Definition{PasswordFile: "pg"})
+	require.Contains(t, fault.RemedyOf(err), "sink.secrets_dir")
+}
+
+// TestWhatIsThereMustFit: a sink is refused when it is created, not at its first write.
+func TestWhatIsThereMustFit(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "f"), nil, 0o600))
+	p := Policy{AllowedDirs: []string{dir}}
+	for url, ok := range map[string]bool{"sqlite://" + dir: false, "sqlite://" + dir + "/f": true, "sqlite://" + dir + "/new/f": true, "file://" + dir + "/f": false, "file://" + dir + "/new": true} {
+		err := p.Check(&sink.Definition{URL: url})
+		require.Equal(t, ok, err == nil, "%s: %v", url, err)
+		if !ok {
+			require.Equal(t, fault.Invalid, fault.KindOf(err))
+		}
+	}
+}
+
 // TestNoLinkLeadsOut of an allowed directory.
 func TestNoLinkLeadsOut(t *testing.T) {
 	base := t.TempDir()

@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/open-autoglm/autoglm/actors/explain"
 	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/cluster/members"
 	"github.com/open-autoglm/autoglm/node/api"
@@ -82,6 +83,23 @@ func (f *Fake) Submit(_ context.Context, specs []*task.Spec) []api.Submitted {
 		out[i] = f.submit(s)
 	}
 	return out
+}
+
+// Delete implements api.Service.
+func (f *Fake) Delete(_ context.Context, id string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	e, ok := f.tasks[id]
+	switch {
+	case !ok:
+		return fault.New(fault.NotFound, "fake.delete", id, "no such task")
+	case !e.rec.State.Final():
+		return fault.New(fault.Conflict, "fake.delete", id, "it is %v", e.rec.State)
+	}
+	delete(f.tasks, id)
+	is := func(other string) bool { return other == id }
+	f.order, f.ended = slices.DeleteFunc(f.order, is), slices.DeleteFunc(f.ended, is)
+	return nil
 }
 
 func (f *Fake) submit(s *task.Spec) api.Submitted {
@@ -246,6 +264,42 @@ func (f *Fake) Events(_ context.Context, id string, after uint64) ([]task.Fact, 
 	return slices.Clone(e.facts[after:]), nil
 }
 
+// Retry implements api.Service.
+func (f *Fake) Retry(_ context.Context, ids []string) []api.Submitted {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := make([]api.Submitted, len(ids))
+	for i, id := range ids {
+		out[i].ID = id
+		e, err := f.find(id)
+		var s *task.Spec
+		if err == nil {
+			s, err = e.rec.Again(id)
+		}
+		if err != nil {
+			out[i].Err = err
+			continue
+		}
+		if out[i] = f.submit(s); e.rec.RetriedAs == "" {
+			f.apply(id, task.Fact{Event: task.Retried, At: f.now(), As: s.ID})
+		}
+	}
+	return out
+}
+
+// Explain implements api.Service: there is one node, whose engine serves all.
+func (f *Fake) Explain(_ context.Context, id string) (api.Explained, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	e, err := f.find(id)
+	if err != nil {
+		return api.Explained{}, err
+	}
+	steps, rec, err := explain.Story(e.facts)
+	nodes := []explain.Node{{Name: "n1", Engines: []explain.Engine{{Name: "fake", Models: []string{"*"}, Endpoints: task.Endpoints(), Healthy: true, Limit: 1}}}}
+	return api.Explained{Record: &rec, Steps: steps, Why: explain.Explain(explain.Scene{Now: f.now(), Record: &rec, Attempts: 4, Nodes: nodes})}, err
+}
+
 // Watch implements api.Service.
 func (f *Fake) Watch(_ context.Context, id string) (<-chan struct{}, func(), error) {
 	f.mu.Lock()
@@ -296,6 +350,9 @@ func (f *Fake) List(_ context.Context, q api.Query) ([]api.Item, string, error) 
 
 func listed(q api.Query, r *task.Record) bool {
 	if q.State != task.None && r.State != q.State || q.Model != "" && r.Spec.Model != q.Model {
+		return false
+	}
+	if q.ErrorKind != "" && (r.Error == nil || r.Error.Kind != q.ErrorKind) || q.Open && r.RetriedAs != "" || r.EndedAt.Before(q.Since) {
 		return false
 	}
 	for k, v := range q.Metadata {

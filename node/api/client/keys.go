@@ -41,6 +41,12 @@ func (c *Client) Audit(ctx context.Context, tenant, after string, limit int) (*w
 	return a, c.call(ctx, "client.audit", http.MethodGet, "/v1/audit?"+page(tenant, after, limit), nil, a)
 }
 
+// CallbackSecret returns what a tenant's callbacks are signed with; tenant "" is the caller's own.
+func (c *Client) CallbackSecret(ctx context.Context, tenant string) (*wire.CallbackSecret, error) {
+	s := &wire.CallbackSecret{}
+	return s, c.call(ctx, "client.secret", http.MethodGet, "/v1/callback-secret?tenant="+url.QueryEscape(tenant), nil, s)
+}
+
 // WhoAmI returns whom the node takes this client for.
 func (c *Client) WhoAmI(ctx context.Context) (*wire.Caller, error) {
 	w := &wire.Caller{}

@@ -123,11 +123,25 @@ func (c *Client) Cancel(ctx context.Context, id, reason string) (*wire.Task, err
 	return out, nil
 }
 
+// Delete takes a final task away for good.
+func (c *Client) Delete(ctx context.Context, id string) error {
+	return c.call(ctx, "client.delete", http.MethodDelete, taskPath(id, ""), nil, nil)
+}
+
 // Events returns a task's history after a version; 0 for all.
 func (c *Client) Events(ctx context.Context, id string, after uint64) (*wire.History, error) {
 	out := new(wire.History)
 	path := taskPath(id, "/events?after="+strconv.FormatUint(after, 10))
 	if err := c.call(ctx, "client.events", http.MethodGet, path, nil, out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// Explain says what happened to a task, and why it is not further.
+func (c *Client) Explain(ctx context.Context, id string) (*wire.Explanation, error) {
+	out := new(wire.Explanation)
+	if err := c.call(ctx, "client.explain", http.MethodGet, taskPath(id, "/explain"), nil, out); err != nil {
 		return nil, err
 	}
 	return out, nil

@@ -209,14 +209,23 @@ func (s *server) createBatch(w http.ResponseWriter, r *http.Request) {
 
 // newBatchID is a new id, or the one of the client's idempotency key.
 func newBatchID(r *http.Request) (string, error) {
-	switch key := r.Header.Get("Idempotency-Key"); {
+	switch key, err := idempotencyKey(r); {
+	case err != nil:
+		return "", err
 	case key == "":
 		return bulk.NewID(), nil
-	case len(key) > idempotencyKeyMax:
-		return "", Invalid("Idempotency-Key", "", "the header Idempotency-Key has %d bytes, the limit is %d", len(key), idempotencyKeyMax)
 	default:
 		return bulk.IDOf(r.URL.Path + " " + key), nil
 	}
+}
+
+// idempotencyKey is what the client of a request knows it by; "" for none.
+func idempotencyKey(r *http.Request) (string, error) {
+	key := r.Header.Get("Idempotency-Key")
+	if len(key) > idempotencyKeyMax {
+		return "", Invalid("Idempotency-Key", "", "the header Idempotency-Key has %d bytes, the limit is %d", len(key), idempotencyKeyMax)
+	}
+	return key, nil
 }
 
 // answerBatch answers with what f returns, unless something is wrong already.

@@ -62,10 +62,14 @@ func multipartOf(part string, fields map[string]*huma.Schema, required ...string
 	return map[string]*huma.MediaType{"multipart/form-data": {Schema: &huma.Schema{Type: "object", Properties: all, Required: append(required, part)}}}
 }
 
+func idempotent(means string) *huma.Param {
+	return &huma.Param{Name: "Idempotency-Key", In: "header", Description: means, Schema: text}
+}
+
 func (s scribe) files() {
 	one := s.of(fileObject{})
 	fields := map[string]*huma.Schema{"purpose": text, "expires_after[anchor]": {Type: "string", Enum: []any{"created_at"}}, "expires_after[seconds]": {Type: "integer"}}
-	s.add("create-file", "POST", "/v1/files", "Send a file, of any length", multipartOf("file", fields, "purpose"), one)
+	s.add("create-file", "POST", "/v1/files", "Send a file, of any length", multipartOf("file", fields, "purpose"), one, idempotent("The same key and file give the same file: come back with it after a time-out."))
 	s.add("files", "GET", "/v1/files", "List files", nil, s.of(pageOf[fileObject]{}), append(paged(file.PageMax), query("purpose", "Only files of this one.", text),
 		query("order", "By when they were created.", &huma.Schema{Type: "string", Enum: []any{"asc", "desc"}}))...)
 	s.add("file", "GET", "/v1/files/{id}", "What a file is", nil, one, named("file"))
@@ -76,7 +80,7 @@ func (s scribe) files() {
 
 func (s scribe) uploads() {
 	one := s.of(uploadObject{})
-	s.add("create-upload", "POST", "/v1/uploads", "Begin a file that comes in parts", s.of(uploadRequest{}), one)
+	s.add("create-upload", "POST", "/v1/uploads", "Begin a file that comes in parts", s.of(uploadRequest{}), one, idempotent("The same key and body give the same upload."))
 	s.add("upload-part", "POST", "/v1/uploads/{id}/parts", "Send a part", multipartOf("data", nil), s.of(uploadPart{}), named("upload"))
 	s.add("complete-upload", "POST", "/v1/uploads/{id}/complete", "Make a file of parts", s.of(completeRequest{}), one, named("upload"))
 	s.add("cancel-upload", "POST", "/v1/uploads/{id}/cancel", "Drop an upload and its parts", nil, one, named("upload"))
@@ -84,7 +88,7 @@ func (s scribe) uploads() {
 
 func (s scribe) batches() {
 	one := s.of(batchObject{})
-	key := &huma.Param{Name: "Idempotency-Key", In: "header", Description: "The same key and body give the same batch.", Schema: text}
+	key := idempotent("The same key and body give the same batch.")
 	s.add("create-batch", "POST", "/v1/batches", "Run the requests in a file", s.of(batchRequest{}), one, key)
 	s.add("batches", "GET", "/v1/batches", "List batches, the newest first", nil, s.of(pageOf[batchObject]{}), paged(bulk.ListMax)...)
 	s.add("batch", "GET", "/v1/batches/{id}", "How far a batch is", nil, one, named("batch"))

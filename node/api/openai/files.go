@@ -18,12 +18,14 @@ import (
 // Files is what the routes of files and uploads need of the node: a *file.Library.
 type Files interface {
 	Receive(ctx context.Context, filename string) (*file.Incoming, error)
+	ReceiveOnce(ctx context.Context, filename, key string) (*file.Incoming, error)
 	Get(ctx context.Context, id string) (file.Info, error)
 	List(ctx context.Context, q file.Query) (page []file.Info, more bool, err error)
 	Delete(ctx context.Context, id string) error
 	Open(ctx context.Context, id string, offset int64) (io.ReadCloser, file.Info, error)
 
 	OpenUpload(ctx context.Context, o file.UploadOptions) (file.UploadInfo, error)
+	OpenUploadOnce(ctx context.Context, o file.UploadOptions, key string) (file.UploadInfo, error)
 	AddPart(ctx context.Context, upload string, r io.Reader) (file.Part, error)
 	CompleteUpload(ctx context.Context, id string, parts []string, md5 string) (file.UploadInfo, error)
 	CancelUpload(ctx context.Context, id string) (file.UploadInfo, error)
@@ -97,7 +99,7 @@ func (s *server) createFile(w http.ResponseWriter, r *http.Request) {
 	f, err := openForm(r.Header, body)
 	if err == nil {
 		err = f.read("file", func(filename string, content io.Reader) (err error) {
-			if in, err = s.Files.Receive(r.Context(), filename); err != nil {
+			if in, err = s.receive(r, filename); err != nil {
 				return err
 			}
 			return in.Fill(r.Context(), content)
@@ -116,6 +118,18 @@ func (s *server) createFile(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	writeJSON(w, http.StatusOK, fileOf(kept))
+}
+
+// receive begins the file of a request, or goes on with the one of its idempotency key.
+func (s *server) receive(r *http.Request, filename string) (*file.Incoming, error) {
+	key, err := idempotencyKey(r)
+	switch {
+	case err != nil:
+		return nil, err
+	case key == "":
+		return s.Files.Receive(r.Context(), filename)
+	}
+	return s.Files.ReceiveOnce(r.Context(), filename, key)
 }
 
 // optionsOf reads what a form says of its file.

@@ -71,7 +71,16 @@ func (s *server) createUpload(w http.ResponseWriter, r *http.Request) {
 	if err == nil && q.ExpiresAfter != nil {
 		o.ExpiresAfter, err = expiry(q.ExpiresAfter.Anchor, strconv.FormatInt(q.ExpiresAfter.Seconds, 10))
 	}
-	s.answerUpload(w, r, err, func() (file.UploadInfo, error) { return s.Files.OpenUpload(r.Context(), o) })
+	var key string
+	if err == nil {
+		key, err = idempotencyKey(r)
+	}
+	s.answerUpload(w, r, err, func() (file.UploadInfo, error) {
+		if key == "" {
+			return s.Files.OpenUpload(r.Context(), o)
+		}
+		return s.Files.OpenUploadOnce(r.Context(), o, key)
+	})
 }
 
 func (s *server) completeUpload(w http.ResponseWriter, r *http.Request) {

@@ -5,5 +5,6 @@
 //	            ──► Brief   GET /v1/tasks
 //	            ──► Result  GET /v1/results, a line each
 //	task.Fact   ──► Event   GET /v1/tasks/{id}/events
+//	            ──► Explanation GET /v1/tasks/{id}/explain
 //	error       ──► Problem every refusal (RFC 9457)
 package wire

@@ -66,6 +66,12 @@ type AuditEntry struct {
 	Error     string     `json:"error,omitempty" doc:"Why it was not done."`
 }
 
+// CallbackSecret is what a tenant's callbacks are signed with.
+type CallbackSecret struct {
+	Tenant string `json:"tenant"`
+	Secret string `json:"secret" doc:"For the verifying library of Standard Webhooks: whsec_ and base64."`
+}
+
 // Caller is who the node takes the client for.
 type Caller struct {
 	Key    string `json:"key,omitempty" doc:"Id of the key; absent on a node that is open."`

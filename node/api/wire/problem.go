@@ -92,7 +92,7 @@ func ProblemOf(err error) *Problem {
 	}
 	kind := fault.KindOf(err)
 	k := kinds[kind]
-	p = &Problem{Type: problemURN + kind.String(), Title: k.title, Status: k.status, Detail: fault.Bare(err),
+	p = &Problem{Type: problemURN + kind.String(), Title: k.title, Status: k.status, Detail: fault.Plain(err), // ops are for logs
 		Kind: kind.String(), Remedy: fault.RemedyOf(err), RetryAfter: k.retry}
 	if d := backoff.AskedBy(err); d > 0 {
 		p.RetryAfter = d
@@ -100,16 +100,6 @@ func ProblemOf(err error) *Problem {
 	var f *fault.Error
 	if errors.As(err, &f) {
 		p.Key = f.Key
-		if f.Err != nil { // op is for logs; a client reads "priority is 12: use 0 to 9"
-			p.Detail = fault.Bare(f.Err)
-			switch {
-			case f.Key == "":
-			case kind == fault.Invalid || kind == fault.TooLarge: // a field: its message is a predicate
-				p.Detail = f.Key + " " + p.Detail
-			default: // a task, a file
-				p.Detail = f.Key + ": " + p.Detail
-			}
-		}
 	}
 	return p
 }

@@ -11,6 +11,7 @@ import (
 type Sink struct {
 	sink.Definition
 
+	Tenant      string        `json:"tenant" doc:"Whose results it takes."`
 	Status      string        `json:"status" enum:"running,failing,paused" doc:"failing: what is there to write cannot be written, and is tried again."`
 	CreatedAt   time.Time     `json:"created_at"`
 	Delivered   uint64        `json:"delivered" doc:"Results at the destination."`
@@ -30,9 +31,9 @@ type Sinks struct {
 	Sinks []Sink `json:"sinks" nullable:"false"`
 }
 
-// SinkOf shows a sink. waiting is when the oldest result ended that it does not have.
-func SinkOf(s *sink.State, waiting, now time.Time) Sink {
-	v := Sink{Definition: *s.Def, Status: s.Phase.String(), CreatedAt: s.CreatedAt, Delivered: s.Count, Batches: s.Seq, Newest: moment(s.Newest),
+// SinkOf shows a tenant's sink. waiting is when the oldest result ended that it does not have.
+func SinkOf(whose string, s *sink.State, waiting, now time.Time) Sink {
+	v := Sink{Definition: *s.Def, Tenant: whose, Status: s.Phase.String(), CreatedAt: s.CreatedAt, Delivered: s.Count, Batches: s.Seq, Newest: moment(s.Newest),
 		DeliveredAt: moment(s.DeliveredAt), Waiting: moment(waiting), Error: s.Error, FailingAt: moment(s.Since), Tries: s.Tries}
 	if s.Error != nil {
 		v.Status = "failing"

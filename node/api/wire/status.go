@@ -27,14 +27,15 @@ type Queue struct {
 
 // Engine is one inference engine as the node sees it.
 type Engine struct {
-	Name      string   `json:"name"`
-	Models    []string `json:"models" nullable:"false"`
-	Endpoints []string `json:"endpoints" nullable:"false" doc:"Of the OpenAI API, that a task's request may go to."`
-	Healthy   bool     `json:"healthy"`
-	Reason    string   `json:"reason,omitempty" doc:"Of the newest trouble."`
-	Limit     int      `json:"limit" doc:"Requests at once."`
-	InFlight  int      `json:"in_flight"`
-	Restarts  int      `json:"restarts" doc:"Of a supervised child."`
+	Name      string    `json:"name"`
+	Models    []string  `json:"models" nullable:"false"`
+	Endpoints []string  `json:"endpoints" nullable:"false" doc:"Of the OpenAI API, that a task's request may go to."`
+	Healthy   bool      `json:"healthy"`
+	Reason    string    `json:"reason,omitempty" doc:"Of the newest trouble."`
+	Limit     int       `json:"limit" doc:"Requests at once."`
+	InFlight  int       `json:"in_flight"`
+	Paused    time.Time `json:"paused_until,omitzero" doc:"It was overloaded and asked for nothing before then; absent: it never did."`
+	Restarts  int       `json:"restarts" doc:"Of a supervised child."`
 }
 
 // Disk is how full the disk below the data directory is.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"time"
 
+	"github.com/open-autoglm/autoglm/actors/explain"
 	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/cluster/trace"
@@ -32,6 +33,8 @@ type Task struct {
 	Attempts []Attempt     `json:"attempts,omitempty" doc:"The newest 20: where and when each ran, and what it took."`
 	Usage    Usage         `json:"usage" doc:"Of all finished steps together."`
 	Callback *Callback     `json:"callback,omitempty"`
+
+	RetriedAs string `json:"retried_as,omitempty" doc:"The task that this failed one was tried again as."`
 }
 
 // Attempt is one try to run a task or one of its steps.
@@ -55,7 +58,7 @@ type Callback struct {
 // TaskOf shows a record.
 func TaskOf(id string, r *task.Record) *Task {
 	t := &Task{State: r.State, Version: r.Version, CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt, EndedAt: moment(r.EndedAt),
-		Error: withoutBody(r.Error), Attempts: r.Attempts, Answer: r.Text(), Response: responseOf(r), Answers: answersOf(r), Usage: usageOf(r), Callback: callbackOf(r)}
+		Error: withoutBody(r.Error), Attempts: r.Attempts, Answer: r.Text(), Response: responseOf(r), Answers: answersOf(r), Usage: usageOf(r), Callback: callbackOf(r), RetriedAs: r.RetriedAs}
 	if r.Spec != nil {
 		t.Spec = *r.Spec
 		p := r.Spec.PriorityOr()
@@ -81,16 +84,30 @@ type Brief struct {
 	Attempt   uint32            `json:"attempt" doc:"Number of the newest attempt, 0 before the first."`
 	Error     *task.Failure     `json:"error,omitempty"`
 	Metadata  map[string]string `json:"metadata,omitempty"`
+	RetryOf   string            `json:"retry_of,omitempty" doc:"The failed task that this one tries again."`
+	RetriedAs string            `json:"retried_as,omitempty" doc:"The task that this failed one was tried again as."`
 }
 
 // BriefOf shows a record in a list.
 func BriefOf(id string, r *task.Record) Brief {
 	b := Brief{ID: id, State: r.State, Version: r.Version, CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt,
-		EndedAt: moment(r.EndedAt), Attempt: r.Attempt, Error: withoutBody(r.Error)}
+		EndedAt: moment(r.EndedAt), Attempt: r.Attempt, Error: withoutBody(r.Error), RetriedAs: r.RetriedAs}
 	if r.Spec != nil {
-		b.Model, b.Priority, b.Metadata = cmp.Or(r.Model, r.Spec.Model), r.Spec.PriorityOr(), r.Spec.Metadata
+		b.Model, b.Priority, b.Metadata, b.RetryOf = cmp.Or(r.Model, r.Spec.Model), r.Spec.PriorityOr(), r.Spec.Metadata, r.Spec.RetryOf
 	}
 	return b
+}
+
+// Explanation is all that happened to a task, and why it is not further.
+type Explanation struct {
+	ID        string         `json:"task_id"`
+	State     task.State     `json:"state" enum:"pending,running,completed,failed,cancelled"`
+	Model     string         `json:"model" doc:"Whose queue it waits in."`
+	Priority  int            `json:"priority"`
+	CreatedAt time.Time      `json:"created_at"`
+	Now       time.Time      `json:"now" doc:"When the node looked, by its clock."`
+	Why       explain.Why    `json:"why"`
+	Events    []explain.Step `json:"events" nullable:"false"`
 }
 
 // List is one page of tasks.

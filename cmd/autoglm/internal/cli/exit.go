@@ -117,7 +117,7 @@ func (a *App) Report(err error) int {
 	case code == ExitInterrupted:
 		fmt.Fprintln(a.Err, "autoglm: interrupted")
 	default:
-		fmt.Fprintln(a.Err, "autoglm:", text(err))
+		fmt.Fprintln(a.Err, "autoglm:", strings.ReplaceAll(text(err), "\n", "\n         "))
 		if code == ExitUsage && fault.KindOf(err) == fault.Unknown {
 			fmt.Fprintln(a.Err, "Run with --help for what there is.")
 		}
@@ -128,7 +128,7 @@ func (a *App) Report(err error) int {
 	return code
 }
 
-// text leaves the client's own step out of a refusal: it means nothing to a user.
+// text leaves the steps of programs out of a refusal: they mean nothing to a user.
 func text(err error) string {
 	var p *wire.Problem
 	if errors.As(err, &p) {
@@ -138,5 +138,5 @@ func text(err error) string {
 	if errors.As(err, &about) {
 		err = about.Err // the id follows, with what to do
 	}
-	return strings.TrimPrefix(strings.TrimSpace(err.Error()), ": ")
+	return fault.Shown(err)
 }
