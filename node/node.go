@@ -28,6 +28,7 @@ import (
 	"github.com/open-autoglm/autoglm/actors/gate"
 	"github.com/open-autoglm/autoglm/actors/infer"
 	"github.com/open-autoglm/autoglm/actors/meter"
+	"github.com/open-autoglm/autoglm/actors/quota"
 	"github.com/open-autoglm/autoglm/actors/retention"
 	"github.com/open-autoglm/autoglm/actors/schedule"
 	"github.com/open-autoglm/autoglm/actors/sink"
@@ -316,7 +317,7 @@ func (n *Node) open() error {
 	}
 	a, err := api.New(n.svc, api.WithFront(n.front), api.WithLimits(n.cfg.HTTP.Limits), api.WithLogger(n.log), api.WithHosts(n.cfg.HTTP.AllowedHosts...), api.WithActors(outside), api.WithAccess(n.access()),
 		api.WithOpenAI(openai.Deps{Completions: n.svc, Started: n.svc.started, Files: tenantFiles{n.files}, Batches: tenantBatches{n.batches}}),
-		api.WithSinks(n.sinks), api.WithSchedules(n.schedules), api.WithVersion(n.version), api.WithMetrics(n.reg, promhttp.HandlerFor(n.reg, promhttp.HandlerOpts{Registry: n.reg})))
+		api.WithSinks(n.sinks), api.WithSchedules(n.schedules), api.WithQuotas(quotas{quota.New(n.sys.Router), n.svc.tallyAll}), api.WithVersion(n.version), api.WithMetrics(n.reg, promhttp.HandlerFor(n.reg, promhttp.HandlerOpts{Registry: n.reg})))
 	if err != nil {
 		return err
 	}

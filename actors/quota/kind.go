@@ -20,22 +20,22 @@ var Key = persistence.Key{Kind: KindName, ID: "quotas"}
 
 // Book is all quotas, by tenant.
 type Book struct {
-	Specs   map[string]Spec `json:"specs,omitempty"`
-	Version uint64          `json:"version"` // grows by one with each change
+	Terms   map[string]Terms `json:"terms,omitempty"`
+	Version uint64           `json:"version"` // grows by one with each change
 }
 
 type event struct {
-	What string    `json:"what"` // set, deleted
-	At   time.Time `json:"at"`
-	Spec *Spec     `json:"spec,omitempty"`
-	Whom string    `json:"whom,omitempty"` // deleted
+	What  string    `json:"what"` // set, deleted
+	At    time.Time `json:"at"`
+	Terms *Terms    `json:"terms,omitempty"`
+	Whom  string    `json:"whom,omitempty"` // deleted
 }
 
 // What is said to the quotas. Each is answered with the Book, and may be said twice.
 type (
 	// Set makes or replaces a tenant's quota.
 	Set struct {
-		Spec Spec `json:"spec"`
+		Terms Terms `json:"terms"`
 	}
 	// Delete takes it away.
 	Delete struct {
@@ -44,13 +44,13 @@ type (
 )
 
 func (b Book) apply(e event) (Book, error) {
-	specs := maps.Clone(b.Specs)
+	specs := maps.Clone(b.Terms)
 	switch {
-	case e.What == "set" && e.Spec != nil:
+	case e.What == "set" && e.Terms != nil:
 		if specs == nil {
-			specs = map[string]Spec{}
+			specs = map[string]Terms{}
 		}
-		specs[e.Spec.Tenant] = *e.Spec
+		specs[e.Terms.Tenant] = *e.Terms
 	case e.What == "deleted":
 		delete(specs, e.Whom)
 	default:
@@ -75,18 +75,18 @@ func behave(c *entity.Context[Book, event]) {
 	b := c.State()
 	switch m := c.Message().(type) {
 	case Set:
-		old, had := b.Specs[m.Spec.Tenant]
+		old, had := b.Terms[m.Terms.Tenant]
 		switch {
-		case had && same(old, m.Spec):
+		case had && same(old, m.Terms):
 			c.Reply(b)
 			return
-		case !had && len(b.Specs) >= SpecsMax:
-			c.Refuse(fault.New(fault.TooLarge, "quota.set", m.Spec.Tenant, "%d tenants have quotas: that is all there may be", SpecsMax).WithRemedy("delete some"))
+		case !had && len(b.Terms) >= TermsMax:
+			c.Refuse(fault.New(fault.TooLarge, "quota.set", m.Terms.Tenant, "%d tenants have quotas: that is all there may be", TermsMax).WithRemedy("delete some"))
 			return
 		}
-		c.Commit(event{What: "set", At: c.Now(), Spec: &m.Spec})
+		c.Commit(event{What: "set", At: c.Now(), Terms: &m.Terms})
 	case Delete:
-		if _, had := b.Specs[m.Tenant]; !had {
+		if _, had := b.Terms[m.Tenant]; !had {
 			c.Reply(b)
 			return
 		}
@@ -97,7 +97,7 @@ func behave(c *entity.Context[Book, event]) {
 	c.ReplyWith(func(b Book) any { return b })
 }
 
-func same(a, b Spec) bool {
+func same(a, b Terms) bool {
 	return a.Tenant == b.Tenant && a.Weight == b.Weight && a.Hard == b.Hard && a.Over == b.Over && slices.Equal(a.Classes, b.Classes)
 }
 
@@ -120,7 +120,7 @@ func (q *Quotas) Book(ctx context.Context) (Book, error) {
 }
 
 // Set makes or replaces a tenant's quota.
-func (q *Quotas) Set(ctx context.Context, s Spec) error {
+func (q *Quotas) Set(ctx context.Context, s Terms) error {
 	if err := s.Check(); err != nil {
 		return err
 	}

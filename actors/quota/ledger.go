@@ -107,7 +107,7 @@ type Count struct {
 
 // Grant decides what a node is lent, and remembers it under seq, which grows. alive is the nodes whose tasks are still theirs, by name with
 // their boots.
-func (l *Ledger) Grant(now time.Duration, seq uint64, ask Ask, specs map[string]Spec, count Count, alive map[string]string) map[string]Share {
+func (l *Ledger) Grant(now time.Duration, seq uint64, ask Ask, specs map[string]Terms, count Count, alive map[string]string) map[string]Share {
 	for name, h := range l.nodes {
 		if h.over(now) && alive[name] != h.boot {
 			delete(l.nodes, name)

@@ -49,7 +49,7 @@ func (l *lender) serve(ctx context.Context, from string, o *cluster.Owner, body 
 
 // lend answers one question, as the owner that o is: a node that was replaced as owner and has not noticed must not lend.
 func (l *lender) lend(ctx context.Context, o *cluster.Owner, q Ask) (a Answer, err error) {
-	if len(q.Boot) > namesMax || len(q.Wants) > SpecsMax*(classesMax+1) {
+	if len(q.Boot) > namesMax || len(q.Wants) > TermsMax*(classesMax+1) {
 		return a, fault.New(fault.Invalid, "quota.lend", q.Node, "too many accounts, or a name too long")
 	}
 	book, _, err := kind.Load(o, Key.ID)
@@ -81,7 +81,7 @@ func (l *lender) lend(ctx context.Context, o *cluster.Owner, q Ask) (a Answer, e
 	}
 	l.seq++
 	a = Answer{Seq: o.Epoch()<<32 | l.seq, For: leaseFor}
-	a.Shares = l.ledger.Grant(now, a.Seq, q, book.Specs, l.count, l.alive())
+	a.Shares = l.ledger.Grant(now, a.Seq, q, book.Terms, l.count, l.alive())
 	if book.Version != q.Knows || q.Has == 0 {
 		a.Book = &book
 	}
@@ -121,7 +121,7 @@ func (l *lender) recount(ctx context.Context, book Book, q Ask) error {
 		t.Add(c)
 	}
 	n := Count{At: at, Tasks: map[string]int{}}
-	for whose := range book.Specs {
+	for whose := range book.Terms {
 		of := t.Of(whose)
 		n.Tasks[whose] = int(of[task.Pending] + of[task.Running])
 	}

@@ -12,16 +12,16 @@ import (
 )
 
 func TestCheck(t *testing.T) {
-	good := Spec{Tenant: "acme", Weight: 2, Hard: Limits{Running: 4}, Classes: []Class{{Priorities: "0-2", Running: 1}, {Priorities: "9"}}, Over: Reject}
+	good := Terms{Tenant: "acme", Weight: 2, Hard: Limits{Running: 4}, Classes: []Class{{Priorities: "0-2", Running: 1}, {Priorities: "9"}}, Over: Reject}
 	require.NoError(t, good.Check())
-	for want, edit := range map[string]func(*Spec){
-		"tenant":                             func(s *Spec) { s.Tenant = "A B" },
-		"weight: is -1":                      func(s *Spec) { s.Weight = -1 },
-		"hard.running: is -1":                func(s *Spec) { s.Hard.Running = -1 },
-		"use queue or reject":                func(s *Spec) { s.Over = "drop" },
-		"classes[0].priorities: is \"2-0\"":  func(s *Spec) { s.Classes = []Class{{Priorities: "2-0"}} },
-		"classes[0].priorities: is \"high\"": func(s *Spec) { s.Classes = []Class{{Priorities: "high"}} },
-		"classes[1].priorities: is 9, as": func(s *Spec) {
+	for want, edit := range map[string]func(*Terms){
+		"tenant":                             func(s *Terms) { s.Tenant = "A B" },
+		"weight: is -1":                      func(s *Terms) { s.Weight = -1 },
+		"hard.running: is -1":                func(s *Terms) { s.Hard.Running = -1 },
+		"use queue or reject":                func(s *Terms) { s.Over = "drop" },
+		"classes[0].priorities: is \"2-0\"":  func(s *Terms) { s.Classes = []Class{{Priorities: "2-0"}} },
+		"classes[0].priorities: is \"high\"": func(s *Terms) { s.Classes = []Class{{Priorities: "high"}} },
+		"classes[1].priorities: is 9, as": func(s *Terms) {
 			s.Classes = []Class{{Priorities: "9"}, {Priorities: "9"}}
 		},
 	} {
@@ -36,7 +36,7 @@ func TestCheck(t *testing.T) {
 // town is nodes and who lends to them, with messages that get lost, nodes that are cut off, and owners that change.
 type town struct {
 	now    time.Duration
-	specs  map[string]Spec
+	specs  map[string]Terms
 	ledger *Ledger
 	epoch  uint64
 	seq    uint64
@@ -46,8 +46,8 @@ type town struct {
 	count  Count
 }
 
-func newTown(nodes int, specs ...Spec) *town {
-	w := &town{now: time.Hour, specs: map[string]Spec{}, cut: make([]bool, nodes), dead: make([]bool, nodes), epoch: 1}
+func newTown(nodes int, specs ...Terms) *town {
+	w := &town{now: time.Hour, specs: map[string]Terms{}, cut: make([]bool, nodes), dead: make([]bool, nodes), epoch: 1}
 	for _, s := range specs {
 		w.specs[s.Tenant] = s
 	}
@@ -83,7 +83,7 @@ func (w *town) ask(i int, takes time.Duration, lost bool) {
 	}
 	w.now += takes / 2
 	w.seq++
-	a := Answer{Seq: w.epoch<<32 | w.seq, For: leaseFor, Book: &Book{Specs: w.specs}}
+	a := Answer{Seq: w.epoch<<32 | w.seq, For: leaseFor, Book: &Book{Terms: w.specs}}
 	a.Shares = w.ledger.Grant(w.now, a.Seq, q, w.specs, w.count, w.alive())
 	w.now += takes / 2
 	if !lost {
@@ -97,7 +97,7 @@ func TestNeverMoreThanTheQuota(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		limit := rapid.IntRange(1, 20).Draw(rt, "limit")
 		nodes := rapid.IntRange(1, 4).Draw(rt, "nodes")
-		w := newTown(nodes, Spec{Tenant: "acme", Hard: Limits{Running: limit}, Classes: []Class{{Priorities: "0", Running: (limit + 1) / 2}}})
+		w := newTown(nodes, Terms{Tenant: "acme", Hard: Limits{Running: limit}, Classes: []Class{{Priorities: "0", Running: (limit + 1) / 2}}})
 		running, urgent := make([]int, nodes), make([]int, nodes)
 		sum := func(ns []int) (n int) {
 			for _, x := range ns {
@@ -152,7 +152,7 @@ func TestNeverMoreThanTheQuota(t *testing.T) {
 
 // TestACutNodeKeepsWhatItRuns: who lends anew must know of it before it lends.
 func TestACutNodeKeepsWhatItRuns(t *testing.T) {
-	w := newTown(2, Spec{Tenant: "acme", Hard: Limits{Running: 4}})
+	w := newTown(2, Terms{Tenant: "acme", Hard: Limits{Running: 4}})
 	w.dead[1] = true
 	w.ask(0, 0, false)
 	w.nodes[0].Room("acme", 5, 1)
@@ -178,7 +178,7 @@ func TestACutNodeKeepsWhatItRuns(t *testing.T) {
 
 // TestSharesFlow: what one node does not use goes to who does, half to each where both could use it, and back.
 func TestSharesFlow(t *testing.T) {
-	w := newTown(2, Spec{Tenant: "acme", Hard: Limits{Running: 10, TokensPerMinute: 600}})
+	w := newTown(2, Terms{Tenant: "acme", Hard: Limits{Running: 10, TokensPerMinute: 600}})
 	round := func(wants ...bool) (rooms []int, rates []float64) {
 		for range 4 {
 			w.now += askEvery
@@ -215,7 +215,7 @@ func TestSharesFlow(t *testing.T) {
 // TestTokensAMinute: over ten minutes of demand without end, on nodes that come and go, the tokens are the quota's, and 10 % more at most.
 func TestTokensAMinute(t *testing.T) {
 	const limit, cost, nodes = 6000, 50, 3
-	w := newTown(nodes, Spec{Tenant: "acme", Hard: Limits{TokensPerMinute: limit}})
+	w := newTown(nodes, Terms{Tenant: "acme", Hard: Limits{TokensPerMinute: limit}})
 	for i := range nodes {
 		w.ask(i, 0, false)
 	}
@@ -241,7 +241,7 @@ func TestTokensAMinute(t *testing.T) {
 }
 
 func TestAdmit(t *testing.T) {
-	w := newTown(1, Spec{Tenant: "acme", Hard: Limits{RequestsPerMinute: 60, Queued: 100}}, Spec{Tenant: "strict", Over: Reject, Hard: Limits{Running: 1}})
+	w := newTown(1, Terms{Tenant: "acme", Hard: Limits{RequestsPerMinute: 60, Queued: 100}}, Terms{Tenant: "strict", Over: Reject, Hard: Limits{Running: 1}})
 	s := w.nodes[0]
 	admit := func(whose string, n int) (time.Duration, error) {
 		again, err := s.admit(whose, 5, n)
@@ -258,7 +258,7 @@ func TestAdmit(t *testing.T) {
 	_, err = admit("acme", 1)
 	require.NoError(t, err, "the first need not wait")
 	again, err := admit("acme", 1)
-	require.ErrorContains(t, err, "more than 60 requests a minute")
+	require.ErrorContains(t, err, "60 submitted tasks a minute")
 	require.Equal(t, time.Second, again)
 	w.now += again
 	_, err = admit("acme", 1)
@@ -272,7 +272,7 @@ func TestAdmit(t *testing.T) {
 	require.NoError(t, err, "98 and 2 are 100")
 	w.now += 2 * time.Second
 	again, err = admit("acme", 1)
-	require.ErrorContains(t, err, "100 tasks of the tenant may wait or run")
+	require.ErrorContains(t, err, "100 tasks that wait or run")
 	require.Equal(t, leaseFor, again)
 
 	_, err = admit("strict", 1)

@@ -96,7 +96,7 @@ func (s *Shares) account(a account) *have {
 
 // accounts returns the limits that a tenant's task of a priority is under.
 func (s *Shares) accounts(tenant string, priority int) (as []account) {
-	if spec, ok := s.book.Specs[tenant]; ok {
+	if spec, ok := s.book.Terms[tenant]; ok {
 		as = spec.of(priority)
 	}
 	return as
@@ -104,7 +104,7 @@ func (s *Shares) accounts(tenant string, priority int) (as []account) {
 
 // limits returns those of an account.
 func (s *Shares) limits(a account) Limits {
-	spec := s.book.Specs[a.Tenant]
+	spec := s.book.Terms[a.Tenant]
 	return spec.accounts()[a]
 }
 
@@ -176,7 +176,7 @@ func (s *Shares) Spend(tenant string, priority, tokens int) {
 func (s *Shares) Weight(tenant string) (w float64, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	w = s.book.Specs[tenant].Weight
+	w = s.book.Terms[tenant].Weight
 	return w, w > 0
 }
 
@@ -184,7 +184,7 @@ func (s *Shares) Weight(tenant string) (w float64, ok bool) {
 func (s *Shares) limited(tenant string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	spec, ok := s.book.Specs[tenant]
+	spec, ok := s.book.Terms[tenant]
 	return !s.known || ok && (spec.Hard.RequestsPerMinute > 0 || spec.Hard.Queued > 0 || spec.Over == Reject)
 }
 
@@ -193,12 +193,13 @@ func (s *Shares) admit(tenant string, priority, n int) (again time.Duration, err
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	over := func(wait time.Duration, format string, args ...any) (time.Duration, error) {
-		return max(wait, time.Second), fault.New(fault.Overloaded, "quota.admit", tenant, format, args...)
+		return max(wait, time.Second), fault.New(fault.Overloaded, "quota.admit", tenant, format, args...).
+			WithRemedy("send it again after Retry-After; autoglm quota list shows what the tenant may have")
 	}
 	if !s.known {
 		return over(time.Second, "this node does not know the tenants' quotas yet")
 	}
-	spec, ok := s.book.Specs[tenant]
+	spec, ok := s.book.Terms[tenant]
 	if !ok {
 		return 0, nil
 	}
@@ -213,17 +214,17 @@ func (s *Shares) admit(tenant string, priority, n int) (again time.Duration, err
 		h.wants.Queue = max(h.wants.Queue, n)
 	}
 	if spec.Over == Reject && s.roomLocked(tenant, priority, 1) == 0 {
-		return over(leaseFor, "the tenant's running tasks, or tokens a minute, are used up, and its quota says reject")
+		return over(leaseFor, "what it may have running, or its tokens a minute, are used up, and its quota says reject")
 	}
 	if limit := spec.Hard.RequestsPerMinute; limit > 0 {
 		h.requests.fill(now)
 		if !left || h.requests.level < min(float64(n), max(h.requests.cap(), 1)) {
-			return over(h.requests.wait(float64(n)), "more than %d requests a minute", limit)
+			return over(h.requests.wait(float64(n)), "its quota is %d submitted tasks a minute", limit)
 		}
 	}
 	if limit := spec.Hard.Queued; limit > 0 {
 		if !left || h.queue < n {
-			return over(leaseFor, "%d tasks of the tenant may wait or run, and there is no room for %d more", limit, n)
+			return over(leaseFor, "its quota is %d tasks that wait or run: there is no room for %d more", limit, n)
 		}
 		h.queue -= n
 	}
@@ -288,5 +289,5 @@ func (s *Shares) none() {
 func (s *Shares) idle() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.known && len(s.book.Specs) == 0
+	return s.known && len(s.book.Terms) == 0
 }

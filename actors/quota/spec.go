@@ -26,8 +26,8 @@ type Class struct {
 	TokensPerMinute int    `json:"tokens_per_minute,omitempty" yaml:"tokens_per_minute,omitempty" minimum:"0"`
 }
 
-// Spec is the quota of one tenant.
-type Spec struct {
+// Terms is the quota of one tenant.
+type Terms struct {
 	Tenant  string  `json:"tenant" yaml:"tenant"`
 	Weight  float64 `json:"weight,omitempty" yaml:"weight,omitempty" doc:"Its share of the engines against others' that have work waiting; 0: as scheduling.weights says, else 1." minimum:"0"`
 	Hard    Limits  `json:"hard,omitzero" yaml:"hard,omitempty"`
@@ -46,12 +46,12 @@ const (
 	numberMax  = 1_000_000_000
 	weightMin  = 0.001
 	weightMax  = 1000
-	// SpecsMax is how many tenants may have quotas.
-	SpecsMax = 4096
+	// TermsMax is how many tenants may have quotas.
+	TermsMax = 4096
 )
 
 // Check refuses what no quota may be.
-func (s *Spec) Check() error {
+func (s *Terms) Check() error {
 	bad := func(field, format string, args ...any) error {
 		return fault.New(fault.Invalid, "quota.check", field, format, args...)
 	}
@@ -101,6 +101,45 @@ func (c Class) span() (from, to int, err error) {
 	return from, to, err
 }
 
+// String is a line for people.
+func (s Terms) String() string {
+	var parts []string
+	add := func(n int, what string) {
+		if n > 0 {
+			parts = append(parts, fmt.Sprintf("%s %d", what, n))
+		}
+	}
+	if s.Weight > 0 {
+		parts = append(parts, fmt.Sprintf("weight %g", s.Weight))
+	}
+	add(s.Hard.Running, "running")
+	add(s.Hard.TokensPerMinute, "tokens a minute")
+	add(s.Hard.RequestsPerMinute, "requests a minute")
+	add(s.Hard.Queued, "queued")
+	for _, c := range s.Classes {
+		parts = append(parts, c.String())
+	}
+	if s.Over == Reject {
+		parts = append(parts, "over: reject")
+	}
+	if len(parts) == 0 {
+		return "no limit"
+	}
+	return strings.Join(parts, ", ")
+}
+
+// String is a line for people.
+func (c Class) String() string {
+	text := "priority " + c.Priorities + ":"
+	if c.Running > 0 {
+		text += fmt.Sprintf(" running %d", c.Running)
+	}
+	if c.TokensPerMinute > 0 {
+		text += fmt.Sprintf(" tokens a minute %d", c.TokensPerMinute)
+	}
+	return text
+}
+
 // account is one thing that is lent: a tenant's, or of one of its classes.
 type account struct {
 	Tenant string
@@ -115,7 +154,7 @@ func parseAccount(s string) account {
 }
 
 // accounts returns the limits of a quota by account.
-func (s *Spec) accounts() map[account]Limits {
+func (s *Terms) accounts() map[account]Limits {
 	all := map[account]Limits{}
 	if s.Hard != (Limits{}) {
 		all[account{Tenant: s.Tenant}] = s.Hard
@@ -127,7 +166,7 @@ func (s *Spec) accounts() map[account]Limits {
 }
 
 // of returns the accounts that a task of a priority is charged to.
-func (s *Spec) of(priority int) (as []account) {
+func (s *Terms) of(priority int) (as []account) {
 	if s.Hard != (Limits{}) {
 		as = append(as, account{Tenant: s.Tenant})
 	}

@@ -271,6 +271,8 @@ func NeedOf(method, path string) Need {
 		return Need{Role: apikey.Admin, Operator: true}
 	case under("/v1/keys"), under("/v1/audit"), path == "/v1/callback-secret":
 		return Need{Role: apikey.Admin}
+	case under("/v1/quotas") && !reads:
+		return Need{Role: apikey.Admin, Operator: true}
 	case reads, path == actorv1connect.ActorServiceStateProcedure, path == actorv1connect.ActorServiceWatchProcedure:
 		return Need{Role: apikey.Read}
 	}

@@ -72,6 +72,9 @@ func (s *Server) routes(mux *http.ServeMux) error {
 	if s.schedules != nil {
 		s.scheduleRoutes(mux, api)
 	}
+	if s.quotas != nil {
+		s.quotaRoutes(api)
+	}
 
 	mux.HandleFunc("POST /v1/tasks", s.submit)
 	mux.HandleFunc("GET /v1/tasks/{id}/events", s.events)

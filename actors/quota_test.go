@@ -1,0 +1,77 @@
+package actors_test
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/open-autoglm/autoglm/actors"
+	"github.com/open-autoglm/autoglm/actors/infer"
+	"github.com/open-autoglm/autoglm/actors/quota"
+	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/persistence/persisttest"
+)
+
+// crowd counts how many requests are at engines at once.
+type crowd struct{ now, most atomic.Int64 }
+
+// counted is an engine that a crowd goes through.
+type counted struct {
+	*infer.Echo
+	*crowd
+}
+
+func (e counted) Do(ctx context.Context, r *infer.Request) (*infer.Response, error) {
+	n := e.now.Add(1)
+	defer e.now.Add(-1)
+	for old := e.most.Load(); n > old && !e.most.CompareAndSwap(old, n); old = e.most.Load() {
+	}
+	return e.Echo.Do(ctx, r)
+}
+
+func (c *crowd) engine(slots int) actors.Engine {
+	return actors.Engine{Engine: counted{infer.NewEcho(infer.EchoOptions{Latency: 2 * time.Millisecond}), c}, Concurrency: slots, Prefetch: slots}
+}
+
+// TestAQuotaHoldsOverNodes: three nodes with eight slots each run as many of a tenant's tasks as its quota says, and others' without end.
+func TestAQuotaHoldsOverNodes(t *testing.T) {
+	w := newWorld(t, 4, "a", "b", "c")
+	limited := &crowd{}
+	var nodes []*node
+	for _, name := range []string{"a", "b", "c"} {
+		nodes = append(nodes, w.start(name, nil, limited.engine(8)))
+	}
+	w.spread("a", "b", "c")
+	require.NoError(t, quota.New(nodes[0].Router).Set(t.Context(), quota.Terms{Tenant: "acme", Hard: quota.Limits{Running: 4}}))
+	for _, n := range nodes {
+		until(t, "it knows of the quota", func() bool { return n.Quota.Room("acme", 5, 1<<20) <= 4 })
+	}
+	const tasks = 300
+	for i := range tasks {
+		submit(t, nodes[i%3].System, &task.Spec{ID: fmt.Sprint("/acme/", i), Prompt: "p"})
+	}
+	for i := range tasks {
+		require.Equal(t, task.Completed, await(t, nodes[i%3].System, fmt.Sprint("/acme/", i)).State)
+	}
+	require.LessOrEqual(t, limited.most.Load(), int64(4))
+	require.GreaterOrEqual(t, limited.most.Load(), int64(3), "it is used")
+}
+
+// TestTokensAreCharged: a tenant whose tokens are used up waits, and nobody else does.
+func TestTokensAreCharged(t *testing.T) {
+	sys := start(t, persisttest.NewStore(2), echo(8))
+	require.NoError(t, quota.New(sys.Router).Set(t.Context(), quota.Terms{Tenant: "acme", Hard: quota.Limits{TokensPerMinute: 60}}))
+	until(t, "it knows", func() bool { return sys.Quota.Room("acme", 5, 1<<20) > 0 && sys.Quota.Room("other", 5, 1<<20) == 1<<20 })
+	for i := range 20 {
+		submit(t, sys, &task.Spec{ID: fmt.Sprint("/acme/", i), Prompt: "p", MaxTokens: 1000})
+		submit(t, sys, &task.Spec{ID: fmt.Sprint("/other/", i), Prompt: "p", MaxTokens: 1000})
+	}
+	for i := range 20 {
+		require.Equal(t, task.Completed, await(t, sys, fmt.Sprint("/other/", i)).State)
+	}
+	until(t, "in debt", func() bool { return sys.Quota.Room("acme", 5, 1<<20) == 0 })
+}

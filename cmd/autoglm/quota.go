@@ -1,0 +1,167 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/open-autoglm/autoglm/actors/quota"
+	"github.com/open-autoglm/autoglm/cmd/autoglm/internal/cli"
+	"github.com/open-autoglm/autoglm/node/api/wire"
+)
+
+func newQuota(app *cli.App) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "quota", Short: "What tenants may have at most",
+		Long: "A quota says how many tasks of a tenant may run at once over the whole cluster, how many tokens a minute they may take, how many may be submitted a\n" +
+			"minute, and how many may wait; and the tenant's weight against others. Whoever is over waits, or gets 429. More: docs/scheduling.md.",
+		Example: "  autoglm quota apply -f quotas.yaml\n  autoglm quota list\n  autoglm quota delete acme",
+	}
+	cli.Group(cmd)
+	cmd.AddCommand(newQuotaApply(app), newQuotaList(app), newQuotaDelete(app))
+	return cmd
+}
+
+func newQuotaApply(app *cli.App) *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use: "apply -f FILE", Short: "Set the quotas that a YAML file declares", Args: cobra.NoArgs, ValidArgsFunction: cobra.NoFileCompletions,
+		Long: "The file has one document for each tenant. Quotas of tenants that are not in it stay as they are. Nothing is set when one is wrong. Like\n\n" +
+			"  tenant: acme\n  weight: 2\n  hard: {running: 64, tokens_per_minute: 200000, requests_per_minute: 600, queued: 100000}\n  classes:\n  - {priorities: 0-2, running: 16}\n  over: queue\n",
+		Example: "  autoglm quota apply -f quotas.yaml",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			specs, err := readQuotas(app, file)
+			if err != nil {
+				return err
+			}
+			c, err := app.Client()
+			if err != nil {
+				return err
+			}
+			for _, s := range specs {
+				if err := c.SetQuota(cmd.Context(), s); err != nil {
+					return err
+				}
+				if !app.JSON() {
+					fmt.Fprintf(app.Out, "%s: %s\n", s.Tenant, s.String())
+				}
+			}
+			if app.JSON() {
+				return app.PrintJSON(specs)
+			}
+			return nil
+		},
+	}
+	app.ClientFlags(cmd)
+	cmd.Flags().StringVarP(&file, "file", "f", "", "`file` with quotas as YAML, - for standard input")
+	return cmd
+}
+
+// readQuotas reads the documents of a file. A field that no quota has is an error: a limit that was misspelt would be none.
+func readQuotas(app *cli.App, file string) (specs []quota.Terms, err error) {
+	var b []byte
+	switch file {
+	case "":
+		return nil, cli.Usage("give -f FILE")
+	case "-":
+		b, err = io.ReadAll(app.In)
+	default:
+		b, err = os.ReadFile(file)
+	}
+	if err != nil {
+		return nil, cli.Usage("--file: %v", err)
+	}
+	dec := yaml.NewDecoder(bytes.NewReader(b))
+	dec.KnownFields(true)
+	for {
+		var s quota.Terms
+		if err = dec.Decode(&s); errors.Is(err, io.EOF) {
+			break
+		}
+		if err == nil {
+			err = s.Check()
+		}
+		if err != nil {
+			return nil, cli.Usage("%s, document %d: %v", file, len(specs)+1, err)
+		}
+		specs = append(specs, s)
+	}
+	if len(specs) == 0 {
+		return nil, cli.Usage("%s has no quota in it", file)
+	}
+	return specs, nil
+}
+
+func newQuotaList(app *cli.App) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "list", Short: "Show quotas and what is used of them", Args: cobra.NoArgs, ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := app.Client()
+			if err != nil {
+				return err
+			}
+			all, err := c.Quotas(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if app.JSON() {
+				return app.PrintJSON(wire.Quotas{Quotas: all})
+			}
+			tab := cli.NewTable("TENANT", "WEIGHT", "RUNNING", "WAITING", "TOKENS/MIN", "REQUESTS/MIN", "CLASSES", "OVER")
+			for _, q := range all {
+				var classes []string
+				for _, k := range q.Classes {
+					classes = append(classes, k.String())
+				}
+				over := q.Over
+				if over == "" {
+					over = quota.Queue
+				}
+				weight := "-"
+				if q.Weight > 0 {
+					weight = fmt.Sprint(q.Weight)
+				}
+				tab.Row(q.Tenant, weight, of(q.Used.Running, q.Hard.Running), of(q.Used.Waiting, q.Hard.Queued), most(q.Hard.TokensPerMinute), most(q.Hard.RequestsPerMinute), strings.Join(classes, "; "), over)
+			}
+			return tab.Write(app.Out)
+		},
+	}
+	app.ClientFlags(cmd)
+	return cmd
+}
+
+// of shows a number with its limit, where there is one.
+func of(n, limit int) string {
+	if limit == 0 {
+		return fmt.Sprint(n)
+	}
+	return fmt.Sprintf("%d of %d", n, limit)
+}
+
+func most(limit int) string {
+	if limit == 0 {
+		return "-"
+	}
+	return fmt.Sprint(limit)
+}
+
+func newQuotaDelete(app *cli.App) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "delete TENANT", Short: "Take a tenant's quota away", Args: cobra.ExactArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := app.Client()
+			if err != nil {
+				return err
+			}
+			return c.DeleteQuota(cmd.Context(), args[0])
+		},
+	}
+	app.ClientFlags(cmd)
+	return cmd
+}

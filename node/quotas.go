@@ -1,0 +1,33 @@
+package node
+
+import (
+	"context"
+
+	"github.com/open-autoglm/autoglm/actors/quota"
+	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/actors/tenant"
+	"github.com/open-autoglm/autoglm/node/api/wire"
+)
+
+// quotas is the quotas for clients, with what is used.
+type quotas struct {
+	*quota.Quotas
+	tally func(context.Context) (task.Tally, error)
+}
+
+// Used returns what tenants have in the cluster now.
+func (q quotas) Used(ctx context.Context) (map[string]wire.QuotaUse, error) {
+	t, err := q.tally(ctx)
+	if err != nil {
+		return nil, err
+	}
+	use := func(name string) wire.QuotaUse {
+		n := t.Of(name)
+		return wire.QuotaUse{Running: int(n[task.Running]), Waiting: int(n[task.Pending])}
+	}
+	all := map[string]wire.QuotaUse{tenant.Default: use(tenant.Default)}
+	for name := range t.Tenants {
+		all[name] = use(name)
+	}
+	return all, nil
+}
