@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/open-autoglm/autoglm/actors/explain"
+	"github.com/open-autoglm/autoglm/actors/quota"
 	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/cluster"
@@ -38,8 +39,31 @@ func (s *service) Explain(ctx context.Context, id string) (x api.Explained, err 
 	}
 	if waits {
 		scene.Ahead = s.ahead(ctx, whole, &r)
+		scene.Quota = s.quotaOf(ctx, tenant.Of(whole), r.Spec.PriorityOr())
 	}
 	return api.Explained{Record: &r, Steps: steps, Why: explain.Explain(scene)}, nil
+}
+
+// quotaOf says what the tenant of a waiting task may have, and has.
+func (s *service) quotaOf(ctx context.Context, whose string, priority int) (q explain.Quota) {
+	terms, ok := s.sys.Quota.Terms(whose)
+	if !ok {
+		return q
+	}
+	q.May = terms.Hard.Running
+	rest := quota.Terms{Hard: quota.Limits{TokensPerMinute: terms.Hard.TokensPerMinute}}
+	for _, c := range terms.Classes {
+		if c.Has(priority) {
+			rest.Classes = append(rest.Classes, c)
+		}
+	}
+	if rest.Hard.TokensPerMinute > 0 || len(rest.Classes) > 0 {
+		q.Other = rest.String()
+	}
+	if t, err := s.tallyAll(ctx); err == nil {
+		q.Running = int(t.Of(whose)[task.Running])
+	}
+	return q
 }
 
 // engineNodes asks the living nodes for their engines, within factsWithin.

@@ -38,6 +38,14 @@ type Scene struct {
 	Attempts int     // tries of a step, where the task names none
 	Nodes    []Node  // that gossip believes alive; nobody is asked about a task that waits for none
 	Ahead    Waiting // before it in its queue
+	Quota    Quota   // of its tenant
+}
+
+// Quota is what the tenant of a task may have in the cluster, and has.
+type Quota struct {
+	Running int    // tasks
+	May     int    // 0: no limit
+	Other   string // limits that are not counted here, as people read them; "" for none
 }
 
 // Waiting counts the tasks before one.
@@ -58,6 +66,7 @@ const (
 	ForPause     = "engine_paused" // or asked for a pause
 	ForSlot      = "engine_busy"   // or have all that they may
 	ForTurn      = "queue"         // one has room: it is about to be claimed
+	ForQuota     = "quota"         // one has room, and its tenant has as much as it may
 	ForAttempt   = "attempt"       // an attempt runs
 	ForLease     = "attempt_lost"  // an attempt runs nowhere any more, and is about to be taken back
 	ForCallback  = "callback"      // it has ended: the callback is under way, or waits for its next try
@@ -66,7 +75,7 @@ const (
 
 // Why is what a task waits for.
 type Why struct {
-	Code  string     `json:"code" enum:"nothing,not_before,backoff,no_engine,engine_down,engine_paused,engine_busy,queue,attempt,attempt_lost,callback,newer_program"`
+	Code  string     `json:"code" enum:"nothing,not_before,backoff,no_engine,engine_down,engine_paused,engine_busy,queue,quota,attempt,attempt_lost,callback,newer_program"`
 	Text  string     `json:"text" doc:"For people."`
 	Until *time.Time `json:"until,omitempty" doc:"When that ends, where a time is known."`
 	Ahead *int       `json:"ahead,omitempty" doc:"Tasks of its tenant before it in its queue, as far as they were counted."`
@@ -184,7 +193,21 @@ func (s *Scene) waiting() Why {
 	}
 	w := choose(serve, s.Now)
 	w.Text = fmt.Sprintf("It waits for an engine that serves %s. %s%s", what, w.Text, more)
+	if w.Code == ForTurn {
+		s.Quota.judge(&w)
+	}
 	return w
+}
+
+// judge says that a quota holds the task up, or may.
+func (q Quota) judge(w *Why) {
+	switch {
+	case q.May > 0 && q.Running >= q.May:
+		w.Code = ForQuota
+		w.Text = fmt.Sprintf("Its tenant has as many tasks running as its quota allows: %d of %d.", q.Running, q.May)
+	case q.Other != "":
+		w.Text += fmt.Sprintf(" Its tenant's quota may hold it up for a while: %s.", q.Other)
+	}
 }
 
 // what names the model and endpoint that are wanted.

@@ -57,6 +57,7 @@ func TestExplain(t *testing.T) {
 		ahead  Waiting
 		newest string
 		now    time.Time
+		quota  Quota
 		code   string
 		until  time.Duration // after noon; 0: none
 		text   string
@@ -97,6 +98,10 @@ func TestExplain(t *testing.T) {
 			text: `It waits for an engine that serves model "glm". One has room, so it should be claimed soon: a/e has 0 of 4. No task is before it in its queue. It fails if it has not ended by its deadline, 2026-03-05 12:00:00 UTC.`},
 		"any model": {facts: []task.Fact{submitted(func(s *task.Spec) { s.Model = task.AnyModel })}, nodes: one(engine("e", busy)), code: ForSlot,
 			text: "It waits for an engine that serves any model. All have as much as they may: a/e has 4 of 4."},
+		"quota used up": {facts: []task.Fact{submitted(nil)}, nodes: one(engine("e", nil)), quota: Quota{Running: 3, May: 3}, code: ForQuota,
+			text: "Its tenant has as many tasks running as its quota allows: 3 of 3."},
+		"quota of tokens": {facts: []task.Fact{submitted(nil)}, nodes: one(engine("e", nil)), quota: Quota{Running: 2, May: 3, Other: "tokens a minute 600"}, code: ForTurn,
+			text: `It waits for an engine that serves model "glm". One has room, so it should be claimed soon: a/e has 0 of 4. Its tenant's quota may hold it up for a while: tokens a minute 600.`},
 		"running": {facts: []task.Fact{submitted(nil), claimed}, nodes: one(engine("e", nil)), code: ForAttempt, until: 90 * time.Second,
 			text: "Attempt 1 (try 1 of 4) runs on node a, engine e, since 12:00:01 UTC, under a lease."},
 		"running where the engine is down": {facts: []task.Fact{submitted(nil), claimed}, nodes: one(engine("e", down)), code: ForAttempt, until: 90 * time.Second,
@@ -125,7 +130,7 @@ func TestExplain(t *testing.T) {
 		"cancelled": {facts: []task.Fact{submitted(nil), {Event: task.CancelAsked}}, code: Nothing, text: "It is cancelled, after 0 attempts."},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := Scene{Now: now, Record: folded(t, c.facts...), Newest: c.newest, Attempts: 4, Nodes: c.nodes, Ahead: c.ahead}
+			s := Scene{Now: now, Record: folded(t, c.facts...), Newest: c.newest, Attempts: 4, Nodes: c.nodes, Ahead: c.ahead, Quota: c.quota}
 			if !c.now.IsZero() {
 				s.Now = c.now
 			}
@@ -143,7 +148,7 @@ func TestExplain(t *testing.T) {
 		})
 		seen[c.code] = true
 	}
-	for _, code := range []string{Nothing, ForTime, ForRetry, ForModel, ForEngine, ForPause, ForSlot, ForTurn, ForAttempt, ForLease, ForCallback} {
+	for _, code := range []string{Nothing, ForTime, ForRetry, ForModel, ForEngine, ForPause, ForSlot, ForTurn, ForQuota, ForAttempt, ForLease, ForCallback} {
 		require.True(t, seen[code], "%s is in no case", code)
 	}
 	require.Equal(t, ForSomething, Explain(Scene{Record: &task.Record{State: 99}}).Code)

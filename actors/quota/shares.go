@@ -172,6 +172,14 @@ func (s *Shares) Spend(tenant string, priority, tokens int) {
 	}
 }
 
+// Terms is the quota of a tenant, as this node knows it; ok is false for none.
+func (s *Shares) Terms(tenant string) (t Terms, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t, ok = s.book.Terms[tenant]
+	return t, ok
+}
+
 // Weight is what the tenant's quota says; ok is false when it says nothing.
 func (s *Shares) Weight(tenant string) (w float64, ok bool) {
 	s.mu.Lock()

@@ -86,6 +86,12 @@ func (s *Terms) Check() error {
 	return nil
 }
 
+// Has tells whether a priority is in the class.
+func (c Class) Has(priority int) bool {
+	from, to, err := c.span()
+	return err == nil && from <= priority && priority <= to
+}
+
 // span returns the first and last priority of a class.
 func (c Class) span() (from, to int, err error) {
 	a, b, two := strings.Cut(c.Priorities, "-")
@@ -171,7 +177,7 @@ func (s *Terms) of(priority int) (as []account) {
 		as = append(as, account{Tenant: s.Tenant})
 	}
 	for _, c := range s.Classes {
-		if from, to, err := c.span(); err == nil && from <= priority && priority <= to {
+		if c.Has(priority) {
 			as = append(as, account{s.Tenant, c.Priorities})
 		}
 	}
