@@ -50,7 +50,7 @@ var catalog = []benchmark{
 	{Bulk, "durable submit of an NDJSON stream, one or more at once", anyNodes},
 	{Drain, "no-op drain: from the first submit until an engine that answers at once has completed all", anyNodes},
 	{StartLatency, "submit to start at a steady rate, from the tasks' own histories", anyNodes},
-	{Utilisation, "answers per second through the node against the same engine driven directly", aloneOnly},
+	{Utilisation, "answers per second through the node against the same engine driven directly, and one at a time", anyNodes},
 	{Waiting, "a backlog of waiting tasks: memory, restart, submit and list with it in place", aloneOnly},
 	{Failover, "kill -9 of one node after another: until its shards commit and its tasks run elsewhere", clusterOnly},
 	{Grow, "two nodes join under load, drain and leave again: time, throughput, failed requests", clusterOnly},

@@ -135,7 +135,7 @@ func TestPick(t *testing.T) {
 		return out
 	}
 	require.Equal(t, []string{Submit1, Submit32, Bulk, Drain, StartLatency, Utilisation, Waiting}, namesOn(1))
-	require.Equal(t, []string{Submit1, Submit32, Bulk, Drain, StartLatency, Failover, Grow, Idle}, namesOn(3))
+	require.Equal(t, []string{Submit1, Submit32, Bulk, Drain, StartLatency, Utilisation, Failover, Grow, Idle}, namesOn(3))
 	require.Equal(t, []string{Submit1, Waiting}, namesOn(1, Waiting, Submit1, Submit1))
 	require.Equal(t, []string{Drain, Grow}, namesOn(3, Grow, Drain))
 	for _, c := range []struct {

@@ -52,6 +52,8 @@ func (o *options) validate() error {
 		return cli.Usage("--rate %g for --rate-time %v are more than 1,000,000 tasks", o.rate, o.rateTime)
 	case o.engine != engineFixed && o.engine != engineEmbedded:
 		return cli.Usage("--engine is %q: use %s or %s", o.engine, engineFixed, engineEmbedded)
+	case o.engine == engineEmbedded && o.nodes > 1:
+		return cli.Usage("--engine %s is for a node alone: each node of a cluster would start as many workers, on the same processors", engineEmbedded)
 	case o.latency < time.Millisecond:
 		return cli.Usage("--engine-latency is %v: use at least 1ms", o.latency)
 	case o.repeat < 1 || o.repeat > 100:

@@ -42,7 +42,11 @@ func (r *runner) utilisationBench(ctx context.Context, dir string) ([]reading, e
 	}
 	stop := sync.OnceFunc(d.stop)
 	defer stop()
-	direct, err := d.direct(ctx, r.o.duration)
+	single, err := d.direct(ctx, r.o.duration, d.engines[:1], 1)
+	if err != nil {
+		return nil, err
+	}
+	direct, err := d.direct(ctx, r.o.duration, d.engines, d.each)
 	if err != nil {
 		return nil, err
 	}
@@ -61,35 +65,38 @@ func (r *runner) utilisationBench(ctx context.Context, dir string) ([]reading, e
 		{figure: figBusy, value: 100 * through / direct, unit: "%", note: note},
 		{figure: "answers through the node", value: through, unit: "answers/s", use: use},
 		{figure: "answers driven directly", value: direct, unit: "answers/s"},
+		{figure: "answers one at a time", value: single, unit: "answers/s", note: "each takes " + (time.Duration(float64(time.Second) / single)).Round(10*time.Microsecond).String()},
+		{figure: "through the node, against one at a time", value: through / single, unit: "times"},
 	}, nil
 }
 
 // fixed starts an engine of known speed. Its server is in this process, so it is part of the client's cores.
 func (r *runner) fixed(context.Context, string) (*driven, error) {
-	e, err := startFixed(fixedSlots, r.o.latency)
+	slots := fixedSlots * r.o.nodes
+	e, err := startFixed(slots, r.o.latency)
 	if err != nil {
 		return nil, err
 	}
-	h, err := infer.NewHTTP(infer.HTTPOptions{URL: e.url, Concurrency: fixedSlots})
+	h, err := infer.NewHTTP(infer.HTTPOptions{URL: e.url, Concurrency: slots})
 	if err != nil {
 		e.stop()
 		return nil, fmt.Errorf("bench.engine: %w", err)
 	}
 	stop := func() { h.Close(); e.stop() }
-	note := fmt.Sprintf("%d slots of %v: at most %s answers/s", fixedSlots, r.o.latency, figure(ceiling(fixedSlots, r.o.latency)))
-	return &driven{engines: []infer.Engine{h}, each: fixedSlots, model: "fixed", queue: "fixed", prompts: []prompt{{Text: "Write the date as YYYY-MM-DD: 3 March 2024"}},
+	note := fmt.Sprintf("%d slots of %v: at most %s answers/s", slots, r.o.latency, figure(ceiling(slots, r.o.latency)))
+	return &driven{engines: []infer.Engine{h}, each: slots, model: "fixed", queue: "fixed", prompts: []prompt{{Text: "Write the date as YYYY-MM-DD: 3 March 2024"}},
 		flag: e.url, note: note, stop: stop}, nil
 }
 
-// direct keeps every slot of the engines busy for d after a warm-up and returns the answers per second.
-func (d *driven) direct(ctx context.Context, dur time.Duration) (float64, error) {
+// direct keeps so many slots of each engine busy for d after a warm-up and returns the answers per second.
+func (d *driven) direct(ctx context.Context, dur time.Duration, engines []infer.Engine, each int) (float64, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var answered, next atomic.Int64
 	end := time.Now().Add(warmUp(dur) + dur)
 	var wg sync.WaitGroup
-	for _, e := range d.engines {
-		for range d.each {
+	for _, e := range engines {
+		for range each {
 			wg.Go(func() {
 				greedy := new(float64)
 				for time.Now().Before(end) && ctx.Err() == nil {
@@ -135,6 +142,15 @@ func speed(ctx context.Context, warm, d time.Duration, count func() (int64, erro
 
 // through does the same with a node between: a backlog that outlasts the measurement, and the node's own count.
 func (r *runner) through(ctx context.Context, dir string, d *driven, direct float64) (float64, *usage, error) {
+	if r.o.nodes > 1 {
+		var perSecond float64
+		var use *usage
+		_, err := r.onClusterOf(d.flag, func(ctx context.Context, l *local) (_ []reading, err error) {
+			perSecond, use, err = r.measured(ctx, l.asNode(), d, direct)
+			return nil, err
+		})(ctx, dir)
+		return perSecond, use, err
+	}
 	n, err := newNode(r.binary, filepath.Join(dir, "node"), "--engine", d.flag)
 	if err != nil {
 		return 0, nil, err
@@ -143,6 +159,11 @@ func (r *runner) through(ctx context.Context, dir string, d *driven, direct floa
 	if _, err := n.start(ctx); err != nil {
 		return 0, nil, err
 	}
+	return r.measured(ctx, n, d, direct)
+}
+
+// measured is the answers per second of a node that works a backlog off.
+func (r *runner) measured(ctx context.Context, n *node, d *driven, direct float64) (float64, *usage, error) {
 	line, err := promptLine("u", d.queue, d.prompts)
 	if err != nil {
 		return 0, nil, err
@@ -155,7 +176,7 @@ func (r *runner) through(ctx context.Context, dir string, d *driven, direct floa
 	if err := n.until(ctx, func(st *wire.Status) bool { return st.Tasks["completed"] > 0 || st.Tasks["failed"] > 0 }); err != nil {
 		return 0, nil, err
 	}
-	m, err := startMeter(n.pid())
+	m, err := startMeter(n.pids()...)
 	if err != nil {
 		return 0, nil, err
 	}
