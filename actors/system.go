@@ -123,6 +123,7 @@ func Start(o Options) (*System, error) {
 		return nil, err
 	}
 	s.batcher = s.root.Spawn(b)
+	o.Policy.Abort = func(u task.UnderWay) { s.far.Abort(u) } // it runs in shards, which open after reach
 	s.Tasks = task.NewKind(o.Policy, &s.callbacks, s.observe(task.KindName, s.finished))
 	s.Shards, err = cluster.NewShards(cluster.Options{
 		Store: o.Store, System: s.sys, Kinds: append([]cluster.Kind{s.Tasks.Register(), quota.Kind()}, o.Kinds...),

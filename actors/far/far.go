@@ -21,6 +21,7 @@ const (
 	opWaiting = "task.waiting" // of a node: what waits in the shards that it owns
 	opReady   = "task.ready"   // to a node: something waits
 	opHeld    = "task.held"    // of a node: which attempts it does not have
+	opAbort   = "task.abort"   // to a node: tasks of attempts that it has have ended
 )
 
 const (
@@ -73,6 +74,7 @@ func New(o Options) *Far {
 	o.Router.HandleNode(opWaiting, f.serveWaiting)
 	o.Router.HandleNode(opReady, f.serveReady)
 	o.Router.HandleNode(opHeld, f.serveHeld)
+	o.Router.HandleNode(opAbort, f.serveAbort)
 	return f
 }
 

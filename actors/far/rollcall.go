@@ -112,3 +112,27 @@ func (f *Far) serveHeld(_ context.Context, _ string, body []byte) ([]byte, error
 	}
 	return encode(heldAnswer{works})
 }
+
+// Abort tells the node of an attempt that its task has ended, so that its engine need not go on. It may not arrive; then the answer
+// comes, and is dropped.
+func (f *Far) Abort(u task.UnderWay) {
+	for _, p := range f.Router.Alive() {
+		if p.Boot != u.Boot {
+			continue
+		}
+		if p.Name == f.Router.Self() {
+			f.spawn(func() { f.Held.Abort([]task.Ref{u.Ref()}) })
+		} else if body, err := encode(heldAsk{Boot: u.Boot, Works: []task.Ref{u.Ref()}}); err == nil { // it is made of plain fields
+			f.Router.TellNode(p.Name, opAbort, body)
+		}
+	}
+}
+
+func (f *Far) serveAbort(_ context.Context, _ string, body []byte) ([]byte, error) {
+	var ask heldAsk
+	if err := decode(opAbort, body, &ask); err != nil {
+		return nil, err
+	}
+	f.Held.Abort(ask.Works[:min(len(ask.Works), heldMax)]) // those of an earlier boot are not held
+	return nil, nil
+}

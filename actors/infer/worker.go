@@ -270,6 +270,11 @@ func (w *Worker) pump(c actor.Context) {
 // left of its lease: it would fail for a wait that was not its fault.
 func (w *Worker) dropStale() {
 	w.waiting = slices.DeleteFunc(w.waiting, func(x *task.Work) bool {
+		if x.Over() {
+			x.Release()
+			w.spend(x, 0)
+			return true
+		}
 		stale := x.Remaining() < x.Timeout
 		if stale {
 			x.GiveBack("it waited too long for a slot of engine " + w.Engine.Name())
@@ -331,7 +336,7 @@ func (w *Worker) start(c actor.Context, x *task.Work) {
 		if err == nil {
 			err = w.check(x, &answer)
 		}
-		if err == nil || w.ctx.Err() == nil {
+		if !x.Over() && (err == nil || w.ctx.Err() == nil) {
 			w.deliver(x, answer, err)
 		}
 		x.Release() // recorded, or nothing more can be done here: its owner asks
@@ -350,8 +355,9 @@ func (w *Worker) ask(x *task.Work, serves []string) (a task.Answer, asked bool, 
 	}
 	ctx, cancel = context.WithTimeout(ctx, x.Timeout)
 	defer cancel()
+	x.OnAbort(cancel)
 	err = w.Run.Ask(ctx, w.Engine, q, x, &a)
-	return a, true, err
+	return a, !(err != nil && x.Over()), err // what was stopped says nothing about the engine
 }
 
 func (w *Worker) check(x *task.Work, a *task.Answer) (err error) {

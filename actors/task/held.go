@@ -20,12 +20,19 @@ type Held struct {
 	mono func() time.Duration
 
 	mu    sync.Mutex
-	until map[Ref]time.Duration // end of the lease by mono; as many as there was credit for
+	works map[Ref]*grip // as many as there was credit for
+}
+
+// grip is what is held of one work.
+type grip struct {
+	until time.Duration // end of the lease by mono
+	over  bool          // nobody waits for it any more
+	stop  func()        // ends what an engine does for it; nil while none does
 }
 
 // NewHeld returns an empty set. mono is a clock that nobody sets.
 func NewHeld(mono func() time.Duration) *Held {
-	return &Held{mono: mono, until: map[Ref]time.Duration{}}
+	return &Held{mono: mono, works: map[Ref]*grip{}}
 }
 
 // Missing returns those that are not held.
@@ -34,7 +41,7 @@ func (h *Held) Missing(asked []Ref) (missing []Ref) {
 	defer h.mu.Unlock()
 	now := h.mono()
 	for _, r := range asked {
-		if until, ok := h.until[r]; !ok || until <= now {
+		if g := h.works[r]; g == nil || g.until <= now {
 			missing = append(missing, r)
 		}
 	}
@@ -46,9 +53,25 @@ func (h *Held) Prune() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := h.mono()
-	for r, until := range h.until {
-		if until <= now {
-			delete(h.until, r)
+	for r, g := range h.works {
+		if g.until <= now {
+			delete(h.works, r)
+		}
+	}
+}
+
+// Abort says that nobody waits for these any more: their tasks have ended. What runs is stopped, what waits for a slot never begins.
+func (h *Held) Abort(refs []Ref) {
+	for _, r := range refs {
+		h.mu.Lock()
+		g := h.works[r]
+		var stop func()
+		if g != nil {
+			g.over, stop = true, g.stop
+		}
+		h.mu.Unlock()
+		if stop != nil {
+			stop()
 		}
 	}
 }
@@ -57,7 +80,7 @@ func (h *Held) Prune() {
 func (h *Held) Len() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return len(h.until)
+	return len(h.works)
 }
 
 // Work is one claimed task on its way to an engine.
@@ -84,7 +107,7 @@ func (w *Work) Arrive(r *cluster.Router, h *Held) {
 	w.router, w.held, w.ends = r, h, h.mono()+w.Left
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.until[w.Ref()] = w.ends
+	h.works[w.Ref()] = &grip{until: w.ends}
 }
 
 // Remaining returns what is left of the lease, by a clock that nobody sets. Nothing may be.
@@ -103,7 +126,35 @@ func (w *Work) Release() {
 	}
 	w.held.mu.Lock()
 	defer w.held.mu.Unlock()
-	delete(w.held.until, w.Ref())
+	delete(w.held.works, w.Ref())
+}
+
+// Over tells that nobody waits for the attempt any more.
+func (w *Work) Over() bool {
+	if w.held == nil {
+		return false
+	}
+	w.held.mu.Lock()
+	defer w.held.mu.Unlock()
+	g := w.held.works[w.Ref()]
+	return g != nil && g.over
+}
+
+// OnAbort has stop called when nobody waits for the attempt any more; at once where that is so already.
+func (w *Work) OnAbort(stop func()) {
+	if w.held == nil {
+		return
+	}
+	w.held.mu.Lock()
+	g := w.held.works[w.Ref()]
+	over := g != nil && g.over
+	if g != nil {
+		g.stop = stop
+	}
+	w.held.mu.Unlock()
+	if over {
+		stop()
+	}
 }
 
 // GiveBack hands the attempt back unsent: the task waits again, at no cost of a try. The message may be lost

@@ -389,12 +389,29 @@ func (t *Task) enter(c *context) {
 		c.Lease(uint64(r.Attempt), r.lease()) // a deadline has a row
 	case r.State.Final():
 		c.NoAlarm()
+		if u, ok := r.cutOff(c.ID()); ok && !c.Recovered() && t.policy.Abort != nil {
+			t.policy.Abort(u)
+		}
 		if !c.Recovered() && r.CallbackTries == 0 {
 			t.call(c)
 		}
 	default:
 		c.NoAlarm()
 	}
+}
+
+// cutOff returns the attempt that ran when the task was ended by somebody else than it, just now.
+func (r *Record) cutOff(id string) (u UnderWay, ok bool) {
+	if len(r.Attempts) == 0 || r.Boot == "" || !r.UpdatedAt.Equal(r.EndedAt) {
+		return u, false
+	}
+	last := r.Attempts[len(r.Attempts)-1]
+	if !last.EndedAt.Equal(r.EndedAt) || last.Outcome != CancelAsked.String() && last.Outcome != Expired.String() {
+		return u, false
+	}
+	u = r.running()
+	u.ID = id
+	return u, true
 }
 
 // call hands the callback over. The timer goes on asking until a try is journaled;
