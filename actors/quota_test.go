@@ -13,6 +13,7 @@ import (
 	"github.com/open-autoglm/autoglm/actors/infer"
 	"github.com/open-autoglm/autoglm/actors/quota"
 	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/persistence"
 	"github.com/open-autoglm/autoglm/persistence/persisttest"
 )
 
@@ -74,4 +75,35 @@ func TestTokensAreCharged(t *testing.T) {
 		require.Equal(t, task.Completed, await(t, sys, fmt.Sprint("/other/", i)).State)
 	}
 	until(t, "in debt", func() bool { return sys.Quota.Room("acme", 5, 1<<20) == 0 })
+}
+
+// TestAPauseFreesTheQuota: what an engine gives back, or fails, while it wants to be left alone, leaves room for another one at once.
+func TestAPauseFreesTheQuota(t *testing.T) {
+	moody := actors.Engine{Engine: infer.NewEcho(infer.EchoOptions{Name: "moody", Directives: true}), Concurrency: 4, Prefetch: 4}
+	sys := start(t, persisttest.NewStore(2), moody)
+	require.NoError(t, quota.New(sys.Router).Set(t.Context(), quota.Terms{Tenant: "acme", Hard: quota.Limits{Running: 4}}))
+	until(t, "it knows", func() bool { n := sys.Quota.Room("acme", 5, 1<<20); return n > 0 && n <= 4 })
+	for i := range 8 {
+		submit(t, sys, &task.Spec{ID: fmt.Sprint("/acme/", i), Prompt: "#echo fail=always kind=overloaded retry_after=1h\nx"})
+	}
+	until(t, "it asked for a pause", func() bool { return sys.Engines()[0].Reason != "" })
+	until(t, "nothing is in hand", func() bool { return sys.Busy() == 0 && sys.Quota.Room("acme", 5, 1<<20) == 4 })
+}
+
+// TestOldTasksOfATenant wait in everybody's queue: who claims them there charges them to whom they are.
+func TestOldTasksOfATenant(t *testing.T) {
+	sys := start(t, persisttest.NewStore(2), echo(8))
+	require.NoError(t, quota.New(sys.Router).Set(t.Context(), quota.Terms{Tenant: "default", Hard: quota.Limits{Running: 4}}))
+	until(t, "it knows", func() bool { n := sys.Quota.Room("default", 5, 1<<20); return n > 0 && n <= 4 })
+	old := task.NewKind(task.Policy{Fair: func() bool { return false }}, nil, nil) // as a program of before journals a task
+	for i := range 8 {
+		id := fmt.Sprint("/acme/", i)
+		_, w, err := old.First(id, &task.Submit{Spec: &task.Spec{ID: id, Prompt: "p"}, Model: "m"}, time.Now)
+		require.NoError(t, err)
+		require.NoError(t, sys.Router.Create(t.Context(), []persistence.Write{w})[0])
+	}
+	for i := range 8 {
+		require.Equal(t, task.Completed, await(t, sys, fmt.Sprint("/acme/", i)).State)
+	}
+	until(t, "nothing is in hand", func() bool { return sys.Quota.Room("default", 5, 1<<20) == 4 })
 }

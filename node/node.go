@@ -338,7 +338,20 @@ func (n *Node) policy() task.Policy {
 	t := n.cfg.Task
 	return task.Policy{Timeout: t.Timeout, TimeoutMax: t.TimeoutMax, LeaseMargin: t.LeaseMargin, Attempts: t.Attempts, BackoffMin: t.BackoffMin,
 		BackoffMax: t.BackoffMax, SlowFactor: t.SlowFactor, MovesMax: t.MovesMax, Jitter: rand.Float64,
-		Budget: task.NewBudget(task.Limits{Percent: t.RetryShare, Floor: t.RetryFloor, Window: t.RetryWindow}, n.meter.Held.Inc)}
+		Fair: n.allFair, Budget: task.NewBudget(task.Limits{Percent: t.RetryShare, Floor: t.RetryFloor, Window: t.RetryWindow}, n.meter.Held.Inc)}
+}
+
+// allFair tells whether every living node knows the queues of tenants; they came with what erases.
+func (n *Node) allFair() bool {
+	if n.joint == nil {
+		return true
+	}
+	for _, p := range n.joint.who().Alive() {
+		if !p.Erases {
+			return false
+		}
+	}
+	return true
 }
 
 // fatal ends the node from inside: Done closes, and whoever runs it stops it.

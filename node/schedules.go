@@ -28,7 +28,14 @@ func (s *service) submitScheduled(ctx context.Context, id string, spec *task.Spe
 	if err != nil {
 		return err
 	}
-	err = s.sys.Router.Create(ctx, []persistence.Write{w})[0]
+	whose, fresh := tenant.Of(id), 0
+	if err := s.sys.Quota.Admit(ctx, whose, spec.PriorityOr(), 1); err != nil { // it is tried again
+		return err
+	}
+	defer func() { s.sys.Quota.Settled(whose, 1, fresh) }()
+	if err = s.sys.Router.Create(ctx, []persistence.Write{w})[0]; err == nil {
+		fresh = 1
+	}
 	if fault.KindOf(err) == fault.Conflict { // it is there, from a try before, or it is another one
 		_, err = s.sys.Router.Ask(ctx, task.Key(id), m)
 	}

@@ -66,10 +66,11 @@ func (s *service) SubmitLines(ctx context.Context, msgs []*task.Submit) []api.Su
 	writes := make([]persistence.Write, 0, len(msgs))
 	at := make([]int, 0, len(msgs)) // of each write: its message
 	check := s.checker(ctx)
-	whose := tenant.From(ctx)
+	whose, admitted, fresh := tenant.From(ctx), 0, 0
 	for i, m := range msgs {
 		spec := m.Spec
-		if spec.ID == "" {
+		given := spec.ID != ""
+		if !given {
 			id, err := uuid.NewV7()
 			if err != nil {
 				out[i].Err = fault.New(fault.Unavailable, "node.submit", "", "no id could be made: %w", err)
@@ -87,8 +88,14 @@ func (s *service) SubmitLines(ctx context.Context, msgs []*task.Submit) []api.Su
 				continue
 			}
 			if out[i].Err = s.sys.Quota.Admit(ctx, whose, spec.PriorityOr(), 1); out[i].Err != nil {
+				if given { // a repeat costs nothing
+					if _, there := s.Get(ctx, spec.ID); there == nil {
+						out[i] = s.resubmit(ctx, m)
+					}
+				}
 				continue
 			}
+			admitted++
 		}
 		if m.Trace == "" {
 			m.Trace = string(trace.From(ctx))
@@ -105,12 +112,16 @@ func (s *service) SubmitLines(ctx context.Context, msgs []*task.Submit) []api.Su
 		switch {
 		case err == nil:
 			out[i].Version, out[i].State = 1, task.Pending
+			if msgs[i].Line == nil {
+				fresh++
+			}
 		case fault.KindOf(err) == fault.Conflict:
 			out[i] = s.resubmit(ctx, msgs[i])
 		default:
 			out[i].Err = err
 		}
 	}
+	s.sys.Quota.Settled(whose, admitted, fresh)
 	return out
 }
 

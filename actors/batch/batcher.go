@@ -106,6 +106,10 @@ func (b *Batcher) Receive(c actor.Context) {
 	case look:
 		b.until = time.Time{}
 	case Again:
+	case *Ended:
+		if s := b.slots[m.Engine.String()]; s != nil {
+			b.spent(s, m.Spent)
+		}
 	case *actor.Stopping, *actor.Restarting:
 		b.stop()
 		return
@@ -187,17 +191,21 @@ func (b *Batcher) spent(s *slot, ended []Spent) {
 func (b *Batcher) settle(m *claimed, works []*task.Work) {
 	m.slot.coming -= m.asked
 	delete(b.out, m)
-	got := make([]int, len(works))
-	for i, w := range works {
-		w.Cost = b.Cost(w)
-		got[i] = w.Cost
-	}
+	var got []int
 	l := m.hint.lane.Lane
-	b.turns.Settle(l, m.asked, m.each, got)
-	b.Quota.Return(l.Tenant, l.Priority, m.asked-len(works))
-	for _, tokens := range got {
-		b.Quota.Spend(l.Tenant, l.Priority, tokens)
+	b.Quota.Return(l.Tenant, l.Priority, m.asked)
+	for _, w := range works { // of an older program's queues, some may be another's
+		w.Cost = b.Cost(w)
+		who := WhoseIs(w)
+		b.Quota.Take(who.Tenant, who.Priority, 1)
+		b.Quota.Spend(who.Tenant, who.Priority, w.Cost)
+		if who.Tenant == l.Tenant {
+			got = append(got, w.Cost)
+		} else {
+			b.turns.Charge(who.Tenant, float64(w.Cost))
+		}
 	}
+	b.turns.Settle(l, m.asked, m.each, got)
 }
 
 // claimed takes over what a queue gave, maybe less than was asked.

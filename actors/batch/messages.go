@@ -22,6 +22,11 @@ type (
 		Taken   uint64  // works received so far; Taken <= Granted. A restarted batcher counts on from here
 		Spent   []Spent // what ended since the Credit before; one for each Whose
 	}
+	// Ended is a Credit's Spent, of an inference actor that has nothing to offer now.
+	Ended struct {
+		Engine *actor.PID
+		Spent  []Spent
+	}
 	// Spent is works that left an engine: with an answer, an error, or back to their tasks.
 	Spent struct {
 		Whose

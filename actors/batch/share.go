@@ -43,6 +43,8 @@ type Quota interface {
 	// Reserve takes room for up to n works, and says for how many; Return gives it back when they end, or were not there.
 	Reserve(tenant string, priority, n int) int
 	Return(tenant string, priority, n int)
+	// Take is Reserve of what is here already.
+	Take(tenant string, priority, n int)
 	// Spend takes tokens; a negative number gives some back.
 	Spend(tenant string, priority, tokens int)
 }
@@ -53,6 +55,7 @@ type unlimited struct{}
 func (unlimited) Room(_ string, _, n int) int    { return n }
 func (unlimited) Reserve(_ string, _, n int) int { return n }
 func (unlimited) Return(string, int, int)        {}
+func (unlimited) Take(string, int, int)          {}
 func (unlimited) Spend(string, int, int)         {}
 
 // free is how many works the slot's engine has room for that nothing is asked for yet.

@@ -273,6 +273,9 @@ func (t *Turns) Settle(l Lane, asked int, each float64, got []int) {
 	}
 }
 
+// Charge takes tokens for a work that nobody asked for in the tenant's name.
+func (t *Turns) Charge(tenant string, tokens float64) { t.account(tenant).charge(tokens) }
+
 // Spent says that works of a tenant have ended for which so many tokens were charged; they took used, 0 when they were given back.
 func (t *Turns) Spent(tenant string, charged, used float64) {
 	t.account(tenant).release(charged, used)

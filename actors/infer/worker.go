@@ -103,6 +103,8 @@ func (w *Worker) Receive(c actor.Context) {
 		w.waiting = append(w.waiting, m.Works...)
 		if w.models == nil { // it was on its way when the engine went down
 			w.down(c, w.Status.Get().Reason)
+		} else if w.limit.PausedUntil().After(w.Now()) { // or while it asked for a pause
+			w.giveBack("engine " + w.Engine.Name() + " asked for a pause")
 		}
 		w.Meter.BatchSize.Observe(float64(len(m.Works)))
 		w.Meter.Batches.WithLabelValues(string(m.Cause)).Inc()
@@ -258,6 +260,7 @@ func (w *Worker) pump(c actor.Context) {
 		w.askModels(c)
 	}
 	w.offer(c, free)
+	w.tell(c)
 	w.wake(c, now, next)
 	w.Meter.InFlight.WithLabelValues(w.Engine.Name()).Set(float64(w.inFlight))
 	w.Meter.Limit.WithLabelValues(w.Engine.Name()).Set(float64(w.limit.Size()))
@@ -302,12 +305,24 @@ func (w *Worker) offer(c actor.Context, free int) {
 
 // credit tells the batcher what may come, and what went.
 func (w *Worker) credit(c actor.Context, offers []string) {
-	m := &batch.Credit{Engine: c.Self(), Name: w.Engine.Name(), Models: offers, Granted: w.granted, Taken: w.received}
+	c.Send(w.Batcher, &batch.Credit{Engine: c.Self(), Name: w.Engine.Name(), Models: offers, Granted: w.granted, Taken: w.received, Spent: w.gone()})
+}
+
+// gone is what went since the batcher was told.
+func (w *Worker) gone() (all []batch.Spent) {
 	for _, s := range w.spent {
-		m.Spent = append(m.Spent, s)
+		all = append(all, s)
 	}
 	clear(w.spent)
-	c.Send(w.Batcher, m)
+	return all
+}
+
+// tell tells the batcher what went where no credit does: others may wait for the room that it had. While enough waits here the next credit is
+// soon enough.
+func (w *Worker) tell(c actor.Context) {
+	if len(w.spent) > 0 && len(w.waiting) == 0 {
+		c.Send(w.Batcher, &batch.Ended{Engine: c.Self(), Spent: w.gone()})
+	}
 }
 
 // wake sets the timer for what time alone changes: a pause that ends, a look at

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/open-autoglm/autoglm/actors/backoff"
@@ -13,11 +14,12 @@ import (
 )
 
 const (
-	askWithin  = 2 * time.Second
-	idleEvery  = 5 * time.Second // between questions while no tenant has a quota: so late does the first one show
-	admitAsks  = 2               // questions for one admission: the first may find that the share is lent elsewhere
-	betweenAsk = 50 * time.Millisecond
-	warnEvery  = 10 // questions without an answer
+	askWithin   = 2 * time.Second
+	idleEvery   = 5 * time.Second // between questions while no tenant has a quota: so late does the first one show
+	admitAsks   = 2               // questions for one admission: the first may find that the share is lent elsewhere
+	betweenAsk  = 50 * time.Millisecond
+	admitWithin = time.Second
+	warnEvery   = 10 // questions without an answer
 )
 
 // Options of a Desk. All are needed.
@@ -35,8 +37,8 @@ type Desk struct {
 	o      Options
 	router *cluster.Router // nil before Start
 	lender *lender
-	asking sync.Mutex // one question at a time: an answer that is late must not overtake a newer one
-	asked  time.Duration
+	asking chan struct{} // one question at a time: an answer that is late must not overtake a newer one
+	asked  atomic.Int64  // time.Duration of the newest question
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -45,7 +47,7 @@ type Desk struct {
 
 // NewDesk returns a desk that gives nothing out before Start.
 func NewDesk(o Options) *Desk {
-	d := &Desk{Shares: NewShares(o.Mono), o: o}
+	d := &Desk{Shares: NewShares(o.Mono), o: o, asking: make(chan struct{}, 1)}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	return d
 }
@@ -89,15 +91,20 @@ func (d *Desk) run() {
 
 // ask is one question.
 func (d *Desk) ask(ctx context.Context) error {
-	d.asking.Lock()
-	defer d.asking.Unlock()
+	select {
+	case d.asking <- struct{}{}:
+		defer func() { <-d.asking }()
+	case <-ctx.Done():
+		return fault.New(fault.Timeout, "quota.ask", "", "%w", context.Cause(ctx))
+	}
 	ctx, cancel := context.WithTimeout(ctx, askWithin)
 	defer cancel()
 	boot := d.o.Boot()
 	if boot == "" {
 		return fault.New(fault.Unavailable, "quota.ask", "", "this node is not known to the cluster yet")
 	}
-	d.asked = d.o.Mono()
+	asked := d.o.Mono()
+	d.asked.Store(int64(asked))
 	q := d.Shares.ask(d.router.Self(), boot)
 	body, err := json.Marshal(q)
 	if err != nil {
@@ -119,7 +126,7 @@ func (d *Desk) ask(ctx context.Context) error {
 	case err != nil:
 		return err
 	default:
-		d.heard(d.asked, a)
+		d.heard(asked, a)
 	}
 	d.o.Changed()
 	return nil
@@ -131,6 +138,11 @@ func (d *Desk) Admit(ctx context.Context, tenant string, priority, n int) error 
 		return nil
 	}
 	again, err := d.admit(tenant, priority, n)
+	if err == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, admitWithin)
+	defer cancel()
 	for tries := 0; err != nil && tries < admitAsks; tries++ {
 		if d.soon() && d.ask(ctx) == nil { // there may be a share for who asks
 			again, err = d.admit(tenant, priority, n)
@@ -140,8 +152,4 @@ func (d *Desk) Admit(ctx context.Context, tenant string, priority, n int) error 
 }
 
 // soon tells whether another question may be asked already.
-func (d *Desk) soon() bool {
-	d.asking.Lock()
-	defer d.asking.Unlock()
-	return d.o.Mono()-d.asked >= betweenAsk
-}
+func (d *Desk) soon() bool { return d.o.Mono()-time.Duration(d.asked.Load()) >= betweenAsk }

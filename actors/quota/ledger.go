@@ -1,6 +1,9 @@
 package quota
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // leaseFor is how long a share is good; a node asks each askEvery, so that one lost answer does no harm.
 const (
@@ -8,30 +11,34 @@ const (
 	askEvery = time.Second
 )
 
-// Ask is what a node has in hand and would like.
+// Ask is what a node has in hand, has used, and would like.
 type Ask struct {
 	Node  string          `json:"node"`
 	Boot  string          `json:"boot"`
+	N     uint64          `json:"n"`               // grows with each question of the process: one that was overtaken says nothing
 	Knows uint64          `json:"knows,omitempty"` // Version of the Book that it has
 	Has   uint64          `json:"has,omitempty"`   // Seq of the newest answer that it goes by
 	Wants map[string]Want `json:"wants,omitempty"` // by account
 }
 
-// Want is what a node would like of one account.
+// Want is what a node says of one account.
 type Want struct {
-	Running  int  `json:"running,omitempty"`  // in hand
-	More     bool `json:"more,omitempty"`     // and something waits
-	Tokens   bool `json:"tokens,omitempty"`   // something waits or runs
-	Requests bool `json:"requests,omitempty"` // somebody submits
-	Queue    int  `json:"queue,omitempty"`    // tasks that it would like to admit
+	Running      int     `json:"running,omitempty"`       // in hand
+	More         bool    `json:"more,omitempty"`          // and something waits
+	Tokens       float64 `json:"tokens,omitempty"`        // spent since the process began
+	MoreTokens   bool    `json:"more_tokens,omitempty"`   // something waits or runs
+	Requests     float64 `json:"requests,omitempty"`      // admitted since the process began
+	MoreRequests bool    `json:"more_requests,omitempty"` // somebody submits
+	Queue        int     `json:"queue,omitempty"`         // tasks that it would like to admit
+	Admitted     int     `json:"admitted,omitempty"`      // tasks that it has admitted and that may not be counted yet
 }
 
 // Share is what a node may have of one account until its lease ends.
 type Share struct {
 	Running  int     `json:"running,omitempty"`
-	Tokens   float64 `json:"tokens,omitempty"`   // a minute
-	Requests float64 `json:"requests,omitempty"` // a minute
-	Queue    int     `json:"queue,omitempty"`    // tasks
+	Tokens   float64 `json:"tokens,omitempty"`   // that it may have spent since its process began
+	Requests float64 `json:"requests,omitempty"` // that it may have admitted since
+	Queue    int     `json:"queue,omitempty"`    // tasks that it may admit, in place of what it had left
 }
 
 // Answer is what a node is lent.
@@ -46,13 +53,35 @@ type Answer struct {
 type Ledger struct {
 	from  time.Duration // nothing is lent before: shares of an owner before may still be good
 	nodes map[string]*holder
-	lent  map[string][]loan // of Queue, by account
+	pools map[string]*pools // by account
+	heir  bool              // nothing was granted yet, and another may have lent before: what came in this minute may be spent
 	told  bool              // all that are alive have said what they run
+	until time.Duration     // who has not by then is not waited for
+}
+
+// tellWithin is how long a new ledger waits for living nodes to say what they run before it lends that: one that can reach everybody but who
+// lends must not hold all up for ever.
+const tellWithin = 20 * time.Second
+
+// pools is what an account has to lend of what comes at a rate.
+type pools struct{ tokens, requests pool }
+
+// pool fills at a rate, up to what comes in a minute. What nodes say they spent is taken out, so it may be in debt: what a task
+// takes is known when it is over.
+type pool struct {
+	level float64
+	at    time.Duration
+}
+
+func (p *pool) fill(now time.Duration, perMinute int) {
+	p.level = min(p.level+float64(perMinute)*(now-p.at).Minutes(), float64(perMinute))
+	p.at = now
 }
 
 // holder is a node. It may go by any of its grants: an answer can be lost, so those before the one that it is known to have count, too.
 type holder struct {
 	boot   string
+	n      uint64
 	wants  map[string]Want
 	grants []grant
 }
@@ -75,39 +104,29 @@ func (h *holder) over(now time.Duration) bool {
 	return true
 }
 
-// has is the most that the node may go by now; running tasks also past the lease.
-func (h *holder) has(now time.Duration, name string) (most Share) {
-	most.Running = h.wants[name].Running
+// left is the most that the node may have beyond what it said: running tasks also past the lease.
+func (h *holder) left(now time.Duration, name string) (most Share) {
+	w := h.wants[name]
+	most.Running, most.Queue = w.Running, w.Admitted
 	for _, g := range h.grants {
 		s := g.shares[name]
 		most.Running = max(most.Running, s.Running)
 		if g.until > now {
-			most.Tokens, most.Requests = max(most.Tokens, s.Tokens), max(most.Requests, s.Requests)
+			most.Tokens, most.Requests = max(most.Tokens, s.Tokens-w.Tokens), max(most.Requests, s.Requests-w.Requests)
+			most.Queue = max(most.Queue, w.Admitted+s.Queue)
 		}
 	}
 	return most
 }
 
-// loan is headroom in a queue that counts as used until it shows in the count.
-type loan struct {
-	until time.Duration
-	tasks int
-}
-
 // NewLedger returns a ledger of somebody who begins to lend now; after says for how long others may still have shares.
 func NewLedger(now, after time.Duration) *Ledger {
-	return &Ledger{from: now + after, nodes: map[string]*holder{}, lent: map[string][]loan{}}
-}
-
-// Count is how many tasks of tenants have not ended, as of a time.
-type Count struct {
-	At    time.Duration
-	Tasks map[string]int
+	return &Ledger{from: now + after, until: now + after + tellWithin, nodes: map[string]*holder{}, pools: map[string]*pools{}, heir: after > 0}
 }
 
 // Grant decides what a node is lent, and remembers it under seq, which grows. alive is the nodes whose tasks are still theirs, by name with
-// their boots.
-func (l *Ledger) Grant(now time.Duration, seq uint64, ask Ask, specs map[string]Terms, count Count, alive map[string]string) map[string]Share {
+// their boots; count is the tasks of tenants that have not ended, counted since the question came; nil where nobody counted.
+func (l *Ledger) Grant(now time.Duration, seq uint64, ask Ask, terms map[string]Terms, count map[string]int, alive map[string]string) map[string]Share {
 	for name, h := range l.nodes {
 		if h.over(now) && alive[name] != h.boot {
 			delete(l.nodes, name)
@@ -115,29 +134,59 @@ func (l *Ledger) Grant(now time.Duration, seq uint64, ask Ask, specs map[string]
 	}
 	l.told = true
 	for name, boot := range alive {
+		if now >= l.until {
+			break
+		}
 		if h := l.nodes[name]; name != ask.Node && (h == nil || h.boot != boot) {
 			l.told = false
 		}
 	}
-	me := &holder{boot: ask.Boot, wants: map[string]Want{}}
-	if old := l.nodes[ask.Node]; old != nil && old.boot == ask.Boot {
+	me := &holder{boot: ask.Boot, n: ask.N, wants: map[string]Want{}}
+	old := l.nodes[ask.Node]
+	if old != nil && old.boot != ask.Boot {
+		old = nil
+	}
+	if old != nil {
+		if ask.N <= old.n {
+			return map[string]Share{}
+		}
 		for _, g := range old.grants {
-			if g.seq >= ask.Has && g.until > now {
+			if g.seq >= ask.Has { // also past its end: what was claimed under it since the question left is not in it
 				me.grants = append(me.grants, g)
 			}
 		}
 	}
 	shares := map[string]Share{}
-	for _, s := range specs {
-		for a, limits := range s.accounts() {
+	accounts := map[string]*pools{}
+	for _, t := range terms {
+		for a, limits := range t.accounts() {
 			name := a.String()
-			w := ask.Wants[name]
-			me.wants[name] = w
+			w, says := ask.Wants[name]
+			if says { // else it does not know of the quota yet; what it spent before that is nobody's business
+				me.wants[name] = w
+			}
+			p := l.pools[name]
+			if p == nil {
+				p = &pools{tokens: pool{at: now}, requests: pool{at: now}}
+				if !l.heir { // nobody can have used any of it
+					p.tokens.level, p.requests.level = float64(limits.TokensPerMinute), float64(limits.RequestsPerMinute)
+				}
+			}
+			accounts[name] = p
+			p.tokens.fill(now, limits.TokensPerMinute)
+			p.requests.fill(now, limits.RequestsPerMinute)
+			if old != nil {
+				if before, ok := old.wants[name]; ok {
+					p.tokens.level -= w.Tokens - before.Tokens
+					p.requests.level -= w.Requests - before.Requests
+				}
+			}
 			if now >= l.from && len(me.grants) < grantsMax {
-				shares[name] = l.share(now, ask.Node, name, w, limits, count)
+				shares[name] = l.share(now, ask.Node, name, w, limits, p, count[a.Tenant], count != nil)
 			}
 		}
 	}
+	l.pools, l.heir = accounts, false // those without a quota are forgotten
 	me.grants = append(me.grants, grant{seq, now + leaseFor, shares})
 	if len(me.grants) > grantsMax {
 		me.grants = me.grants[:grantsMax] // the newest lends nothing
@@ -146,37 +195,41 @@ func (l *Ledger) Grant(now time.Duration, seq uint64, ask Ask, specs map[string]
 	return shares
 }
 
-func (l *Ledger) share(now time.Duration, node, name string, w Want, limits Limits, count Count) (s Share) {
-	running, tokens, requests := 0, 0.0, 0.0
-	hungry := struct{ running, tokens, requests int }{1, 1, 1}
+func (l *Ledger) share(now time.Duration, node, name string, w Want, limits Limits, p *pools, tasks int, counted bool) (s Share) {
+	var others Share
+	hungry := struct{ running, tokens, requests, queue int }{1, 1, 1, 1}
 	for other, h := range l.nodes {
 		if other == node {
 			continue
 		}
-		has, v := h.has(now, name), h.wants[name]
-		running += has.Running
-		tokens += has.Tokens
-		requests += has.Requests
+		left, v := h.left(now, name), h.wants[name]
+		others.Running += left.Running
+		others.Tokens += left.Tokens
+		others.Requests += left.Requests
+		others.Queue += left.Queue
 		if h.over(now) {
 			continue
 		}
 		hungry.running += one(v.More)
-		hungry.tokens += one(v.Tokens)
-		hungry.requests += one(v.Requests)
+		hungry.tokens += one(v.MoreTokens)
+		hungry.requests += one(v.MoreRequests)
+		hungry.queue += one(v.Queue > 0)
 	}
 	if r := limits.Running; r > 0 && w.More && l.told {
-		s.Running = max(min(r-running, max(r/hungry.running, 1)), 0)
+		s.Running = max(min(r-others.Running, (r+hungry.running-1)/hungry.running), 0)
 	} else if r > 0 {
-		s.Running = max(min(r-running, w.Running), 0)
+		s.Running = max(min(r-others.Running, w.Running), 0)
 	}
-	if w.Tokens {
-		s.Tokens = rate(limits.TokensPerMinute, tokens, hungry.tokens)
+	s.Tokens, s.Requests = w.Tokens, w.Requests
+	if limits.TokensPerMinute > 0 && w.MoreTokens {
+		s.Tokens += part(p.tokens.level, others.Tokens, hungry.tokens)
 	}
-	if w.Requests {
-		s.Requests = rate(limits.RequestsPerMinute, requests, hungry.requests)
+	if limits.RequestsPerMinute > 0 && w.MoreRequests {
+		s.Requests += math.Floor(part(p.requests.level, others.Requests, hungry.requests))
 	}
-	if limits.Queued > 0 && w.Queue > 0 {
-		s.Queue = l.headroom(now, name, w.Queue, limits.Queued, count)
+	if limits.Queued > 0 && w.Queue > 0 && counted {
+		room := limits.Queued - tasks - w.Admitted - others.Queue
+		s.Queue = max(min(room, (limits.Queued+hungry.queue-1)/hungry.queue), 0)
 	}
 	return s
 }
@@ -188,25 +241,7 @@ func one(b bool) int {
 	return 0
 }
 
-// rate is an even part of a limit, as far as others have left it.
-func rate(limit int, others float64, hungry int) float64 {
-	return max(min(float64(limit)-others, float64(limit)/float64(hungry)), 0)
-}
-
-// headroom lends room in a tenant's queue: what was lent before and may not show in the count yet is taken.
-func (l *Ledger) headroom(now time.Duration, name string, want, limit int, count Count) int {
-	var kept []loan
-	taken := count.Tasks[parseAccount(name).Tenant]
-	for _, x := range l.lent[name] {
-		if x.until > count.At {
-			kept = append(kept, x)
-			taken += x.tasks
-		}
-	}
-	n := max(min(want, limit-taken), 0)
-	if n > 0 {
-		kept = append(kept, loan{now + leaseFor, n})
-	}
-	l.lent[name] = kept
-	return n
+// part is an even part of what is there, as far as others may not use it.
+func part(level, others float64, hungry int) float64 {
+	return max(min(level-others, max(level/float64(hungry), 1)), 0)
 }

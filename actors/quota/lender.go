@@ -15,9 +15,9 @@ import (
 const opLease = "quota.lease"
 
 const (
-	lendAfter  = leaseFor + time.Second // of a new owner: shares of the one before are over then
-	countEvery = time.Second
-	namesMax   = 512 // bytes
+	lendAfter   = leaseFor + time.Second // of a new owner: shares of the one before are over then
+	countWithin = 500 * time.Millisecond // of all shards; where it takes longer, nobody is let in to wait
+	namesMax    = 512                    // bytes
 )
 
 // lender lends out on the node that owns the quotas. It is safe for many goroutines.
@@ -26,13 +26,15 @@ type lender struct {
 	alone  bool
 	mono   func() time.Duration
 
-	mu      sync.Mutex
-	owner   *cluster.Owner // whose ledger it is
-	ledger  *Ledger
-	seq     uint64
-	count   Count
-	counted bool
+	mu     sync.Mutex     // from the count to what is granted by it
+	owner  *cluster.Owner // whose ledger it is
+	ledger *Ledger
+	seq    uint64
+	failed time.Duration // a count could not be made, last
 }
+
+// failedFor is how long nobody counts after that: all that ask would wait for it.
+const failedFor = 2 * time.Second
 
 func (l *lender) serve(ctx context.Context, from string, o *cluster.Owner, body []byte) ([]byte, error) {
 	var q Ask
@@ -56,9 +58,9 @@ func (l *lender) lend(ctx context.Context, o *cluster.Owner, q Ask) (a Answer, e
 	if err != nil {
 		return a, err
 	}
-	if err := l.recount(ctx, book, q); err != nil {
-		return a, err
-	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	count := l.count(ctx, book, q)
 	c := make(chan error, 1)
 	o.Confirm(func(err error) { c <- err })
 	select {
@@ -69,8 +71,6 @@ func (l *lender) lend(ctx context.Context, o *cluster.Owner, q Ask) (a Answer, e
 	if err != nil {
 		return a, err
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	now := l.mono()
 	if l.owner != o {
 		after := lendAfter
@@ -81,7 +81,7 @@ func (l *lender) lend(ctx context.Context, o *cluster.Owner, q Ask) (a Answer, e
 	}
 	l.seq++
 	a = Answer{Seq: o.Epoch()<<32 | l.seq, For: leaseFor}
-	a.Shares = l.ledger.Grant(now, a.Seq, q, book.Terms, l.count, l.alive())
+	a.Shares = l.ledger.Grant(now, a.Seq, q, book.Terms, count, l.alive())
 	if book.Version != q.Knows || q.Has == 0 {
 		a.Book = &book
 	}
@@ -99,34 +99,30 @@ func (l *lender) alive() map[string]string {
 	return all
 }
 
-// recount counts the tasks of tenants where somebody wants to know, and nobody did a moment ago.
-func (l *lender) recount(ctx context.Context, book Book, q Ask) error {
+// count is how many tasks of tenants have not ended, where the node wants to know; nil when it does not, or a shard does not say.
+func (l *lender) count(ctx context.Context, book Book, q Ask) map[string]int {
 	wanted := false
 	for _, w := range q.Wants {
 		wanted = wanted || w.Queue > 0
 	}
-	l.mu.Lock()
-	at := l.mono()
-	fresh := l.counted && at-l.count.At < countEvery
-	l.mu.Unlock()
-	if !wanted || fresh {
+	if !wanted || l.failed > 0 && l.mono()-l.failed < failedFor {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, countWithin)
+	defer cancel()
 	var t task.Tally
 	for shard := range l.router.Shards() {
 		c, err := l.router.Counters(ctx, shard)
 		if err != nil {
-			return err
+			l.failed = l.mono()
+			return nil
 		}
 		t.Add(c)
 	}
-	n := Count{At: at, Tasks: map[string]int{}}
+	n := map[string]int{}
 	for whose := range book.Terms {
 		of := t.Of(whose)
-		n.Tasks[whose] = int(of[task.Pending] + of[task.Running])
+		n[whose] = int(of[task.Pending] + of[task.Running])
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.count, l.counted = n, true
-	return nil
+	return n
 }

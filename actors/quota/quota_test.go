@@ -2,6 +2,7 @@ package quota
 
 import (
 	"fmt"
+	"maps"
 	"testing"
 	"time"
 
@@ -36,22 +37,23 @@ func TestCheck(t *testing.T) {
 // town is nodes and who lends to them, with messages that get lost, nodes that are cut off, and owners that change.
 type town struct {
 	now    time.Duration
-	specs  map[string]Terms
+	terms  map[string]Terms
 	ledger *Ledger
 	epoch  uint64
 	seq    uint64
 	nodes  []*Shares
 	cut    []bool
 	dead   []bool // as gossip believes: what they ran waits again
-	count  Count
+	count  map[string]int
 }
 
 func newTown(nodes int, specs ...Terms) *town {
-	w := &town{now: time.Hour, specs: map[string]Terms{}, cut: make([]bool, nodes), dead: make([]bool, nodes), epoch: 1}
+	w := &town{now: time.Hour, terms: map[string]Terms{}, cut: make([]bool, nodes), dead: make([]bool, nodes), epoch: 1}
 	for _, s := range specs {
-		w.specs[s.Tenant] = s
+		w.terms[s.Tenant] = s
 	}
 	w.ledger = NewLedger(w.now, 0)
+	w.count = map[string]int{}
 	for range nodes {
 		w.nodes = append(w.nodes, NewShares(func() time.Duration { return w.now }))
 	}
@@ -83,8 +85,8 @@ func (w *town) ask(i int, takes time.Duration, lost bool) {
 	}
 	w.now += takes / 2
 	w.seq++
-	a := Answer{Seq: w.epoch<<32 | w.seq, For: leaseFor, Book: &Book{Terms: w.specs}}
-	a.Shares = w.ledger.Grant(w.now, a.Seq, q, w.specs, w.count, w.alive())
+	a := Answer{Seq: w.epoch<<32 | w.seq, For: leaseFor, Book: &Book{Terms: maps.Clone(w.terms)}}
+	a.Shares = w.ledger.Grant(w.now, a.Seq, q, w.terms, w.count, w.alive())
 	w.now += takes / 2
 	if !lost {
 		w.nodes[i].heard(asked, a)
@@ -178,8 +180,8 @@ func TestACutNodeKeepsWhatItRuns(t *testing.T) {
 
 // TestSharesFlow: what one node does not use goes to who does, half to each where both could use it, and back.
 func TestSharesFlow(t *testing.T) {
-	w := newTown(2, Terms{Tenant: "acme", Hard: Limits{Running: 10, TokensPerMinute: 600}})
-	round := func(wants ...bool) (rooms []int, rates []float64) {
+	w := newTown(2, Terms{Tenant: "acme", Hard: Limits{Running: 5, TokensPerMinute: 600}})
+	round := func(wants ...bool) (rooms []int, tokens []float64) {
 		for range 4 {
 			w.now += askEvery
 			for i, s := range w.nodes {
@@ -190,26 +192,100 @@ func TestSharesFlow(t *testing.T) {
 			}
 		}
 		for _, s := range w.nodes {
-			h := s.have[account{Tenant: "acme"}]
-			rooms, rates = append(rooms, h.share.Running), append(rates, h.share.Tokens)
+			a := account{Tenant: "acme"}
+			rooms, tokens = append(rooms, s.have[a].share.Running), append(tokens, s.have[a].share.Tokens-s.sum(a).tokens)
 		}
-		return rooms, rates
+		return rooms, tokens
 	}
-	rooms, rates := round(true, false)
-	require.Equal(t, []int{10, 0}, rooms)
-	require.Equal(t, []float64{600, 0}, rates)
-	require.Equal(t, 10, w.nodes[0].Reserve("acme", 5, 20))
-	rooms, rates = round(true, true)
-	require.Equal(t, []int{5, 0}, rooms, "all ten run on the first")
-	require.Equal(t, []float64{300, 300}, rates)
-	w.nodes[0].Return("acme", 5, 7)
-	rooms, _ = round(true, true)
-	require.Equal(t, []int{5, 5}, rooms)
+	rooms, tokens := round(true, false)
+	require.Equal(t, []int{5, 0}, rooms)
+	require.Equal(t, []float64{600, 0}, tokens, "a minute's worth, as nobody has used any")
+	require.Equal(t, 5, w.nodes[0].Reserve("acme", 5, 20))
+	w.nodes[0].Spend("acme", 5, 600)
+	rooms, tokens = round(true, true)
+	require.Equal(t, []int{3, 0}, rooms, "all five run on the first")
+	require.InDelta(t, 18, tokens[0], 4, "of forty that came meanwhile, half")
+	require.InDelta(t, 18, tokens[1], 4)
 	w.nodes[0].Return("acme", 5, 3)
+	rooms, _ = round(true, true)
+	require.Equal(t, []int{3, 2}, rooms, "no remainder is left")
+	w.nodes[0].Return("acme", 5, 2)
 	w.now += tokensKept
-	rooms, rates = round(false, true)
-	require.Equal(t, []int{0, 10}, rooms)
-	require.Equal(t, []float64{0, 600}, rates)
+	rooms, tokens = round(false, true)
+	require.Equal(t, []int{0, 5}, rooms)
+	require.Zero(t, tokens[0])
+}
+
+// TestAQuotaThatComesAndGoes, or changes, while tasks run: they are counted, and freed, once.
+func TestAQuotaThatComesAndGoes(t *testing.T) {
+	w := newTown(1)
+	s := w.nodes[0]
+	settle := func() {
+		for range 3 {
+			w.now += askEvery
+			s.Room("acme", 5, 1)
+			w.ask(0, 0, false)
+		}
+	}
+	settle()
+	require.Equal(t, 60, s.Reserve("acme", 5, 60), "no quota yet")
+	w.terms["acme"] = Terms{Tenant: "acme", Hard: Limits{Running: 10}, Classes: []Class{{Priorities: "4-5", Running: 8}}}
+	settle()
+	s.Return("acme", 5, 55)
+	settle()
+	require.Equal(t, 3, s.Room("acme", 5, 99), "five of eight run")
+	require.Equal(t, 5, s.Room("acme", 9, 99), "and of ten")
+	w.terms["acme"] = Terms{Tenant: "acme", Hard: Limits{Running: 10}, Classes: []Class{{Priorities: "4-6", Running: 8}}}
+	settle()
+	require.Equal(t, 3, s.Room("acme", 6, 99))
+	delete(w.terms, "acme")
+	settle()
+	s.Return("acme", 5, 5)
+	w.terms["acme"] = Terms{Tenant: "acme", Hard: Limits{Running: 10}}
+	settle()
+	require.Equal(t, 10, s.Room("acme", 5, 99))
+}
+
+// TestASlowQuestion: what a node claims after its question left counts, though its lease ends before the question is there.
+func TestASlowQuestion(t *testing.T) {
+	w := newTown(2, Terms{Tenant: "acme", Hard: Limits{Running: 10}})
+	for range 2 {
+		for i := range 2 {
+			w.nodes[0].Room("acme", 5, 1)
+			w.ask(i, 0, false)
+		}
+	}
+	w.now += leaseFor - 100*time.Millisecond
+	asked := w.now
+	q := w.nodes[0].ask("0", "boot")
+	require.Equal(t, 10, w.nodes[0].Reserve("acme", 5, 10))
+	w.now += time.Second
+	w.seq++
+	w.ledger.Grant(w.now, w.epoch<<32|w.seq, q, w.terms, w.count, w.alive())
+	require.Less(t, asked, w.now)
+	for range 2 {
+		w.nodes[1].Room("acme", 5, 1)
+		w.ask(1, 0, false)
+	}
+	require.Zero(t, w.nodes[1].Reserve("acme", 5, 10))
+}
+
+// TestASilentNodeDoesNotHoldAllUp for ever: one that is seen alive and never asks.
+func TestASilentNodeDoesNotHoldAllUp(t *testing.T) {
+	w := newTown(2, Terms{Tenant: "acme", Hard: Limits{Running: 10}})
+	w.cut[1] = true
+	w.moveOwner()
+	room := func() int {
+		for range 2 {
+			w.nodes[0].Room("acme", 5, 1)
+			w.ask(0, 0, false)
+		}
+		return w.nodes[0].Room("acme", 5, 99)
+	}
+	w.now += lendAfter
+	require.Zero(t, room())
+	w.now += tellWithin
+	require.Equal(t, 10, room())
 }
 
 // TestTokensAMinute: over ten minutes of demand without end, on nodes that come and go, the tokens are the quota's, and 10 % more at most.
@@ -241,7 +317,8 @@ func TestTokensAMinute(t *testing.T) {
 }
 
 func TestAdmit(t *testing.T) {
-	w := newTown(1, Terms{Tenant: "acme", Hard: Limits{RequestsPerMinute: 60, Queued: 100}}, Terms{Tenant: "strict", Over: Reject, Hard: Limits{Running: 1}})
+	w := newTown(1, Terms{Tenant: "acme", Hard: Limits{RequestsPerMinute: 60}}, Terms{Tenant: "queue", Hard: Limits{Queued: 100}},
+		Terms{Tenant: "strict", Over: Reject, Hard: Limits{Running: 1}})
 	s := w.nodes[0]
 	admit := func(whose string, n int) (time.Duration, error) {
 		again, err := s.admit(whose, 5, n)
@@ -255,25 +332,37 @@ func TestAdmit(t *testing.T) {
 	require.Equal(t, fault.Overloaded, fault.KindOf(err), "it has heard of no quotas yet")
 	_, err = admit("nobody", 1)
 	require.NoError(t, err)
-	_, err = admit("acme", 1)
-	require.NoError(t, err, "the first need not wait")
-	again, err := admit("acme", 1)
+	for i := range 60 {
+		_, err = admit("acme", 1)
+		require.NoError(t, err, "%d: a minute's worth at once", i)
+		s.Settled("acme", 1, 1)
+	}
+	again, err := admit("acme", 3)
 	require.ErrorContains(t, err, "60 submitted tasks a minute")
-	require.Equal(t, time.Second, again)
+	require.Equal(t, 3*time.Second, again)
 	w.now += again
-	_, err = admit("acme", 1)
+	_, err = admit("acme", 3)
 	require.NoError(t, err)
+	s.Settled("acme", 3, 0)
+	_, err = admit("acme", 3)
+	require.NoError(t, err, "what was there already costs nothing")
 
-	w.now += 10 * time.Second
-	w.ask(0, 0, false)
-	w.now += leaseFor + time.Second
-	w.count = Count{At: w.now, Tasks: map[string]int{"acme": 98}}
-	_, err = admit("acme", 2)
-	require.NoError(t, err, "98 and 2 are 100")
-	w.now += 2 * time.Second
-	again, err = admit("acme", 1)
+	w.count = map[string]int{"queue": 90}
+	for i := range 10 {
+		_, err = admit("queue", 1)
+		require.NoError(t, err, "%d: 90 and 10 are 100", i)
+	}
+	again, err = admit("queue", 1)
 	require.ErrorContains(t, err, "100 tasks that wait or run")
 	require.Equal(t, leaseFor, again)
+	s.Settled("queue", 10, 10)
+	w.count = map[string]int{"queue": 0} // they ended at once
+	for i := range 100 {
+		_, err = admit("queue", 1)
+		require.NoError(t, err, "%d: the queue is empty", i)
+	}
+	_, err = admit("queue", 1)
+	require.Error(t, err, "nobody has counted these yet")
 
 	_, err = admit("strict", 1)
 	require.NoError(t, err)

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
@@ -18,71 +19,44 @@ type Shares struct {
 	book  Book
 	seq   uint64
 	until time.Duration // end of the lease
+	asks  uint64
 	have  map[account]*have
+	hands map[who]*hand // whether they are under a quota or not: one may come, go and change while they run
+}
+
+// who is whose work something is.
+type who struct {
+	tenant   string
+	priority int
+}
+
+// hand is what this node has of somebody's work.
+type hand struct {
+	running int     // claimed or asked for
+	tokens  float64 // spent, since the process began
 }
 
 // have is one account on this node.
 type have struct {
 	share    Share
-	running  int // in hand: claimed or asked for
-	tokens   bucket
-	requests bucket
-	wants    Want          // since the last ask
-	queue    int           // that may still be admitted under the share
-	came     time.Duration // somebody submitted last
+	more     bool    // something waited since the last ask
+	requests float64 // admitted
+	queue    int     // that may still be admitted under the share
+	admitted int     // and may not be in the journal yet
+	wanted   int     // tasks that somebody would like to admit
+	came     time.Duration
 	waited   time.Duration // something waited for tokens, or ran, last
 }
 
-// A rate is asked for as long after it was needed last: who comes again finds it.
+// Something is asked for as long after it was needed last: who comes again finds it.
 const (
-	requestsKept = time.Minute
+	requestsKept = 10 * time.Second
 	tokensKept   = 5 * time.Second
 )
 
-// burst is what a bucket holds, in terms of its rate: as long as a lease.
-const burst = leaseFor
-
-// bucket is tokens that come at a rate. It may be in debt: what a task takes is known when it is over.
-type bucket struct {
-	level float64
-	rate  float64 // a minute
-	at    time.Duration
-}
-
-// set changes the rate. A bucket whose rate was nothing begins with what comes in an askEvery, or one, so that the first need not wait.
-func (b *bucket) set(now time.Duration, rate float64) {
-	b.fill(now)
-	if b.rate == 0 && b.level >= 0 && rate > 0 {
-		b.level = max(rate*askEvery.Minutes(), 1)
-	}
-	b.rate = rate
-	b.level = min(b.level, b.cap())
-}
-
-// cap is what the bucket holds.
-func (b *bucket) cap() float64 {
-	if b.rate <= 0 {
-		return 0
-	}
-	return max(b.rate*burst.Minutes(), 1)
-}
-
-func (b *bucket) fill(now time.Duration) {
-	b.level = min(b.level+b.rate*(now-b.at).Minutes(), max(b.cap(), b.level))
-	b.at = now
-}
-
-// wait is how long until there are n.
-func (b *bucket) wait(n float64) time.Duration {
-	if b.rate <= 0 {
-		return leaseFor
-	}
-	return time.Duration(math.Ceil((n-b.level)/b.rate*60)) * time.Second
-}
-
 // NewShares returns shares of a node that has heard of no quotas. mono is a clock that nobody sets.
 func NewShares(mono func() time.Duration) *Shares {
-	return &Shares{mono: mono, have: map[account]*have{}}
+	return &Shares{mono: mono, have: map[account]*have{}, hands: map[who]*hand{}}
 }
 
 func (s *Shares) account(a account) *have {
@@ -96,16 +70,48 @@ func (s *Shares) account(a account) *have {
 
 // accounts returns the limits that a tenant's task of a priority is under.
 func (s *Shares) accounts(tenant string, priority int) (as []account) {
-	if spec, ok := s.book.Terms[tenant]; ok {
-		as = spec.of(priority)
+	if t, ok := s.book.Terms[tenant]; ok {
+		as = t.of(priority)
 	}
 	return as
 }
 
 // limits returns those of an account.
 func (s *Shares) limits(a account) Limits {
-	spec := s.book.Terms[a.Tenant]
-	return spec.accounts()[a]
+	t := s.book.Terms[a.Tenant]
+	return t.accounts()[a]
+}
+
+func (s *Shares) hand(tenant string, priority int) *hand {
+	w := who{tenant, priority}
+	h := s.hands[w]
+	if h == nil {
+		if len(s.hands) >= handsMax {
+			for w, h := range s.hands {
+				if _, limited := s.book.Terms[w.tenant]; h.running == 0 && !limited {
+					delete(s.hands, w)
+				}
+			}
+		}
+		h = &hand{}
+		s.hands[w] = h
+	}
+	return h
+}
+
+// handsMax bounds the hands kept of whose work nothing runs.
+const handsMax = 4096
+
+// sum is what is in hand of an account.
+func (s *Shares) sum(a account) (all hand) {
+	c := Class{Priorities: a.Class}
+	for p := 0; p <= task.PriorityMax; p++ {
+		if h := s.hands[who{a.Tenant, p}]; h != nil && (a.Class == "" || c.Has(p)) {
+			all.running += h.running
+			all.tokens += h.tokens
+		}
+	}
+	return all
 }
 
 // Room is how many works of a tenant and priority may be claimed now, at most n.
@@ -124,14 +130,13 @@ func (s *Shares) roomLocked(tenant string, priority, n int) int {
 		h, l := s.account(a), s.limits(a)
 		left := now < s.until
 		if l.Running > 0 {
-			h.wants.More = true
-			if n = min(n, h.share.Running-h.running); !left {
+			h.more = true
+			if n = min(n, h.share.Running-s.sum(a).running); !left {
 				n = 0
 			}
 		}
 		if l.TokensPerMinute > 0 {
-			h.waited = now
-			if h.tokens.fill(now); h.tokens.level <= 0 || !left {
+			if h.waited = now; s.sum(a).tokens >= h.share.Tokens || !left {
 				n = 0
 			}
 		}
@@ -144,32 +149,30 @@ func (s *Shares) Reserve(tenant string, priority, n int) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n = s.roomLocked(tenant, priority, n)
-	for _, a := range s.accounts(tenant, priority) {
-		s.account(a).running += n
-	}
+	s.hand(tenant, priority).running += n
 	return n
+}
+
+// Take is Reserve of what is here already, whether there was room or not.
+func (s *Shares) Take(tenant string, priority, n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hand(tenant, priority).running += n
 }
 
 // Return gives room of works back that ended, or were not claimed.
 func (s *Shares) Return(tenant string, priority, n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, a := range s.accounts(tenant, priority) {
-		h := s.account(a)
-		h.running = max(h.running-n, 0) // a quota that is new does not know what was claimed before
-	}
+	h := s.hand(tenant, priority)
+	h.running = max(h.running-n, 0)
 }
 
 // Spend takes tokens; a negative number gives some back.
 func (s *Shares) Spend(tenant string, priority, tokens int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := s.mono()
-	for _, a := range s.accounts(tenant, priority) {
-		h := s.account(a)
-		h.tokens.fill(now)
-		h.tokens.level -= float64(tokens)
-	}
+	s.hand(tenant, priority).tokens += float64(tokens)
 }
 
 // Terms is the quota of a tenant, as this node knows it; ok is false for none.
@@ -192,74 +195,85 @@ func (s *Shares) Weight(tenant string) (w float64, ok bool) {
 func (s *Shares) limited(tenant string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	spec, ok := s.book.Terms[tenant]
-	return !s.known || ok && (spec.Hard.RequestsPerMinute > 0 || spec.Hard.Queued > 0 || spec.Over == Reject)
+	t, ok := s.book.Terms[tenant]
+	return !s.known || ok && (t.Hard.RequestsPerMinute > 0 || t.Hard.Queued > 0 || t.Over == Reject)
 }
 
-// admit takes n new tasks of a priority in, or refuses them with an Overloaded fault that says when to come again.
+// admit takes n new tasks of a priority in, or refuses them with an Overloaded fault that says when to come again. Settled must follow
+// when they are in the journal, or are not.
 func (s *Shares) admit(tenant string, priority, n int) (again time.Duration, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	over := func(wait time.Duration, format string, args ...any) (time.Duration, error) {
-		return max(wait, time.Second), fault.New(fault.Overloaded, "quota.admit", tenant, format, args...).
+		return min(max(wait, time.Second), time.Minute), fault.New(fault.Overloaded, "quota.admit", tenant, format, args...).
 			WithRemedy("send it again after Retry-After; autoglm quota list shows what the tenant may have")
 	}
 	if !s.known {
 		return over(time.Second, "this node does not know the tenants' quotas yet")
 	}
-	spec, ok := s.book.Terms[tenant]
+	t, ok := s.book.Terms[tenant]
 	if !ok {
 		return 0, nil
 	}
 	now := s.mono()
 	left := now < s.until
-	a := account{Tenant: tenant}
-	h := s.account(a)
-	if spec.Hard.RequestsPerMinute > 0 { // all is asked for at once, whatever is short
-		h.came = now
-	}
-	if spec.Hard.Queued > 0 {
-		h.wants.Queue = max(h.wants.Queue, n)
-	}
-	if spec.Over == Reject && s.roomLocked(tenant, priority, 1) == 0 {
+	h := s.account(account{Tenant: tenant})
+	h.came = now // all is asked for at once, whatever is short
+	h.wanted = max(h.wanted, n)
+	if t.Over == Reject && s.roomLocked(tenant, priority, 1) == 0 {
 		return over(leaseFor, "what it may have running, or its tokens a minute, are used up, and its quota says reject")
 	}
-	if limit := spec.Hard.RequestsPerMinute; limit > 0 {
-		h.requests.fill(now)
-		if !left || h.requests.level < min(float64(n), max(h.requests.cap(), 1)) {
-			return over(h.requests.wait(float64(n)), "its quota is %d submitted tasks a minute", limit)
-		}
+	requests, queued := t.Hard.RequestsPerMinute, t.Hard.Queued
+	if requests > 0 && (!left || h.requests+float64(n) > h.share.Requests) {
+		missing := h.requests + float64(n) - h.share.Requests
+		return over(time.Duration(math.Ceil(missing*60/float64(requests)))*time.Second, "its quota is %d submitted tasks a minute", requests)
 	}
-	if limit := spec.Hard.Queued; limit > 0 {
-		if !left || h.queue < n {
-			return over(leaseFor, "its quota is %d tasks that wait or run: there is no room for %d more", limit, n)
-		}
+	if queued > 0 && (!left || h.queue < n) {
+		return over(leaseFor, "its quota is %d tasks that wait or run: there is no room for %d more", queued, n)
+	}
+	h.requests += float64(n)
+	if queued > 0 {
 		h.queue -= n
 	}
-	if spec.Hard.RequestsPerMinute > 0 {
-		h.requests.level -= float64(n) // a full bucket lends to who asks for more than it holds
-	}
+	h.admitted += n
 	return 0, nil
 }
 
-// ask says what this node has and would like, and begins to note anew.
+// Settled says that n tasks that were admitted are in the journal, or will not be; new is how many of them are new: the others cost nothing.
+func (s *Shares) Settled(tenant string, n, new int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := s.have[account{Tenant: tenant}]
+	if h == nil {
+		return
+	}
+	h.admitted = max(h.admitted-n, 0)
+	h.requests = max(h.requests-float64(n-new), 0)
+	if s.book.Terms[tenant].Hard.Queued > 0 {
+		h.queue += n - new
+	}
+}
+
+// ask says what this node has and would like, and begins to note anew. What it might still have admitted it gives back.
 func (s *Shares) ask(node, boot string) Ask {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.mono()
-	q := Ask{Node: node, Boot: boot, Has: s.seq, Wants: map[string]Want{}}
+	s.asks++
+	q := Ask{Node: node, Boot: boot, N: s.asks, Has: s.seq, Wants: map[string]Want{}}
 	if s.known {
 		q.Knows = s.book.Version
 	}
 	for a, h := range s.have {
-		w := h.wants
-		w.Running = h.running
-		w.Tokens = h.running > 0 || h.waited > 0 && now-h.waited < tokensKept
-		w.Requests = h.came > 0 && now-h.came < requestsKept
-		if w != (Want{}) {
-			q.Wants[a.String()] = w
+		submits := h.came > 0 && now-h.came < requestsKept
+		in := s.sum(a)
+		w := Want{Running: in.running, More: h.more, Tokens: in.tokens, MoreTokens: in.running > 0 || h.waited > 0 && now-h.waited < tokensKept,
+			Requests: h.requests, MoreRequests: submits, Admitted: h.admitted}
+		if submits && s.limits(a).Queued > 0 {
+			w.Queue = max(h.wanted, 1)
 		}
-		h.wants = Want{}
+		q.Wants[a.String()] = w
+		h.more, h.wanted, h.queue = false, 0, 0
 	}
 	return q
 }
@@ -272,17 +286,21 @@ func (s *Shares) heard(asked time.Duration, r Answer) {
 		s.book = *r.Book
 	}
 	s.known, s.seq, s.until = true, r.Seq, asked+r.For
-	now := s.mono()
 	for a, h := range s.have {
-		if s.limits(a) == (Limits{}) && h.running == 0 {
+		if h.share, h.queue = (Share{}), 0; s.limits(a) == (Limits{}) && h.admitted == 0 { // a share that is not named is none
 			delete(s.have, a)
 		}
 	}
 	for name, share := range r.Shares {
 		h := s.account(parseAccount(name))
 		h.share, h.queue = share, share.Queue
-		h.tokens.set(now, share.Tokens)
-		h.requests.set(now, share.Requests)
+	}
+	for whose, t := range s.book.Terms { // each is asked for, with what is in hand, from the first time on
+		for a := range t.accounts() {
+			if a.Tenant == whose {
+				s.account(a)
+			}
+		}
 	}
 }
 

@@ -119,12 +119,19 @@ func ask(c *turn, msg any) {
 	case Delete:
 		commit(c, Fact{Event: deleted})
 	case Fire:
+		if len(s.Pending) >= pendingMax {
+			c.Refuse(fault.New(fault.Overloaded, "schedule.run", s.Plan.Name, "%d runs wait to be submitted", len(s.Pending)).WithRemedy("try again later"))
+			return
+		}
 		r := Run{Planned: c.Now().UTC().Truncate(time.Second), Task: s.Plan.Name + "-" + s.Life + "-run-" + m.Request, ByHand: true}
 		once(c, s.knows(r.Task), Fact{Event: ran, Run: &r})
 	case Report:
 		report(c, m)
 	}
 }
+
+// pendingMax bounds the runs by hand that wait to become tasks.
+const pendingMax = 100
 
 // knows tells whether a task is among the newest.
 func (s *State) knows(id string) bool {

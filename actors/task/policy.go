@@ -18,6 +18,7 @@ type Policy struct {
 	BackoffMax  time.Duration
 	SlowFactor  int            // an Overloaded engine is asked again this many times later
 	MovesMax    int            // attempts lost to a new owner before they count as failures
+	Fair        func() bool    // all nodes know queues of tenants, so that whoever owns the shard finds the row of a new task; nil: they do
 	Abort       func(UnderWay) // tells the node of an attempt that its task has ended; it may not arrive. nil: nobody is told
 	Jitter      func() float64 // in [0,1)
 	Budget      *Budget        // of retries; nil: no end

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/open-autoglm/autoglm/actors/entity"
+	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/cluster"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
@@ -144,7 +145,7 @@ func (t *Task) behavior(r Record) entity.Behavior[Record, Fact] {
 func (t *Task) none(c *context) {
 	switch m := c.Message().(type) {
 	case *Submit:
-		c.Commit(Fact{Event: Submitted, At: clock(c), Spec: m.Spec, Model: m.Model, Trace: m.Trace, Line: m.Line, Fair: true})
+		c.Commit(Fact{Event: Submitted, At: clock(c), Spec: m.Spec, Model: m.Model, Trace: m.Trace, Line: m.Line, Fair: t.policy.Fair == nil || t.policy.Fair()})
 		c.Reply(Accepted{Version: 1, State: Pending})
 	case entity.Wake:
 	default:
@@ -171,7 +172,7 @@ func (t *Task) pending(c *context) {
 			c.Refuse(err)
 			return
 		}
-		t.policy.Budget.Attempt(r.Model, now)
+		t.policy.Budget.Attempt(r.budget(c.ID()), now)
 		timeout := t.policy.AttemptTimeout(r.Spec)
 		lease := timeout + t.policy.LeaseMargin
 		until := now.Add(lease)
@@ -310,7 +311,7 @@ func (t *Task) lost(c *context, m *Lost) {
 			e = LeaseLost
 		}
 		f := Fact{Event: e, At: now, Attempt: r.Attempt, Error: FailureOf(c.ID(), m.Err)}
-		if longer := t.policy.Budget.Retry(r.Model, now, wait); longer > wait {
+		if longer := t.policy.Budget.Retry(r.budget(c.ID()), now, wait); longer > wait {
 			wait, f.Reason = longer, "it waits longer than its backoff: the retries of model "+r.Model+" are over task.retry_percent of its attempts"
 		}
 		f.Until = now.Add(wait.Truncate(time.Microsecond))
@@ -399,6 +400,9 @@ func (t *Task) enter(c *context) {
 		c.NoAlarm()
 	}
 }
+
+// budget is whose retries are counted together: a tenant's of a model, so that nobody waits for another's failures.
+func (r *Record) budget(id string) string { return tenant.Of(id) + "/" + r.Model }
 
 // cutOff returns the attempt that ran when the task was ended by somebody else than it, just now.
 func (r *Record) cutOff(id string) (u UnderWay, ok bool) {
