@@ -311,6 +311,13 @@ func (s *Shares) none() {
 	s.known, s.book = true, Book{}
 }
 
+// knows tells whether this node has heard of the quotas.
+func (s *Shares) knows() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.known
+}
+
 // idle tells that no tenant has a quota, so that there is nothing to ask for often.
 func (s *Shares) idle() bool {
 	s.mu.Lock()

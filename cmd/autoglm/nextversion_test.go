@@ -56,7 +56,7 @@ var nextVersion = []mutant.Edit{
 		New: "\tcase *Note:\n\t\tc.Commit(Fact{Event: Noted, At: clock(c), Attempt: r.Attempt, Skip: true, Note: m.Text})\n\tcase *Claim:\n\t\tc.Refuse(fault.New(fault.Conflict, \"task.claim\", c.ID(), \"attempt %d holds it\", r.Attempt))\n"},
 	{File: "actors/task/record.go", Old: "\tSkip    bool ", New: "\tNote string `json:\"note,omitempty\"`\n\tSkip    bool "},
 	{File: "actors/task/lifecycle.go", Old: "\tnumEvents\n)", New: "\tNoted\n\tnumEvents\n)"},
-	{File: "actors/task/lifecycle.go", Old: `"callback_gave_up"}`, New: `"callback_gave_up", "noted"}`},
+	{File: "actors/task/lifecycle.go", Old: `"callback_gave_up", "retried"}`, New: `"callback_gave_up", "retried", "noted"}`},
 	{File: "actors/task/lifecycle.go", Old: "\tPending: {Claimed: Running,", New: "\tPending: {Noted: Pending, Claimed: Running,"},
 	{File: "actors/task/lifecycle.go", Old: "\tRunning: {StepDone: Pending,", New: "\tRunning: {Noted: Running, StepDone: Pending,"},
 }

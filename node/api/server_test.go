@@ -437,7 +437,7 @@ func TestShutdownEndsStreamsAndThenServe(t *testing.T) {
 
 func TestNewRefusesLimitsThatCannotWork(t *testing.T) {
 	_, err := api.New(apitest.New(), api.WithLimits(api.Limits{}))
-	require.ErrorContains(t, err, "http.requests_max is 0")
+	require.ErrorContains(t, err, "http.requests_max: is 0")
 	_, err = api.New(nil)
 	require.Error(t, err)
 }
