@@ -82,6 +82,9 @@ func writeExplanation(app *cli.App, x *wire.Explanation) error {
 // detail is what the other columns do not say of an event.
 func detail(e *explain.Step) string {
 	var parts []string
+	if e.Place != "" {
+		parts = append(parts, e.Place)
+	}
 	if f := e.Error; f != nil {
 		text := f.Kind
 		if f.Status != 0 {
