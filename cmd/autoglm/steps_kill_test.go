@@ -30,6 +30,10 @@ func (e *countingEngine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, `{"object":"list","data":[{"id":"counting","object":"model"}]}`)
 		return
 	}
+	if r.URL.Path != "/v1/chat/completions" {
+		http.NotFound(w, r)
+		return
+	}
 	var q struct {
 		Messages []struct{ Role, Content string }
 	}
@@ -89,7 +93,11 @@ func TestStepsSurviveAKilledNode(t *testing.T) {
 	_, err = io.Copy(io.Discard, res.Body) // a line for each task that is durable
 	require.NoError(t, err)
 	res.Body.Close()
-	<-e.full
+	select {
+	case <-e.full:
+	case <-time.After(time.Minute):
+		t.Fatal("the engine is not asked")
+	}
 	v.kill()
 	e.mu.Lock()
 	before := len(e.asked)

@@ -98,7 +98,7 @@ func detail(e *explain.Step) string {
 	if e.Took != nil && e.Ran == nil {
 		parts = append(parts, "after "+seconds(e.Took))
 	}
-	if e.Until != nil {
+	if e.Until != nil && e.Until.After(e.At) { // a repair waits for nothing
 		what := "not again for "
 		if e.Event == task.Claimed {
 			what = "lease of "
