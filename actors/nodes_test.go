@@ -148,7 +148,7 @@ func TestAClockThatIsAheadHoldsNothingUp(t *testing.T) {
 	later := time.Now().Add(5 * time.Minute)
 	submitAt(t, a.System, &task.Spec{ID: "later", Prompt: "p", NotBefore: &later}, ahead)
 	for i := range 40 {
-		submitAt(t, a.System, &task.Spec{ID: fmt.Sprint("t", i), Prompt: "p", Steps: []string{"and"}}, ahead)
+		submitAt(t, a.System, &task.Spec{ID: fmt.Sprint("t", i), Prompt: "p", Steps: task.Texts("and")}, ahead)
 	}
 	for i := range 40 {
 		r := await(t, []*node{a, b, c}[i%3].System, fmt.Sprint("t", i))

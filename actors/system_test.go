@@ -126,7 +126,7 @@ func TestFailingAttemptsAreRetriedThenGivenUp(t *testing.T) {
 
 func TestStepsSeeTheAnswersBefore(t *testing.T) {
 	sys := start(t, persisttest.NewStore(2), actors.Engine{Engine: infer.NewEcho(infer.EchoOptions{}), Concurrency: 4})
-	submit(t, sys, &task.Spec{ID: "steps", Prompt: "one", Steps: []string{"two", "three"}})
+	submit(t, sys, &task.Spec{ID: "steps", Prompt: "one", Steps: task.Texts("two", "three")})
 	r := await(t, sys, "steps")
 	require.Equal(t, task.Completed, r.State)
 	require.Len(t, r.Answers, 3)

@@ -12,7 +12,8 @@ const (
 	knowsTenants = 1 // keys, tenants, the audit log, sinks
 	knowsErase   = 2 // persistence.Write.Erase: what is deleted for good
 	knowsWhen    = 3 // schedules, dead tasks that were tried again, quotas
-	knowsAll     = knowsWhen
+	knowsSteps   = 4 // steps that are objects
+	knowsAll     = knowsSteps
 )
 
 // allKnow refuses what a living node does not know: its shards could be asked for it. One that is down and comes back old makes that

@@ -31,7 +31,11 @@ func TestNoKeysWhileAnOldNodeIsIn(t *testing.T) {
 	for path, body := range map[string]any{"/v1/keys": map[string]any{"name": "x", "role": "read"}, "/v1/sinks": map[string]any{"name": "x", "url": "file:///x"}} {
 		require.Contains(t, l.ask(l.root, "POST", path, body, 409)["detail"], "old (v0.9)")
 	}
+	steps := map[string]any{"steps": []any{map[string]any{"prompt": "p"}}}
+	require.Contains(t, l.ask(l.root, "POST", "/v1/tasks", steps, 409)["detail"], "old (v0.9)")
+	l.ask(l.root, "POST", "/v1/tasks", map[string]any{"prompt": "p", "steps": []string{"q"}}, 201)
 	l.ask(l.root, "GET", "/v1/keys", nil, 200)
 	old.Knows = knowsAll
+	l.ask(l.root, "POST", "/v1/tasks", steps, 201)
 	l.ask(l.root, "POST", "/v1/keys", map[string]any{"name": "x", "role": "read"}, 201)
 }

@@ -131,6 +131,11 @@ func (s *service) judge(ctx context.Context, m *task.Submit, check *checker) err
 	if bulk.IsLine(spec.ID) {
 		return fault.New(fault.Invalid, "task.validate", "task_id", "is of the form that lines of batches have").WithRemedy("use another")
 	}
+	if spec.NewForm() {
+		if err := allKnow(s.members(), knowsSteps, "steps that are objects"); err != nil {
+			return err
+		}
+	}
 	if err := s.admits(ctx, spec); err != nil {
 		return err
 	}

@@ -247,7 +247,7 @@ func apply(t *testing.T, r task.Record, facts ...task.Fact) task.Record {
 
 func TestBody(t *testing.T) {
 	t0 := time.Date(2026, 5, 6, 7, 8, 9, 0, time.FixedZone("x", 3600))
-	spec := &task.Spec{ID: "t1", Prompt: "p", Steps: []string{"s"}, CallbackURL: "http://x", Metadata: map[string]string{"k": "v"}}
+	spec := &task.Spec{ID: "t1", Prompt: "p", Steps: task.Texts("s"), CallbackURL: "http://x", Metadata: map[string]string{"k": "v"}}
 	running := apply(t, task.Record{}, task.Fact{Event: task.Submitted, At: t0, Spec: spec}, task.Fact{Event: task.Claimed, At: t0, Attempt: 1})
 	_, err := Body("t1", running)
 	require.Equal(t, fault.Invalid, fault.KindOf(err))

@@ -12,7 +12,8 @@ type Step struct {
 	At      time.Time     `json:"at"`
 	Event   task.Event    `json:"event"`
 	Attempt uint32        `json:"attempt,omitempty" doc:"Of a callback: the number of the try."`
-	Step    int           `json:"step,omitempty" doc:"Of a task with steps: which one the attempt was for, from 0."`
+	Step    int           `json:"step,omitempty" doc:"Of a task with steps: how many answers there were before the attempt, a map having several."`
+	Place   string        `json:"place,omitempty" doc:"Of a task with steps: that step in words, with its name and part."`
 	Epoch   uint64        `json:"epoch,omitempty" doc:"Of the shard's owner that claimed the attempt."`
 	Node    string        `json:"node,omitempty"`
 	Engine  string        `json:"engine,omitempty"`
@@ -41,9 +42,9 @@ func Story(facts []task.Fact) (steps []Step, r task.Record, err error) {
 		}
 		switch {
 		case f.Event == task.Claimed:
-			s.Step, s.Queued, claimed = len(r.Answers), between(visible, f.At), f.At
+			s.Step, s.Place, s.Queued, claimed = len(r.Answers), r.Where(), between(visible, f.At), f.At
 		case r.State == task.Running:
-			s.Step, s.Took = len(r.Answers), between(claimed, f.At)
+			s.Step, s.Place, s.Took = len(r.Answers), r.Where(), between(claimed, f.At)
 			if n := len(r.Attempts); n > 0 { // who had it: the event itself does not say
 				s.Node, s.Engine = r.Attempts[n-1].Node, r.Attempts[n-1].Engine
 			}

@@ -157,7 +157,7 @@ func TestExplain(t *testing.T) {
 func TestStory(t *testing.T) {
 	at := func(s int) time.Time { return noon.Add(time.Duration(s) * time.Second) }
 	steps, r, err := Story([]task.Fact{
-		{Event: task.Submitted, At: at(0), Spec: &task.Spec{Prompt: "p", Steps: []string{"q"}, CallbackURL: "http://x/"}, Model: "m"},
+		{Event: task.Submitted, At: at(0), Spec: &task.Spec{Prompt: "p", Steps: task.Texts("q"), CallbackURL: "http://x/"}, Model: "m"},
 		{Event: task.Claimed, At: at(2), Attempt: 1, Epoch: 3, Node: "a", Engine: "e", Until: at(92)},
 		{Event: task.AttemptFailed, At: at(5), Attempt: 1, Until: at(10), Error: &task.Failure{Kind: "unavailable", Message: "x", Status: 503, Body: []byte(`{}`)}},
 		{Event: task.Claimed, At: at(14), Attempt: 2, Epoch: 3, Node: "b", Engine: "f", Until: at(100)},

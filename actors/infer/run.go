@@ -3,6 +3,7 @@ package infer
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -14,7 +15,6 @@ import (
 	"github.com/open-autoglm/autoglm/actors/meter"
 	"github.com/open-autoglm/autoglm/actors/source"
 	"github.com/open-autoglm/autoglm/actors/task"
-	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
@@ -33,6 +33,7 @@ type Runner struct {
 
 	mu      sync.Mutex
 	schemas map[string]*jsonschema.Schema // by response_format
+	kept    keptData
 }
 
 // Prepare makes the request of one attempt: the conversation, with the data of its
@@ -47,25 +48,26 @@ func (r *Runner) Prepare(ctx context.Context, models []string, w *task.Work) (*R
 		q.Raw, err = task.RequestFor(spec.Request, q.Model)
 		return q, a, err
 	}
-	ms := w.Record.Conversation()
-	if spec.DataURL != "" {
-		began := r.Now()
-		var d source.Data
-		err := spec.MayRead(tenant.Of(w.ID)) // nobody looked at it before, when it is a line of a batch
-		if err == nil {
-			d, err = r.Fetch(ctx, spec.DataURL)
-		}
+	ask, err := w.Record.Ask(nil)
+	if needs := errors.Is(err, task.ErrNeedsData); err != nil && !needs {
+		return nil, a, err
+	} else if needs || spec.DataURL != "" && ask.DataAt >= 0 {
+		d, err := r.data(ctx, w)
 		if err != nil {
-			return nil, a, fmt.Errorf("data_url: %w", err)
+			return nil, a, err
 		}
-		r.Meter.Observe(meter.PhaseFetch, r.Now().Sub(began))
 		a.DataSHA256, a.DataBytes = d.SHA256, d.Bytes
-		i := firstQuestion(&w.Record)
-		ms[i].Content = source.Compose(ms[i].Content, d)
+		if ask, err = w.Record.Ask(&d.Text); err != nil {
+			return nil, a, err
+		}
+		if ask.DataAt >= 0 {
+			ask.Messages[ask.DataAt].Content = source.Compose(ask.Messages[ask.DataAt].Content, d)
+		}
 	}
+	a.Part = ask.Part
 	return &Request{
-		Model: modelOf(w.Record.Model, models), Messages: ms, MaxTokens: spec.MaxTokens, Temperature: greedyUnlessAsked(spec), TopP: spec.TopP,
-		Seed: spec.Seed, Stop: spec.Stop, Format: spec.Format, Key: fmt.Sprintf("%s/%d", w.ID, w.Attempt), Trace: w.Record.Trace,
+		Model: modelOf(w.Record.Model, models), Messages: ask.Messages, MaxTokens: ask.MaxTokens, Temperature: greedyUnlessAsked(ask.Temperature), TopP: spec.TopP,
+		Seed: spec.Seed, Stop: spec.Stop, Format: ask.Format, Key: fmt.Sprintf("%s/%d", w.ID, w.Attempt), Trace: w.Record.Trace,
 	}, a, nil
 }
 
@@ -98,29 +100,11 @@ func modelOf(queue string, models []string) string {
 
 // greedyUnlessAsked makes 0 explicit: engines default to sampling, tasks to the same
 // answer each time.
-func greedyUnlessAsked(s *task.Spec) *float64 {
-	if s.Temperature != nil {
-		return s.Temperature
+func greedyUnlessAsked(t *float64) *float64 {
+	if t != nil {
+		return t
 	}
 	return new(float64)
-}
-
-// firstQuestion is the index of the message that the data belongs to: the last user
-// message of the task as submitted, the same in every step.
-func firstQuestion(r *task.Record) int {
-	n := len(r.Spec.Messages)
-	if n == 0 {
-		if r.Spec.System != "" {
-			return 1
-		}
-		return 0
-	}
-	for i := n - 1; i > 0; i-- {
-		if r.Spec.Messages[i].Role == "user" {
-			return i
-		}
-	}
-	return 0
 }
 
 // Check holds an answer against the promised form. An engine that cannot keep to a
@@ -136,9 +120,9 @@ func (r *Runner) Check(format json.RawMessage, a *task.Answer) error {
 	bad := func(err error) error {
 		f := fault.New(fault.Malformed, "infer.check", "", "the answer does not keep to response_format: %w", err)
 		if a.FinishReason == "length" {
-			return f.WithRemedy("it was cut off: raise max_tokens")
+			return f.WithRemedy("it was cut off: raise max_tokens") // nothing to repair
 		}
-		return f.WithRemedy("use an engine with structured output, or a simpler schema")
+		return &task.BrokenForm{Text: a.Text, Err: f.WithRemedy("use an engine with structured output, or a simpler schema")}
 	}
 	for _, text := range a.Contents() {
 		if err := checkText(schema, text); err != nil {

@@ -377,7 +377,7 @@ func (w *Worker) ask(x *task.Work, serves []string) (a task.Answer, asked bool, 
 
 func (w *Worker) check(x *task.Work, a *task.Answer) (err error) {
 	defer crashed(&err)
-	return w.Run.Check(x.Record.Spec.FormatOr(), a)
+	return w.Run.Check(x.Record.FormatOr(), a)
 }
 
 // crashed turns a panic into the attempt's error: it is one task's misfortune, not

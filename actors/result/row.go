@@ -66,7 +66,7 @@ func Of(id string, r *task.Record, prompt bool) Row {
 	return row
 }
 
-// Asked is what a task was asked: its prompt, or its messages or request as JSON.
+// Asked is what a task was asked: its prompt, or its messages, its request or, where there is nothing else, its steps as JSON.
 func Asked(s *task.Spec) string {
 	switch {
 	case s.Prompt != "":
@@ -75,6 +75,9 @@ func Asked(s *task.Spec) string {
 		return string(s.Request)
 	case len(s.Messages) > 0:
 		b, _ := json.Marshal(s.Messages) // strings encode
+		return string(b)
+	case len(s.Steps) > 0:
+		b, _ := json.Marshal(s.Steps)
 		return string(b)
 	}
 	return ""

@@ -32,4 +32,12 @@
 // result is exactly once: a final state never changes, and an answer counts only
 // under the attempt and epoch that hold the task. An attempt goes on when the shard's owner changes, and ends with the
 // process that claimed it.
+//
+// What it asks next follows from its spec and its answers alone:
+//
+//	Spec, Answers ── walk ──► place ── Ask(data) ──► messages
+//	                            │
+//	                            └── Ends ──► step_done or answered
+//
+// Who fetches data and asks engines is package infer.
 package task

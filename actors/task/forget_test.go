@@ -53,7 +53,7 @@ func TestNothingStaysOfATask(t *testing.T) {
 		for _, line := range []*Line{nil, {Batch: "batch_1", Number: 7}} {
 			for _, end := range []Fact{{Event: Answered, Answer: answer}, {Event: Refused, Error: &Failure{}}, {Event: CancelAsked}, {Event: Expired, Error: &Failure{}}} {
 				for _, callback := range []string{"", "http://c"} {
-					life := []Fact{{Event: Submitted, Spec: &Spec{Prompt: "p", CallbackURL: callback, Steps: []string{"more"}}, Model: "m", Line: line}, {Event: Claimed, Attempt: 1},
+					life := []Fact{{Event: Submitted, Spec: &Spec{Prompt: "p", CallbackURL: callback, Steps: Texts("more")}, Model: "m", Line: line}, {Event: Claimed, Attempt: 1},
 						{Event: StepDone, Answer: answer}, {Event: Claimed, Attempt: 2}, end}
 					if callback != "" {
 						life = append(life, Fact{Event: CallbackSent, Attempt: 1})

@@ -43,7 +43,7 @@ func TestPromptsThatBeginAlikeHaveTheSameMarks(t *testing.T) {
 }
 
 func TestTheNextStepBeginsAsTheOneBefore(t *testing.T) {
-	r := Record{Spec: &Spec{Prompt: strings.Repeat("p", 3000), Steps: []string{"and"}}}
+	r := Record{Spec: &Spec{Prompt: strings.Repeat("p", 3000), Steps: Texts("and")}}
 	first := r.Kin()
 	r.Answers = []Answer{{Text: "a"}}
 	next := r.Kin()

@@ -171,7 +171,7 @@ func TestStepsGrowTheConversation(t *testing.T) {
 	now := time.Now()
 	var r Record
 	for i, f := range []Fact{
-		{Event: Submitted, At: now, Spec: &Spec{System: "s", Prompt: "p1", Steps: []string{"p2"}}},
+		{Event: Submitted, At: now, Spec: &Spec{System: "s", Prompt: "p1", Steps: Texts("p2")}},
 		{Event: Claimed, At: now, Attempt: 1}, {Event: StepDone, At: now, Attempt: 1, Answer: &Answer{Text: "a1"}},
 		{Event: Claimed, At: now, Attempt: 2}, {Event: Answered, At: now, Attempt: 2, Answer: &Answer{Text: "a2"}},
 	} {
@@ -180,7 +180,8 @@ func TestStepsGrowTheConversation(t *testing.T) {
 		require.NoError(t, err)
 		if i == 2 {
 			require.Equal(t, []Message{{"system", "s"}, {"user", "p1"}, {"assistant", "a1"}, {"user", "p2"}}, r.Conversation())
-			require.True(t, r.LastStep())
+			require.True(t, r.Ends(&Answer{}))
+			require.Equal(t, "step 2 of 2", r.Where())
 			require.Zero(t, r.Tries, "each step has its own tries")
 		}
 	}

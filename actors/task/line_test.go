@@ -100,7 +100,7 @@ func TestLinesOfEveryEnd(t *testing.T) {
 	}{
 		{"an answer", ask, []Fact{claimed, {Event: Answered, Answer: &Answer{Status: 200, Body: request("{\"a\": \"<&>\",\n\"b\":1.0}"), PromptTokens: 3, OutputTokens: 4}}},
 			ok + `{"a":"<&>","b":1.0}},"error":null}`, LineRow{PromptTokens: 3, OutputTokens: 4}},
-		{"steps", &Spec{Prompt: "p", Steps: []string{"s"}}, []Fact{claimed, {Event: StepDone, Answer: &Answer{Text: "one", FinishReason: "stop", Model: "g", PromptTokens: 1, OutputTokens: 2}},
+		{"steps", &Spec{Prompt: "p", Steps: Texts("s")}, []Fact{claimed, {Event: StepDone, Answer: &Answer{Text: "one", FinishReason: "stop", Model: "g", PromptTokens: 1, OutputTokens: 2}},
 			claimed, {Event: Answered, Answer: &Answer{Text: "two", FinishReason: "length", PromptTokens: 3, OutputTokens: 4}}},
 			ok + `{"object":"task","task_id":"a","text":"two","answers":[{"text":"one","finish_reason":"stop","model":"g","usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}},` +
 				`{"text":"two","finish_reason":"length","model":"","usage":{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7}}]}},"error":null}`, LineRow{PromptTokens: 4, OutputTokens: 6}},

@@ -73,7 +73,7 @@ func TestValidate(t *testing.T) {
 		{"task_id", Spec{ID: "..", Prompt: "p"}},
 		{"task_id", Spec{ID: string(make([]byte, IDMax+1)), Prompt: "p"}},
 		{"model", Spec{Model: "a\x00b", Prompt: "p"}},
-		{"steps[0]", Spec{Prompt: "p", Steps: []string{""}}},
+		{"steps[0]", Spec{Prompt: "p", Steps: Texts("")}},
 		{"temperature", Spec{Prompt: "p", Temperature: f(3)}},
 		{"top_p", Spec{Prompt: "p", TopP: f(0)}},
 		{"priority", Spec{Prompt: "p", Priority: i(10)}},

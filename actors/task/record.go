@@ -33,7 +33,8 @@ type Fact struct {
 	Until   time.Time `json:"until,omitzero"`    // Claimed: lease; AttemptFailed, LeaseLost, CallbackLost: not before
 	Answer  *Answer   `json:"answer,omitempty"`  // Answered, StepDone
 	Error   *Failure  `json:"error,omitempty"`   // AttemptFailed, LeaseLost, Refused, Expired, CallbackLost, CallbackGaveUp
-	Reason  string    `json:"reason,omitempty"`  // CancelAsked, OwnerMoved, Returned; AttemptFailed, LeaseLost: why it waits longer than its backoff
+	Repair  *Repair   `json:"repair,omitempty"`  // AttemptFailed: the answer broke its form, and is shown to the engine; Error says how
+	Reason  string    `json:"reason,omitempty"`  // CancelAsked, OwnerMoved, Returned; AttemptFailed, LeaseLost: why it waits longer than its backoff, or is repaired
 	As      string    `json:"as,omitempty"`      // Retried: id of the other task, as its tenant calls it
 	Skip    bool      `json:"skip,omitempty"`    // a program that does not know Event may go on as if only a version had passed
 }
@@ -53,6 +54,7 @@ type Answer struct {
 	EndedAt      time.Time `json:"ended_at,omitzero"`
 	DataSHA256   string    `json:"data_sha256,omitempty"` // of what data_url gave, in hex
 	DataBytes    int64     `json:"data_bytes,omitempty"`
+	Part         *Part     `json:"part,omitempty"` // of a step with a map
 }
 
 // Failure is an error as kept in the journal and shown to clients.
@@ -143,13 +145,15 @@ type Record struct {
 
 	Attempt   uint32    `json:"attempt,omitempty"`   // number of the newest attempt, 0 before the first
 	Tries     int       `json:"tries,omitempty"`     // attempts of this step that count against the limit; Tries <= Attempt
+	Repairs   int       `json:"repairs,omitempty"`   // attempts of this step whose answer was shown to the engine again: they do not count either
+	Repair    *Repair   `json:"repair,omitempty"`    // what the next attempt shows
 	Moves     int       `json:"moves,omitempty"`     // attempts that do not count: their node went, or they were never sent
 	Epoch     uint64    `json:"epoch,omitempty"`     // of the owner that claimed the newest attempt
 	Boot      string    `json:"boot,omitempty"`      // of the process that the newest attempt runs in; "" in old journals
 	Lease     time.Time `json:"lease,omitzero"`      // while Running
 	NotBefore time.Time `json:"not_before,omitzero"` // while Pending; with AtOnce no more than its place in the queue
 	AtOnce    bool      `json:"at_once,omitempty"`   // nobody asked for a wait: a clock that is ahead wrote NotBefore if it is not past
-	Answers   []Answer  `json:"answers,omitempty"`   // one a finished step; a completed task has len(Spec.Steps)+1
+	Answers   []Answer  `json:"answers,omitempty"`   // one a finished question, in the order of walk: a map has one for each part and merge
 	Error     *Failure  `json:"error,omitempty"`     // why it failed, or why the newest attempt did
 	EndedAt   time.Time `json:"ended_at,omitzero"`   // became final
 	Attempts  []Attempt `json:"attempts,omitempty"`  // the newest attemptsKept; the journal has all of them
@@ -198,9 +202,21 @@ func (r Record) Apply(f Fact) (Record, error) {
 		}
 		r.Answers = append(r.Answers[:len(r.Answers):len(r.Answers)], *f.Answer)
 		r.Tries, r.Error, r.NotBefore, r.AtOnce = 0, nil, f.At, true
+		r.Repairs, r.Repair = 0, nil
 		r.endAttempt(f)
 	case AttemptFailed, LeaseLost:
 		r.Error, r.NotBefore, r.AtOnce = f.Error, f.Until, false
+		switch {
+		case f.Repair != nil:
+			r.Tries--
+			r.Repairs++
+			r.Repair, r.AtOnce = &Repair{Text: f.Repair.Text}, true
+			if f.Error != nil {
+				r.Repair.Error = f.Error.Message
+			}
+		case f.Error != nil && f.Error.Kind == fault.Malformed.String():
+			r.Repair = nil // it did not help: the next try asks as the first one did
+		}
 		r.endAttempt(f)
 	case OwnerMoved, Returned:
 		r.Tries--
@@ -224,7 +240,7 @@ func (r Record) Apply(f Fact) (Record, error) {
 		r.Callback, r.CallbackTries, r.CallbackReason, r.CallbackNext = CallbackDropped, int(f.Attempt), f.Error, time.Time{}
 	}
 	if next.Final() && !r.State.Final() {
-		r.EndedAt = f.At
+		r.EndedAt, r.Repair = f.At, nil
 		if r.Spec.CallbackURL != "" {
 			r.Callback, r.CallbackNext = CallbackWaiting, f.At
 		}
@@ -262,32 +278,6 @@ func (r *Record) endAttempt(f Fact) {
 	}
 	r.Attempts = a
 }
-
-// Conversation returns the messages to send for the step that is next: the
-// prompt, then each answer so far with the step that follows it. A request has none: it is sent as it is.
-func (r *Record) Conversation() []Message {
-	s := r.Spec
-	if len(s.Request) > 0 {
-		return nil
-	}
-	ms := append([]Message(nil), s.Messages...)
-	if len(ms) == 0 {
-		if s.System != "" {
-			ms = append(ms, Message{Role: "system", Content: s.System})
-		}
-		ms = append(ms, Message{Role: "user", Content: s.Prompt})
-	}
-	for i, a := range r.Answers {
-		ms = append(ms, Message{Role: "assistant", Content: a.Text})
-		if i < len(s.Steps) {
-			ms = append(ms, Message{Role: "user", Content: s.Steps[i]})
-		}
-	}
-	return ms
-}
-
-// LastStep tells whether the next answer ends the task.
-func (r *Record) LastStep() bool { return len(r.Answers) >= len(r.Spec.Steps) }
 
 // Text returns the text of the last answer, or "".
 func (r *Record) Text() string {

@@ -112,7 +112,7 @@ func (s *Spec) validateRequest() error {
 		return fault.New(fault.TooLarge, "task.validate", "request", "has %d bytes, the limit is %d", len(s.Request), RequestMax)
 	}
 	for field, given := range map[string]bool{"system": s.System != "", "steps": len(s.Steps) > 0, "data_url": s.DataURL != "", "max_tokens": s.MaxTokens != 0,
-		"temperature": s.Temperature != nil, "top_p": s.TopP != nil, "seed": s.Seed != nil, "stop": len(s.Stop) > 0, "response_format": len(s.Format) > 0} {
+		"temperature": s.Temperature != nil, "top_p": s.TopP != nil, "seed": s.Seed != nil, "stop": len(s.Stop) > 0, "response_format": len(s.Format) > 0, "repair": s.Repair != nil} {
 		if given {
 			return bad(field, "cannot go beside request: the request itself says it")
 		}

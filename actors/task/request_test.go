@@ -32,7 +32,7 @@ func TestARequestExcludesWhatItSaysItself(t *testing.T) {
 		{"messages", func(s *Spec) { s.Messages = []Message{{"user", "x"}} }, fault.Invalid, "request: excludes"},
 		{"none of the three", func(s *Spec) { s.Request = nil }, fault.Invalid, "prompt: is missing"},
 		{"system", func(s *Spec) { s.System = "x" }, fault.Invalid, "system: cannot"},
-		{"steps", func(s *Spec) { s.Steps = []string{"x"} }, fault.Invalid, "steps: cannot"},
+		{"steps", func(s *Spec) { s.Steps = Texts("x") }, fault.Invalid, "steps: cannot"},
 		{"data_url", func(s *Spec) { s.DataURL = "http://h" }, fault.Invalid, "data_url: cannot"},
 		{"max_tokens", func(s *Spec) { s.MaxTokens = 1 }, fault.Invalid, "max_tokens: cannot"},
 		{"temperature", func(s *Spec) { s.Temperature = &one }, fault.Invalid, "temperature: cannot"},

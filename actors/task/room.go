@@ -58,7 +58,10 @@ func (r *Record) size() int {
 		n += failureSize(a.Error) + textSize(a.Node) + textSize(a.Engine)
 	}
 	for _, a := range r.Answers {
-		n += textSize(a.Text) + len(a.Body) + textSize(a.Model) + 8*sizePart
+		n += textSize(a.Text) + len(a.Body) + textSize(a.Model) + 9*sizePart
+	}
+	if p := r.Repair; p != nil {
+		n += textSize(p.Text) + textSize(p.Error)
 	}
 	n += failureSize(r.Error) + failureSize(r.CallbackReason)
 	if l := r.Line; l != nil {
@@ -73,8 +76,8 @@ func (r *Record) size() int {
 	for _, m := range s.Messages {
 		n += textSize(m.Role) + textSize(m.Content) + sizePart
 	}
-	for _, t := range s.Steps {
-		n += textSize(t) + sizePart
+	for i := range s.Steps {
+		n += s.Steps[i].jsonSize()
 	}
 	for _, t := range s.Stop {
 		n += textSize(t) + sizePart

@@ -1,6 +1,7 @@
 package task_test
 
 import (
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -124,13 +125,18 @@ func (st *stage) say(w []string) string {
 	var out strings.Builder
 	var msg any
 	switch arg(0) {
-	case "submit": // submit PROMPT [callback|steps|deadline=5m]
+	case "submit": // submit PROMPT [callback|steps|form|digest|deadline=5m]
 		spec := &task.Spec{ID: "t", Prompt: arg(1)}
 		switch k, v, _ := strings.Cut(arg(2), "="); k {
 		case "callback":
 			spec.CallbackURL = "http://localhost/cb"
 		case "steps":
-			spec.Steps = []string{"and then"}
+			spec.Steps = task.Texts("and then")
+		case "form":
+			spec.Format = json.RawMessage(`{"type":"json_object"}`)
+		case "digest": // the whole task is one map
+			spec.Prompt, spec.DataURL = "", "http://localhost/data"
+			spec.Steps = task.Steps{{Name: "digest", Map: &task.Map{Over: "data", Split: task.Split{By: "lines", Size: 1}, Prompt: "{{.part}}"}, Reduce: &task.Reduce{Prompt: "{{len .parts}}", Size: 4}}}
 		case "deadline":
 			d, err := time.ParseDuration(v)
 			require.NoError(st.t, err)
@@ -153,6 +159,10 @@ func (st *stage) say(w []string) string {
 			m.Epoch = st.held
 		}
 		msg = m
+	case "part": // part ATTEMPT TEXT LEVEL INDEX OF: done, for a question of a map
+		msg = &task.Done{Attempt: num(1), Epoch: epoch(), Answer: task.Answer{Text: arg(2), Part: &task.Part{Level: int(num(3)), Index: int(num(4)), Of: int(num(5))}}}
+	case "broke": // broke ATTEMPT TEXT: an answer that breaks its form
+		msg = &task.Lost{Attempt: num(1), Epoch: epoch(), Err: &task.BrokenForm{Text: arg(2), Err: fault.New(fault.Malformed, "infer.check", "", "no JSON")}}
 	case "lost": // lost ATTEMPT KIND
 		kinds := map[string]fault.Kind{"timeout": fault.Timeout, "overloaded": fault.Overloaded, "invalid": fault.Invalid, "unavailable": fault.Unavailable}
 		msg = &task.Lost{Attempt: num(1), Epoch: epoch(), Err: &fault.Error{Op: "engine", Kind: kinds[arg(2)], Err: errors.New(arg(2))}}
@@ -226,6 +236,12 @@ func (st *stage) stand() string {
 	}
 	if r.Attempt > 0 {
 		s += fmt.Sprintf(", attempt %d, tries %d", r.Attempt, r.Tries)
+	}
+	if r.Repairs > 0 {
+		s += fmt.Sprintf(", %d repaired", r.Repairs)
+	}
+	if where := r.Where(); where != "" {
+		s += ", at " + where
 	}
 	if r.RetriedAs != "" {
 		s += ", retried as " + r.RetriedAs

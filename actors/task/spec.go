@@ -36,7 +36,7 @@ type Spec struct {
 	Endpoint    string            `json:"endpoint,omitempty" doc:"Where request goes, like \"/v1/embeddings\"; \"/v1/chat/completions\" when empty." enum:"/v1/chat/completions,/v1/completions,/v1/embeddings,/v1/responses"`
 	Request     json.RawMessage   `json:"request,omitempty" doc:"A request's whole body as in the OpenAI API, in place of prompt and messages: sent to the engine as it is, but for its model's name."`
 	System      string            `json:"system,omitempty" doc:"A system message put before prompt."`
-	Steps       []string          `json:"steps,omitempty" doc:"Follow-up user messages: each is asked after the answer to the one before. A crash resumes at the last finished step."`
+	Steps       Steps             `json:"steps,omitempty" doc:"Follow-up questions, each a user message or an object with a template: asked after the answer to the one before. A crash resumes at the last finished step. With objects only, prompt may be left out."`
 	Model       string            `json:"model,omitempty" doc:"Which model; the node's default when empty."`
 	MaxTokens   int               `json:"max_tokens,omitempty" doc:"Most tokens of one answer; 0 leaves it to the engine." minimum:"0"`
 	Temperature *float64          `json:"temperature,omitempty" doc:"0 (the default) is greedy." minimum:"0" maximum:"2"`
@@ -44,7 +44,8 @@ type Spec struct {
 	Seed        *int64            `json:"seed,omitempty"`
 	Stop        []string          `json:"stop,omitempty" maxItems:"4"`
 	Format      json.RawMessage   `json:"response_format,omitempty" doc:"As in the OpenAI API: {\"type\":\"json_schema\",\"json_schema\":{\"name\":...,\"schema\":{...}}}, {\"type\":\"json_object\"} or {\"type\":\"text\"}."`
-	DataURL     string            `json:"data_url,omitempty" doc:"http(s) or file URL of text, CSV or JSON that is put after the prompt. Fetched at each attempt."`
+	Repair      *int              `json:"repair,omitempty" doc:"How often an answer that breaks response_format is asked for again with the error named, before that counts as a failed try; 1 when left out." minimum:"0" maximum:"5"`
+	DataURL     string            `json:"data_url,omitempty" doc:"http(s) or file URL of text, CSV or JSON that is put after the prompt, or that steps use. Fetched at each attempt that needs it."`
 	CallbackURL string            `json:"callback_url,omitempty" doc:"Gets a signed POST (Standard Webhooks) once the task is final."`
 	Priority    *int              `json:"priority,omitempty" doc:"0 runs first, 9 last; 5 is the default." minimum:"0" maximum:"9"`
 	Timeout     Duration          `json:"timeout,omitempty" doc:"Of one attempt, like \"90s\"; the node's default when empty."`
@@ -101,8 +102,8 @@ func (s *Spec) Validate() error {
 		return bad("retry_of", "must be UTF-8 text of at most %d bytes", IDMax)
 	}
 	switch {
-	case s.Prompt == "" && len(s.Messages) == 0 && len(s.Request) == 0:
-		return bad("prompt", "is missing: give prompt, messages or request")
+	case !s.asksFirst() && (len(s.Steps) == 0 || s.Steps[0].plain()):
+		return bad("prompt", "is missing: give prompt, messages or request, or steps that are objects")
 	case len(s.Request) > 0 && (s.Prompt != "" || len(s.Messages) > 0):
 		return bad("request", "excludes prompt and messages: give one of them")
 	case s.Prompt != "" && len(s.Messages) > 0:
@@ -121,11 +122,8 @@ func (s *Spec) Validate() error {
 		}
 		size += len(m.Content)
 	}
-	for i, p := range s.Steps {
-		if p == "" {
-			return bad(fmt.Sprintf("steps[%d]", i), "is empty")
-		}
-		size += len(p)
+	for i := range s.Steps {
+		size += s.Steps[i].size()
 	}
 	if size > PromptMax {
 		return fault.New(fault.TooLarge, "task.validate", "prompt", "has %d bytes with system, messages and steps, the limit is %d: put long input behind data_url", size, PromptMax)
@@ -172,7 +170,13 @@ func (s *Spec) Validate() error {
 	if err := validateFormat(s.Format); err != nil {
 		return err
 	}
-	return s.validateRequest()
+	if err := s.validateSteps(); err != nil {
+		return err
+	}
+	if err := s.validateRequest(); err != nil {
+		return err
+	}
+	return s.checkTemplates()
 }
 
 // MayRead refuses a data_url that is not for the tenant of a task: the files of a node are the operator's.

@@ -205,7 +205,7 @@ func (t *Task) running(c *context) {
 			return
 		}
 		e := StepDone
-		if r.LastStep() {
+		if r.Ends(&m.Answer) {
 			e = Answered
 		}
 		c.Commit(Fact{Event: e, At: clock(c), Attempt: m.Attempt, Answer: &m.Answer})
@@ -302,6 +302,10 @@ func (t *Task) lost(c *context, m *Lost) {
 	r := c.State()
 	now := clock(c)
 	if t.expired(c, now) {
+		return
+	}
+	if p, reason := r.repair(m.Err); p != nil {
+		c.Commit(Fact{Event: AttemptFailed, At: now, Attempt: r.Attempt, Error: FailureOf(c.ID(), m.Err), Until: now, Repair: p, Reason: reason})
 		return
 	}
 	kind := fault.KindOf(m.Err)

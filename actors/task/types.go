@@ -37,6 +37,7 @@ type Said struct {
 
 	Status int             `json:"status,omitempty"` // of an EngineError
 	Body   json.RawMessage `json:"body,omitempty"`
+	Broke  string          `json:"broke,omitempty"` // the answer of a BrokenForm
 }
 
 // SaidOf is what is kept of err; nil for nil.
@@ -51,6 +52,9 @@ func SaidOf(err error) *Said {
 	if e, ok := errors.AsType[*EngineError](err); ok {
 		s.Status, s.Body = e.Status, e.Body
 	}
+	if e, ok := errors.AsType[*BrokenForm](err); ok {
+		s.Broke = e.Text
+	}
 	return s
 }
 
@@ -62,6 +66,9 @@ func (s *Said) Err() error {
 	h := &heard{s.Text, &fault.Error{Op: "remote", Kind: kindNamed(s.Kind), Remedy: s.Remedy, Err: errors.New(s.Text)}}
 	if s.Status != 0 {
 		return &EngineError{Status: s.Status, Body: s.Body, Err: h}
+	}
+	if s.Broke != "" {
+		return &BrokenForm{Text: s.Broke, Err: h}
 	}
 	return h
 }

@@ -23,14 +23,14 @@ const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 func full(t testing.TB) Record {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC)
 	seed, half, prio := int64(7), 0.5, 3
-	spec := &Spec{ID: "t", Prompt: "say <\"x\">", System: "s", Steps: []string{"and", "then"}, Model: "m", MaxTokens: 9, Temperature: &half, TopP: &half, Seed: &seed,
+	spec := &Spec{ID: "t", Prompt: "say <\"x\">", System: "s", Steps: append(Texts("and", "then"), everyStep()), Repair: &prio, Model: "m", MaxTokens: 9, Temperature: &half, TopP: &half, Seed: &seed,
 		Stop: []string{"."}, Format: json.RawMessage(`{"type":"json_object"}`), DataURL: "http://d", CallbackURL: "http://c", Priority: &prio,
 		Timeout: Duration(time.Minute), Deadline: &at, NotBefore: &at, Retry: &Retry{Attempts: 3, BackoffMin: Duration(time.Second), BackoffMax: Duration(time.Minute)},
 		Metadata: map[string]string{"k": "v"}, RetryOf: "t0", Endpoint: EndpointEmbeddings, Request: json.RawMessage(`{"model":"<m>"}`)}
-	answer := Answer{Text: "a", Status: 200, Body: json.RawMessage(`{"x":"<&>"}`), FinishReason: "stop", Model: "m", PromptTokens: 1, OutputTokens: 2, StartedAt: at, EndedAt: at.Add(time.Second), DataSHA256: "aa", DataBytes: 4}
+	answer := Answer{Text: "a", Status: 200, Body: json.RawMessage(`{"x":"<&>"}`), FinishReason: "stop", Model: "m", PromptTokens: 1, OutputTokens: 2, StartedAt: at, EndedAt: at.Add(time.Second), DataSHA256: "aa", DataBytes: 4, Part: &Part{Level: 1, Index: 2, Of: 3}}
 	failure := &Failure{Kind: "timeout", Message: "m", Remedy: "r", Status: 429, Body: json.RawMessage(`{"e":1}`)}
 	r := Record{State: Running, Version: 9, Spec: spec, Model: "m", Trace: traceparent, Line: &Line{Batch: "b", Number: 7, CustomID: "c", Model: "m"}, CreatedAt: at, UpdatedAt: at, Attempt: 4, Tries: 2, Moves: 1, Epoch: 6, Boot: "boot", Lease: at, NotBefore: at, AtOnce: true, Fair: true,
-		Answers: []Answer{answer}, Error: failure, EndedAt: at, Callback: CallbackWaiting, CallbackTries: 2, CallbackNext: at, CallbackReason: failure, RetriedAs: "t2",
+		Answers: []Answer{answer}, Error: failure, EndedAt: at, Repairs: 1, Repair: &Repair{Text: "<a>", Error: "e"}, Callback: CallbackWaiting, CallbackTries: 2, CallbackNext: at, CallbackReason: failure, RetriedAs: "t2",
 		Attempts: []Attempt{{Number: 4, Step: 1, Node: "n", Engine: "e", ClaimedAt: at, Answer: &answer, EndedAt: at, Outcome: "answered", Error: failure}}}
 	v := reflect.ValueOf(r)
 	for i := range v.NumField() {
@@ -42,7 +42,19 @@ func full(t testing.TB) Record {
 			require.False(t, s.Field(i).IsZero(), "set Spec.%s here", s.Type().Field(i).Name)
 		}
 	}
+	step := reflect.ValueOf(spec.Steps[2])
+	for i := range step.NumField() {
+		require.True(t, step.Type().Field(i).Name == "Text" || !step.Field(i).IsZero(), "set TaskStep.%s in everyStep", step.Type().Field(i).Name)
+	}
 	return r
+}
+
+// everyStep has every field set but Text, which excludes them.
+func everyStep() TaskStep {
+	half, yes, n := 0.5, true, 2
+	return TaskStep{Name: "n", Prompt: "<p>", System: "\"s\"", MaxTokens: 3, Temperature: &half, Format: json.RawMessage(`{"type":"json_object"}`), History: &yes, Repair: &n,
+		Map:    &Map{Over: "data", Split: Split{By: "lines", Size: 1 << 40, Overlap: 1 << 39}, Prompt: "\\{{.part}}", Format: json.RawMessage(`{"type":"text"}`)},
+		Reduce: &Reduce{Prompt: "{{join .parts \"\\n\"}}", Size: 1 << 40}}
 }
 
 // TestMessagesTravel: the same Go value comes back, in the same form.
@@ -84,6 +96,7 @@ func TestErrorsTravel(t *testing.T) {
 		fmt.Errorf("engine e: %w", fault.New(fault.TooLarge, "o", "k", "x").WithRemedy("less")),
 		errors.New("plain"),
 		&fault.Error{Op: "o", Kind: fault.Malformed},
+		&BrokenForm{Text: "{\"a\":", Err: &fault.Error{Op: "o", Kind: fault.Malformed, Err: errors.New("no JSON"), Remedy: "r"}},
 	} {
 		for _, m := range []any{&Lost{Attempt: 1, Err: want}, &Called{Try: 1, Err: want}} {
 			name, body, err := types.Encode(m)
@@ -101,6 +114,9 @@ func TestErrorsTravel(t *testing.T) {
 			require.Equal(t, fault.KindOf(want), fault.KindOf(got))
 			require.Equal(t, fault.RemedyOf(want), fault.RemedyOf(got))
 			require.Equal(t, FailureOf("t", want), FailureOf("t", got))
+			if b, ok := want.(*BrokenForm); ok {
+				require.Equal(t, b.Text, got.(*BrokenForm).Text)
+			}
 		}
 	}
 	long := errors.New(strings.Repeat("é", saidMax))
@@ -201,7 +217,7 @@ func TestSizesBoundTheirJSON(t *testing.T) {
 	require.LessOrEqual(t, encoded(&r), r.size())
 	require.LessOrEqual(t, encoded(&Record{State: Running}), (&Record{}).size())
 	for _, text := range []string{"plain", "<html>&", "\"\\\"", "\x00\x01\n", "\x7f", "日本語", "\u2028\u2029", "\xff\xfe", "\ufffd", "a\xe6\x97b"} {
-		r := Record{State: Running, Spec: &Spec{Prompt: strings.Repeat(text, 10_000), Steps: []string{text}, Metadata: map[string]string{text: text}},
+		r := Record{State: Running, Spec: &Spec{Prompt: strings.Repeat(text, 10_000), Steps: Texts(text), Metadata: map[string]string{text: text}},
 			Answers: []Answer{{Text: strings.Repeat(text, 10_000)}}}
 		got := encoded(&r)
 		require.LessOrEqual(t, got, r.size(), "%q", text)

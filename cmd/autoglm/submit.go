@@ -27,6 +27,7 @@ type submitOptions struct {
 	priority, retry, tokens   int // priority -1, the others 0: not given
 	timeout                   time.Duration
 	metadata                  []string
+	steps                     string // file
 
 	wait    bool
 	waitMax time.Duration
@@ -44,8 +45,9 @@ func newSubmit(app *cli.App) *cobra.Command {
 		Example: "  autoglm submit --prompt 'Convert to ISO 8601: 3 March 2026' --wait\n" +
 			"  autoglm submit tasks.jsonl --wait --out results.jsonl\n  make-tasks | autoglm submit - --priority 7 --metadata job=night",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if (len(args) == 1) == (o.prompt != "") {
-				return cli.Usage("give a FILE, - for standard input, or --prompt")
+			alone := o.prompt != "" || o.steps != ""
+			if (len(args) == 1) == alone {
+				return cli.Usage("give a FILE, - for standard input, or --prompt or --steps")
 			}
 			edit, err := o.edit()
 			if err != nil {
@@ -61,7 +63,7 @@ func newSubmit(app *cli.App) *cobra.Command {
 				ctx, cancel = context.WithTimeout(ctx, o.waitMax)
 				defer cancel()
 			}
-			if o.prompt != "" {
+			if alone {
 				return o.one(ctx, app, c)
 			}
 			if o.id != "" || o.system != "" {
@@ -75,6 +77,7 @@ func newSubmit(app *cli.App) *cobra.Command {
 	f.StringVarP(&o.prompt, "prompt", "p", "", "submit one task with this `text`")
 	f.StringVar(&o.id, "id", "", "task_id of that task (default: a new one)")
 	f.StringVar(&o.system, "system", "", "system message of that task")
+	f.StringVar(&o.steps, "steps", "", "JSON `file` with the array of steps of that task; with objects only, --prompt may be left out")
 	f.StringVar(&o.model, "model", "", "which model")
 	f.StringVar(&o.dataURL, "data-url", "", "http(s) or file `URL` of data put after the prompt")
 	f.StringVar(&o.callbackURL, "callback-url", "", "`URL` that gets a signed POST at the end")
@@ -159,6 +162,15 @@ func (o *submitOptions) one(ctx context.Context, app *cli.App, c *client.Client)
 	}
 	spec := &task.Spec{ID: o.id, Prompt: o.prompt, System: o.system, Model: o.model, DataURL: o.dataURL, CallbackURL: o.callbackURL,
 		MaxTokens: o.tokens, Timeout: task.Duration(o.timeout), Metadata: meta}
+	if o.steps != "" {
+		b, err := os.ReadFile(o.steps)
+		if err != nil {
+			return cli.Usage("%w", err)
+		}
+		if err := json.Unmarshal(b, &spec.Steps); err != nil {
+			return cli.Usage("--steps %s: %w", o.steps, err)
+		}
+	}
 	if o.priority >= 0 {
 		spec.Priority = &o.priority
 	}

@@ -82,6 +82,9 @@ func writeExplanation(app *cli.App, x *wire.Explanation) error {
 // detail is what the other columns do not say of an event.
 func detail(e *explain.Step) string {
 	var parts []string
+	if e.Place != "" {
+		parts = append(parts, e.Place)
+	}
 	if f := e.Error; f != nil {
 		text := f.Kind
 		if f.Status != 0 {
@@ -95,7 +98,7 @@ func detail(e *explain.Step) string {
 	if e.Took != nil && e.Ran == nil {
 		parts = append(parts, "after "+seconds(e.Took))
 	}
-	if e.Until != nil {
+	if e.Until != nil && e.Until.After(e.At) { // a repair waits for nothing
 		what := "not again for "
 		if e.Event == task.Claimed {
 			what = "lease of "

@@ -158,7 +158,7 @@ func (s *Server) elsewhere(mux *http.ServeMux) http.HandlerFunc {
 }
 
 // asked are the schemas of what clients send, in which an unknown field is refused.
-var asked = []string{"Spec", "Message", "Retry", "Cancel", "Backup", "BatchRequest", "PriorityRequest", "KeyWish", "KeyRotation", "Definition", "DeadRetry", "Plan"}
+var asked = []string{"Spec", "TaskStep", "Map", "Reduce", "Split", "Message", "Retry", "Cancel", "Backup", "BatchRequest", "PriorityRequest", "KeyWish", "KeyRotation", "Definition", "DeadRetry", "Plan"}
 
 // openAnswers lets the schemas of answers grow: a client made from the document must not
 // break on a field that a later version adds.
@@ -185,6 +185,7 @@ func describeStreams(doc *huma.OpenAPI, metrics bool) {
 	str := &huma.Schema{Type: "string"}
 
 	one, many := schema(task.Spec{}), schema(wire.Many{})
+	bothForms(reg)
 	doc.AddOperation(&huma.Operation{OperationID: "submit-tasks", Method: "POST", Path: "/v1/tasks", Tags: []string{"tasks"},
 		Summary: "Submit tasks",
 		Description: "One object, an array (at most 10,000), or a stream of any length with one task a line. " +
@@ -230,5 +231,15 @@ func describeStreams(doc *huma.OpenAPI, metrics bool) {
 	if metrics {
 		doc.AddOperation(&huma.Operation{OperationID: "metrics", Method: "GET", Path: "/metrics", Tags: []string{"node"}, Summary: "Prometheus metrics",
 			Responses: map[string]*huma.Response{"200": {Description: "The metrics", Content: of("text/plain", str)}}})
+	}
+}
+
+// bothForms lets a step be a string wherever there are steps: its type alone does not say that.
+func bothForms(reg huma.Registry) {
+	for _, name := range []string{"Spec", "Task"} {
+		if s := reg.Map()[name]; s != nil && s.Properties["steps"] != nil {
+			p := s.Properties["steps"]
+			p.Items = &huma.Schema{OneOf: []*huma.Schema{{Type: "string"}, reg.Schema(typeOf(task.TaskStep{}), true, "")}}
+		}
 	}
 }

@@ -312,6 +312,10 @@ func TestProbesDocsAndMetrics(t *testing.T) {
 	}
 	require.Equal(t, false, doc.Parts.Schemas["Spec"]["additionalProperties"])
 	require.NotContains(t, doc.Parts.Schemas["Task"], "additionalProperties") // answers may grow
+	for _, name := range []string{"Spec", "Task"} {
+		steps := doc.Parts.Schemas[name]["properties"].(map[string]any)["steps"].(map[string]any)
+		require.Len(t, steps["items"].(map[string]any)["oneOf"], 2, "a step of a %s is a string or an object", name)
+	}
 	send(t, "GET", base+"/v1/tasks/one", "")
 	send(t, "GET", base+"/v1/tasks/two", "")
 	send(t, "BREW", base+"/pot", "")

@@ -180,12 +180,12 @@ func (f *Fake) Answer(id, text string) {
 func (f *Fake) answer(id, text string) {
 	now := f.now()
 	e := f.tasks[id]
+	answer := &task.Answer{Text: text, FinishReason: "stop", Model: "fake", PromptTokens: 3, OutputTokens: 2, StartedAt: now, EndedAt: now}
 	event := task.Answered
-	if !e.rec.LastStep() {
+	if !e.rec.Ends(answer) {
 		event = task.StepDone
 	}
-	f.apply(id, task.Fact{Event: event, At: now, Attempt: e.rec.Attempt,
-		Answer: &task.Answer{Text: text, FinishReason: "stop", Model: "fake", PromptTokens: 3, OutputTokens: 2, StartedAt: now, EndedAt: now}})
+	f.apply(id, task.Fact{Event: event, At: now, Attempt: e.rec.Attempt, Answer: answer})
 }
 
 // Refuse fails a running task for good.

@@ -210,8 +210,9 @@ func answersOf(r *task.Record) []string {
 	if r.Spec == nil || len(r.Spec.Steps) == 0 {
 		return nil
 	}
-	texts := make([]string, len(r.Answers))
-	for i, a := range r.Answers {
+	done := r.Results()
+	texts := make([]string, len(done))
+	for i, a := range done {
 		texts[i] = a.Text
 	}
 	return texts

@@ -1,0 +1,192 @@
+package task
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/open-autoglm/autoglm/persistence/fault"
+)
+
+// TestStepsOfBothForms: what old journals have is read and written as it was, byte for byte.
+func TestStepsOfBothForms(t *testing.T) {
+	old := `{"prompt":"p","steps":["a <b>","{{ no template }}"]}`
+	var s Spec
+	require.NoError(t, json.Unmarshal([]byte(old), &s))
+	require.Equal(t, Texts("a <b>", "{{ no template }}"), s.Steps)
+	require.False(t, s.NewForm())
+	require.NoError(t, s.Validate())
+	facts, err := EncodeFacts([]Fact{{Event: Submitted, Spec: &s}})
+	require.NoError(t, err)
+	require.Contains(t, string(facts), old)
+
+	mixed := `{"prompt":"p","steps":["a",{"name":"n","prompt":"<{{ .steps.first.output }}>","history":false}]}`
+	s = Spec{}
+	require.NoError(t, json.Unmarshal([]byte(mixed), &s))
+	require.True(t, s.NewForm())
+	require.NoError(t, s.Validate())
+	facts, err = EncodeFacts([]Fact{{Event: Submitted, Spec: &s}})
+	require.NoError(t, err)
+	require.Contains(t, string(facts), mixed)
+
+	for in, want := range map[string]string{`{"steps":[7]}`: "a step is a string or an object", `{"steps":[{"prompt":"p","promt":"q"}]}`: "promt", `{"steps":[["a"]]}`: "a step is"} {
+		require.ErrorContains(t, json.Unmarshal([]byte(in), &Spec{}), want)
+	}
+}
+
+func TestStepsAreChecked(t *testing.T) {
+	object := `{"type":"json_object"}`
+	schema := `{"type":"json_schema","json_schema":{"name":"n","schema":{"type":"object","required":["names"],"properties":{"names":{"type":"array","items":{"type":"string"}},"n":{"type":"integer"}}}}}`
+	digest := func(change string) string {
+		d := `{"name":"d","map":{"over":"data","split":{"by":"lines","size":2},"prompt":"{{.part}} {{.index}} {{.of}}"},"reduce":{"prompt":"{{join .parts \", \"}}"}}`
+		if from, to, ok := strings.Cut(change, " -> "); ok {
+			require.Contains(t, d, from)
+			d = strings.Replace(d, from, to, 1)
+		}
+		return `{"data_url":"http://d","steps":[` + d + `]}`
+	}
+	of := func(prompt string) string {
+		b, err := json.Marshal(prompt)
+		require.NoError(t, err)
+		return fmt.Sprintf(`{"prompt":"p","metadata":{"k":"v"},"steps":[{"name":"a","prompt":"x","response_format":%s},{"name":"o","prompt":"y","response_format":%s},{"name":"t","prompt":%s},{"name":"late","prompt":"z"}]}`, schema, object, b)
+	}
+	for _, tc := range []struct{ name, in, want string }{
+		{"steps alone", `{"steps":[{"prompt":"x"}]}`, ""},
+		{"plain steps alone", `{"steps":["x"]}`, "prompt: is missing"},
+		{"empty", `{"prompt":"p","steps":[{"name":"x"}]}`, "steps[0]: is empty"},
+		{"name", `{"prompt":"p","steps":[{"name":"a-b","prompt":"x"}]}`, "steps[0].name"},
+		{"name twice", `{"prompt":"p","steps":[{"name":"a","prompt":"x"},{"name":"a","prompt":"x"}]}`, "steps[1].name"},
+		{"first", `{"prompt":"p","steps":[{"name":"first","prompt":"x"}]}`, "steps[0].name"},
+		{"repair", `{"prompt":"p","steps":[{"prompt":"x","repair":6}]}`, "steps[0].repair"},
+		{"task's repair", `{"prompt":"p","repair":-1}`, "repair: is -1"},
+		{"max_tokens", `{"prompt":"p","steps":[{"prompt":"x","max_tokens":-1}]}`, "steps[0].max_tokens"},
+		{"temperature", `{"prompt":"p","steps":[{"prompt":"x","temperature":3}]}`, "steps[0].temperature"},
+		{"format", `{"prompt":"p","steps":[{"prompt":"x","response_format":{"type":"xml"}}]}`, "steps[0].response_format"},
+		{"with request", `{"request":{"model":"m"},"steps":[{"prompt":"x"}]}`, "steps: cannot go beside request"},
+		{"too large", `{"prompt":"p","steps":[{"prompt":"` + strings.Repeat("x", StepPromptMax+1) + `"}]}`, "the limit is 65536"},
+
+		{"output", of("{{ .steps.a.output }} {{ .steps.first.output }} {{ .prompt }} {{ .metadata.k }} {{ $.steps.a.output }}"), ""},
+		{"json", of(`{{ range .steps.a.json.names }}{{ upper . }}{{ end }} {{ json .steps.a.json }} {{ if gt .steps.a.json.n 3 }}many{{ end }} {{ get .steps.a.json "x" "none" }}`), ""},
+		{"json nobody knows", of("{{ .steps.o.json.whatever.it.is }}"), ""},
+		{"an item that may be there", of("{{ index .steps.a.json.names 7 }}"), ""},
+		{"no such step", of("{{ .steps.b.output }}"), `steps[2].prompt: is no template that could be asked: it names step "b", which is not there`},
+		{"a later step", of("{{ .steps.late.output }}"), `it names step "late", which comes later`},
+		{"itself", of("{{ .steps.t.output }}"), `it names step "t", which comes later`},
+		{"a later step by $ in a loop", of("{{ range .steps.a.json.names }}{{ $.steps.late.output }}{{ end }}"), "comes later"},
+		{"by index", of(`{{ index .steps "late" "output" }}`), ""}, // found when it is asked: index allows for what is not there
+		{"no json", of("{{ .steps.first.json }}"), "has no response_format"},
+		{"wrong field", of("{{ .steps.a.text }}"), "use .output or .json"},
+		{"not in the schema", of("{{ .steps.a.json.other }}"), "no entry for key"},
+		{"no metadata", of("{{ .metadata.missing }}"), "no entry for key"},
+		{"no data", of("{{ .data }}"), "it names .data, which is not there"},
+		{"no part", of("{{ .part }}"), "it names .part, which is not there"},
+		{"syntax", of("{{ if }}"), "line 1"},
+		{"a define", of(`{{ define "x" }}{{ end }}`), "defines templates"},
+		{"a define of itself", of(`{{ define "prompt" }}{{ template "prompt" . }}{{ end }}`), "is not allowed"},
+		{"printf", of(`{{ printf "%1000000000d" 1 }}`), `function "printf" is not allowed`},
+		{"tick", of(`{{ tick 1 }}`), `function "tick" is not allowed`},
+		{"a wrong argument", of(`{{ join .prompt "," }}`), "join takes a list"},
+
+		{"a map", digest(""), ""},
+		{"over", digest(`"over":"data" -> "over":"steps"`), "steps[0].map.over"},
+		{"by", digest(`"by":"lines" -> "by":"pages"`), "steps[0].map.split.by"},
+		{"size", digest(`"size":2 -> "size":0`), "steps[0].map.split.size"},
+		{"overlap", digest(`"size":2 -> "size":2,"overlap":2`), "steps[0].map.split.overlap"},
+		{"bytes", digest(`"by":"lines","size":2 -> "by":"bytes","size":9999999`), "steps[0].map.split.size"},
+		{"parts in a part", digest(`{{.part}} -> {{.parts}}`), "steps[0].map.prompt"},
+		{"part in a merge", digest(`{{join .parts -> {{join .part`), "steps[0].reduce.prompt"},
+		{"no reduce", `{"data_url":"http://d","steps":[{"map":{"over":"data","split":{"by":"lines","size":1},"prompt":"x"}}]}`, "needs both map and reduce"},
+		{"no data", strings.Replace(digest(""), `"data_url":"http://d",`, "", 1), "steps[0].map.over"},
+		{"history", digest(`"name":"d" -> "history":true`), "steps[0].history"},
+		{"a prompt, too", digest(`"name":"d" -> "prompt":"x"`), "exclude each other"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var s Spec
+			require.NoError(t, json.Unmarshal([]byte(tc.in), &s), tc.in)
+			err := s.Validate()
+			if tc.want == "" {
+				require.NoError(t, err)
+				return
+			}
+			require.ErrorContains(t, err, tc.want)
+			require.Contains(t, []fault.Kind{fault.Invalid, fault.TooLarge}, fault.KindOf(err))
+		})
+	}
+}
+
+// TestTemplatesHaveAnEnd: none of these may take long, or much memory.
+func TestTemplatesHaveAnEnd(t *testing.T) {
+	big := strings.Repeat("<\\\"", RenderMax/3)
+	root := map[string]any{"steps": map[string]any{}, "metadata": map[string]any{}, "prompt": "p", "data": big, "parts": []string{big, big, big}}
+	for _, tc := range []struct {
+		text string
+		want error
+	}{
+		{"{{ range 2000000000 }}{{ end }}", errWork},
+		{"{{ range 100000 }}{{ range 100000 }}{{ if eq 1 2 }}x{{ end }}{{ end }}{{ end }}", errWork},
+		{"{{ range 100000 }}{{ len (lower $.data) }}{{ end }}", errWork},
+		{"{{ range 100000 }}{{ continue }}{{ end }}", nil},
+		{"{{ .data }}{{ .data }}", errLong},
+		{"{{ join .parts .data }}", errLong},
+		{"{{ json .data }}", errLong},
+		{"{{ $x := json .prompt }}{{ range 100000 }}{{ $x = json $x }}{{ end }}", errLong},
+		{"{{ len (lines .data) }}", nil},
+		{"{{ truncate 2 .data }}", nil},
+	} {
+		f, err := parseForm(tc.text, "steps", "metadata", "prompt", "data", "parts")
+		require.NoError(t, err)
+		out, err := f.render(root)
+		if tc.want != nil {
+			require.ErrorIs(t, err, tc.want, tc.text)
+			continue
+		}
+		require.NoError(t, err, tc.text)
+		require.LessOrEqual(t, len(out), RenderMax)
+	}
+}
+
+func TestTemplatesRender(t *testing.T) {
+	v, err := jsonValue(`{"b":[1,2.5,"x"],"a":{"z":null,"n":12345678901234567890}}`)
+	require.NoError(t, err)
+	root := map[string]any{"steps": map[string]any{"s": map[string]any{"json": v, "output": " Ä b\nc\n"}}, "metadata": map[string]any{"m": "v"}, "prompt": "p"}
+	for text, want := range map[string]string{
+		`{{ json .steps.s.json }}`:                                                     `{"a":{"n":12345678901234567000,"z":null},"b":[1,2.5,"x"]}`,
+		`{{ range $k, $v := .steps.s.json }}{{ $k }} {{ end }}`:                        "a b ",
+		`{{ if eq (index .steps.s.json.b 0) 1 }}one{{ end }}`:                          "one",
+		`{{ join .steps.s.json.b "-" }}`:                                               "1-2.5-x",
+		`{{ upper (trim .steps.s.output) }}|{{ truncate 2 .steps.s.output }}`:          "Ä B\nC| Ä",
+		`{{ range lines .steps.s.output }}[{{ . }}]{{ end }}`:                          "[ Ä b][c]",
+		`{{ get .steps.s.json "no" "none" }}{{ get .metadata "m" "no" }}`:              "nonev",
+		`{{ with get .steps.s.json.a "z" "" }}some{{ else }}nothing{{ end }}`:          "nothing",
+		`{{ range $i, $x := .steps.s.json.b }}{{ if $i }}, {{ end }}{{ $x }}{{ end }}`: "1, 2.5, x",
+	} {
+		for range 3 { // the same each time
+			f, err := parseForm(text, "steps", "metadata", "prompt")
+			require.NoError(t, err)
+			got, err := f.render(root)
+			require.NoError(t, err, text)
+			require.Equal(t, want, got, text)
+		}
+	}
+}
+
+// FuzzTemplate: whatever is submitted either is refused or renders the same twice, within its limits.
+func FuzzTemplate(f *testing.F) {
+	for _, s := range []string{"{{ .steps.first.output }}", "{{ range 9 }}x{{ else }}{{ break }}{{ end }}", "{{ with $x := .prompt }}{{ $x }}{{ end }}", "{{ (index .metadata).k }}", "{{/* c */}}{{ json . }}"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		s := &Spec{Prompt: "p", Steps: Steps{{Prompt: text}}}
+		if s.Validate() != nil {
+			return
+		}
+		r := &Record{Spec: s, Answers: []Answer{{Text: "a"}}}
+		one, err := r.Ask(nil)
+		two, again := r.Ask(nil)
+		require.Equal(t, err == nil, again == nil)
+		require.Equal(t, one.Messages, two.Messages)
+	})
+}
