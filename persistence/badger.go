@@ -155,6 +155,9 @@ type body struct {
 	data   []byte // lies in the decoded bytes
 }
 
+// large tells whether the body has more than EraseBody bytes. All replicas say the same of it, in whichever form they have it.
+func (x body) large() bool { return x.pieces > 0 || len(x.data) > EraseBody }
+
 func (x body) encode(b []byte) []byte {
 	b = binary.BigEndian.AppendUint64(b, x.hash)
 	b = binary.AppendUvarint(b, uint64(x.pieces))

@@ -86,7 +86,7 @@ func CountersFault(w *Write) error {
 
 // EraseFault answers a Write that has too much to erase.
 func EraseFault(w *Write) error {
-	return fault.New(fault.TooLarge, "journal.append", w.Key.String(), "it has more than EraseRows (%d) rows, or a large one, or is truncated by the same Append", EraseRows).
+	return fault.New(fault.TooLarge, "journal.append", w.Key.String(), "it has more than EraseRows (%d) rows, or one over EraseBody (%d bytes), or gets a snapshot in the same Append", EraseRows, EraseBody).
 		WithRemedy("let a snapshot truncate it first")
 }
 

@@ -26,7 +26,9 @@ func (w *Write) then() uint64 {
 // What it does, and answers, depends on what the log said of the journal; what a crash left is this replica's own.
 //
 // All of a journal goes with one transaction, and a later entry may begin it anew in the same batch. So what is erased must fit beside
-// what the entry itself writes (wireWrite.cost reserves that), and nothing of the journal may wait in cleanup: apply flushes before.
+// what the entry itself writes (wireWrite.cost reserves that), and no piece of it, which a new life may have again, may be deleted later
+// than here, by the batch or in cleanup: apply flushes what was done to the journal before, and an entry that makes a snapshot of it erases
+// nothing.
 func (s *stateMachine) erase(w *wireWrite) (code byte, seq uint64, err error) {
 	journal := journalKey(s.prefix, w.kind, w.id)
 	r := rows{sm: s, view: s.reading()}
@@ -35,6 +37,10 @@ func (s *stateMachine) erase(w *wireWrite) (code byte, seq uint64, err error) {
 		r.batch = &s.batch
 	}
 	snap, err := r.snapshot(journal)
+	if err != nil {
+		return 0, 0, err
+	}
+	large, err := r.large(snapKey(journal), &snapRow{})
 	if err != nil {
 		return 0, 0, err
 	}
@@ -47,13 +53,13 @@ func (s *stateMachine) erase(w *wireWrite) (code byte, seq uint64, err error) {
 		return codeDup, 0, nil
 	case known.seq != w.after:
 		return codeConflict, known.seq, nil
-	case w.after+1-snap.first > EraseRows || snap.pieces > 0 || s.truncates(w):
+	case w.after+1-snap.first > EraseRows || large || s.snaps(w):
 		return codeLarge, known.seq, nil
 	}
 	for seq := snap.first; seq <= w.after; seq++ {
-		if pieces, err := r.pieces(rowKey(journal, seq)); err != nil {
+		if large, err := r.large(rowKey(journal, seq), &body{}); err != nil {
 			return 0, 0, err
-		} else if pieces > 0 {
+		} else if large {
 			return codeLarge, known.seq, nil
 		}
 	}
@@ -73,24 +79,46 @@ func (s *stateMachine) erase(w *wireWrite) (code byte, seq uint64, err error) {
 	return codeOK, 0, nil
 }
 
-// truncates tells whether a write before w in the same entry truncates its journal: rows may wait in cleanup then. It depends on the
-// log alone, as room does not.
-func (s *stateMachine) truncates(w *wireWrite) bool {
+// snaps tells whether a write before w in the same entry makes a snapshot of its journal: rows or pieces that it replaces may wait in
+// cleanup then. It depends on the log alone, as room does not.
+func (s *stateMachine) snaps(w *wireWrite) bool {
 	for i := range s.cmd.writes {
 		x := &s.cmd.writes[i]
 		if x == w {
 			return false
 		}
-		if x.truncate && bytes.Equal(x.id, w.id) && bytes.Equal(x.kind, w.kind) {
+		if x.hasSnap && bytes.Equal(x.id, w.id) && bytes.Equal(x.kind, w.kind) {
 			return true
 		}
 	}
 	return false
 }
 
+// touched tells whether the batch has something of w's journal.
+func (s *stateMachine) touched(w *wireWrite) bool {
+	known, ok := s.heads.get(journalKey(s.prefix, w.kind, w.id))
+	return ok && known.flush == s.flushes
+}
+
+// large tells whether the body in a row, that of a snapshot too, is over EraseBody; without the row it is not.
+func (r rows) large(row []byte, x interface {
+	decode([]byte) bool
+	large() bool
+}) (large bool, err error) {
+	_, err = r.get(row, func(b []byte) error {
+		if !x.decode(b) {
+			return r.sm.damaged("row")
+		}
+		large = x.large()
+		return nil
+	})
+	return large, err
+}
+
 // sweepLeft deletes what a crash between a truncation and its cleanup left of a journal: invisible, but without the snapshot's row it would
 // not be. It goes to disk at once, since nothing refers to it, and there may be more of it than fits into a batch. So what it is, the disk
-// tells alone: what the batch makes invisible is needed again after a crash.
+// tells alone, which has all that the entries before this one did to the journal: what a batch makes invisible, the rows on disk refer to
+// until it is there, too.
 func (s *stateMachine) sweepLeft(journal []byte) error {
 	snap, err := rows{sm: s, view: s.reading()}.snapshot(journal)
 	if err != nil {
@@ -122,7 +150,7 @@ func (s *stateMachine) sweepLeft(journal []byte) error {
 	return s.db.commit(&b)
 }
 
-// visible tells whether a key of a journal that has no pieces belongs to what can be read of it under its snapshot.
+// visible tells whether a key of a journal whose bodies are all in their rows belongs to what can be read of it under its snapshot.
 func visible(slot []byte, snap snapRow) bool {
 	switch {
 	case len(slot) == 1:

@@ -40,13 +40,16 @@ type Write struct {
 	Snap  *Snapshot // optional: replaces the journal's snapshot (at sequence After+1)
 
 	// Erase ends the journal instead: nothing stays of it, and its key is as if it had never been used. Data is not kept. It takes no
-	// Snap, and a journal of at most EraseRows rows, each in one piece; one that has more is truncated by a Write before, of another
-	// Append. Only programs from this version on know it: who sends one sees to it that all replicas run such a program.
+	// Snap, and a journal of at most EraseRows rows, no row or snapshot over EraseBody; one that has more is truncated by a Write before,
+	// of another Append, and that Append has no Snap of the journal. Only programs from this version on know it: who sends one sees to it that all replicas run such a program.
 	Erase bool
 }
 
-// EraseRows is how many rows a journal has at most that one Write erases; rows that a snapshot truncated do not count.
-const EraseRows = 32
+// What a journal has at most that one Write erases; rows that a snapshot truncated do not count.
+const (
+	EraseRows = 32       // rows
+	EraseBody = 16 << 10 // bytes of the Data of each row, and of the snapshot's State; see bodyWhole
+)
 
 // Snapshot is a state that stands for all rows up to and with the Write's own.
 type Snapshot struct {

@@ -90,7 +90,8 @@ func drawWrite(rt *rapid.T, id string, last uint64) persistence.Write {
 	w := persistence.Write{Key: persistence.Key{Kind: "task", ID: id}, After: after,
 		Data: []byte(fmt.Sprint(rapid.IntRange(0, 3).Draw(rt, "data")))}
 	if rapid.IntRange(0, 20).Draw(rt, "large") == 0 {
-		w.Data = make([]byte, rapid.IntRange(250<<10, 600<<10).Draw(rt, "size"))
+		from := rapid.SampledFrom([]int{persistence.EraseBody - 1, persistence.EraseBody + 1, 250 << 10}).Draw(rt, "from")
+		w.Data = make([]byte, rapid.IntRange(from, max(from+1, from*12/5)).Draw(rt, "size"))
 	}
 	for range rapid.IntRange(0, 2).Draw(rt, "rows") {
 		w.Index = append(w.Index, persistence.Index{Name: rapid.SampledFrom([]string{"i", "j"}).Draw(rt, "name"),

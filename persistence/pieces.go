@@ -9,9 +9,10 @@ package persistence
 //	     │ transaction│
 //
 // The row says how many pieces there are. How long they are each version may choose for itself, up to bodyMax and
-// piecesMax: all read what any of them wrote.
+// piecesMax: all read what any of them wrote. So replicas of one log differ in it, and nothing that an entry does or answers
+// may depend on it.
 const (
-	bodyWhole = 16 << 10  // bytes of a body that stays in its row
+	bodyWhole = EraseBody // bytes of a body that stays in its row, in every version: replicas tell by it what may be erased
 	pieceMin  = 8 << 10   // bytes; with its key it fits twice the block that Badger begins with
 	piecesMax = 32        // of a body; earlier versions read one more, and as pieces of bodyMax
 	bodyMax   = 256 << 10 // bytes of a piece, and of a body that has room in the row's transaction; WriteMax = piecesMax * bodyMax

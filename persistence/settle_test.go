@@ -12,7 +12,7 @@ import (
 )
 
 // drawLog is a log of small commands about few journals: writes that fit, repeat others or come too early, snapshots
-// that truncate, owners that change.
+// that truncate, bodies in pieces, journals that are erased, owners that change.
 func drawLog(t *rapid.T) (log []sm.Entry) {
 	epoch, last := uint64(0), map[string]uint64{}
 	for i := range rapid.IntRange(1, 40).Draw(t, "entries") {
@@ -35,8 +35,15 @@ func drawLog(t *rapid.T) (log []sm.Entry) {
 				if w.After == last[id] {
 					last[id]++
 				}
-				if rapid.IntRange(0, 4).Draw(t, "snap") == 0 {
-					w.Snap = &Snapshot{State: []byte(fmt.Sprint("state ", i)), Truncate: rapid.Bool().Draw(t, "truncate")}
+				large := make([]byte, rapid.SampledFrom([]int{0, 0, 0, 0, 0, 20 << 10}).Draw(t, "large"))
+				w.Data = append(w.Data, large...)
+				switch x := rapid.IntRange(0, 9).Draw(t, "snap"); {
+				case x < 3:
+					w.Snap = &Snapshot{State: append([]byte(fmt.Sprint("state ", i)), large...), Truncate: rapid.Bool().Draw(t, "truncate")}
+				case x < 5 && w.After > 0:
+					if w.Erase = true; w.After+1 == last[id] {
+						last[id] = 0
+					}
 				}
 				ws = append(ws, w)
 			}

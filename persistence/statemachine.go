@@ -223,13 +223,13 @@ func (s *stateMachine) apply(cmd []byte) (sm.Result, error) {
 		s.meta.epoch++
 		return sm.Result{Value: s.meta.epoch<<8 | didAcquire}, nil
 	}
-	cost, erases := 0, false
+	cost, again := 0, false // again: it erases what the batch has something of, see erase
 	for i := range s.cmd.writes {
 		cost += s.cmd.writes[i].cost()
-		erases = erases || s.cmd.writes[i].erase
+		again = again || s.cmd.writes[i].erase && s.touched(&s.cmd.writes[i])
 	}
 	s.writes += len(s.cmd.writes)
-	if erases && len(s.cleanup) > 0 || s.size()+cost > txnBytes-txnBytes/64 || s.batch.rows()+len(s.dirty)+cost/rowCost > txnRows || s.writes > s.heads.size {
+	if again || s.size()+cost > txnBytes-txnBytes/64 || s.batch.rows()+len(s.dirty)+cost/rowCost > txnRows || s.writes > s.heads.size {
 		if err := s.flush(); err != nil { // with the applied index of the entry before
 			return sm.Result{}, err
 		}

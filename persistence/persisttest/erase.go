@@ -40,15 +40,17 @@ func erase(o *Owner) {
 	require.Equal(o.T, persistence.Log{Last: 1, Rows: []persistence.Row{row(1, "anew")}}, o.Read("a", 0))
 	snap := write("b", 1, "two") // and all in one append, also over a snapshot
 	snap.Snap = &persistence.Snapshot{State: []byte("s")}
-	out := o.Append(erasing("a", 1), write("a", 0, "third"), write("a", 1, "more"), write("a", 2, "late"), snap, erasing("b", 2), erasing("b", 2), write("b", 0, "new"))
-	require.Equal(o.T, []persistence.Outcome{{}, {Seq: 1}, {Seq: 2}, {Seq: 3}, {Seq: 2}, {}, {Dup: true}, {Seq: 1}}, out)
+	o.OK(snap)
+	out := o.Append(erasing("a", 1), write("a", 0, "third"), write("a", 1, "more"), write("a", 2, "late"), erasing("b", 2), erasing("b", 2), write("b", 0, "new"))
+	require.Equal(o.T, []persistence.Outcome{{}, {Seq: 1}, {Seq: 2}, {Seq: 3}, {}, {Dup: true}, {Seq: 1}}, out)
 	require.Equal(o.T, persistence.Log{Last: 3, Rows: []persistence.Row{row(1, "third"), row(2, "more"), row(3, "late")}}, o.Read("a", 0))
 	require.Equal(o.T, persistence.Log{Last: 1, Rows: []persistence.Row{row(1, "new")}}, o.Read("b", 0))
 }
 
 // eraseLarge: what is too much for one write is refused as it is, and goes after a truncation.
 func eraseLarge(o *Owner) {
-	for id, body := range map[string]string{"many": "x", "large": strings.Repeat("x", 600<<10)} {
+	long := strings.Repeat("n", 2*persistence.KeyMax/3)
+	for id, body := range map[string]string{"many": "x", "large": strings.Repeat("x", 600<<10), "over": strings.Repeat("x", persistence.EraseBody+1), long: strings.Repeat("x", persistence.EraseBody+1)} {
 		last := uint64(0)
 		for range persistence.EraseRows + 1 {
 			if o.OK(write(id, last, body)); last > 2 && len(body) > 1 {
@@ -69,4 +71,27 @@ func eraseLarge(o *Owner) {
 		o.OK(write(id, 0, "anew"), write(id, 1, "two"))
 		require.EqualValues(o.T, 2, o.Read(id, 0).Last)
 	}
+}
+
+// eraseBodies: rows and snapshots of EraseBody bytes can be erased, and with one byte more they can not.
+func eraseBodies(o *Owner) {
+	for _, more := range []int{0, 1} {
+		body := strings.Repeat("x", persistence.EraseBody+more)
+		snap := write("snap", 0, "x")
+		snap.Snap = &persistence.Snapshot{State: []byte(body)}
+		o.OK(write("row", 0, "first"), write("row", 1, body), snap)
+		for id, last := range map[string]uint64{"row": 2, "snap": 1} {
+			if out := o.Append(erasing(id, last))[0]; more == 0 {
+				require.Equal(o.T, persistence.Outcome{}, out, id)
+			} else {
+				require.Equal(o.T, fault.TooLarge, fault.KindOf(out.Err), id)
+			}
+		}
+	}
+	small := write("snap", 1, "x") // what it replaces must not wait for after the erasure
+	small.Snap = &persistence.Snapshot{State: []byte("small")}
+	out := o.Append(small, erasing("snap", 2))
+	require.Equal(o.T, persistence.Outcome{Seq: 2}, out[0])
+	require.Equal(o.T, fault.TooLarge, fault.KindOf(out[1].Err), "not by the append that makes a snapshot")
+	require.Equal(o.T, persistence.Outcome{}, o.Append(erasing("snap", 2))[0])
 }

@@ -158,7 +158,7 @@ func (m *Memory) apply(epoch uint64, writes []persistence.Write) ([]persistence.
 				continue
 			}
 		}
-		if w.Erase && truncates(writes[:i], w) && m.journals[w.Key] != nil && m.journals[w.Key].last == w.After {
+		if w.Erase && snaps(writes[:i], w) && m.journals[w.Key] != nil && m.journals[w.Key].last == w.After {
 			out[i] = persistence.Outcome{Seq: w.After, Err: persistence.EraseFault(w)}
 			continue
 		}
@@ -167,10 +167,10 @@ func (m *Memory) apply(epoch uint64, writes []persistence.Write) ([]persistence.
 	return out, nil
 }
 
-// truncates tells whether one of the writes before w truncates its journal.
-func truncates(before []persistence.Write, w *persistence.Write) bool {
+// snaps tells whether one of the writes before w makes a snapshot of its journal.
+func snaps(before []persistence.Write, w *persistence.Write) bool {
 	return slices.ContainsFunc(before, func(x persistence.Write) bool {
-		return x.Key == w.Key && x.Snap != nil && x.Snap.Truncate
+		return x.Key == w.Key && x.Snap != nil
 	})
 }
 
@@ -263,14 +263,13 @@ func (j *journal) knows(w *persistence.Write) bool {
 
 // erasable tells whether one Write may erase what is there.
 func (j *journal) erasable() bool {
-	const piece = 256 << 10 // bytes, beyond which the store keeps a body in pieces
 	rows := uint64(0)
 	for seq := j.truncated + 1; seq <= j.last; seq++ {
-		if rows++; len(j.rows[seq].Data) > piece {
+		if rows++; len(j.rows[seq].Data) > persistence.EraseBody {
 			return false
 		}
 	}
-	return rows <= persistence.EraseRows && len(j.snap) <= piece
+	return rows <= persistence.EraseRows && len(j.snap) <= persistence.EraseBody
 }
 
 func (j *journal) add(w *persistence.Write) {

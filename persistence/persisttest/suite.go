@@ -20,7 +20,8 @@ func Run(t *testing.T, open func(t *testing.T) persistence.Journal) {
 		{"create and read", createAndRead}, {"conflict", conflict}, {"same write twice", twice},
 		{"epochs", epochs}, {"each write for itself", eachForItself}, {"one journal twice in an append", twiceInOne},
 		{"snapshots", snapshots}, {"truncating snapshots", truncating}, {"index", index}, {"counters", counters},
-		{"too many counters", tooManyCounters}, {"limits", limits}, {"large bodies", large}, {"erase", erase}, {"erase what is large", eraseLarge}, {"keys do not mix", keys},
+		{"too many counters", tooManyCounters}, {"limits", limits}, {"large bodies", large}, {"erase", erase}, {"erase what is large", eraseLarge},
+		{"erase up to a size", eraseBodies}, {"keys do not mix", keys},
 		{"full append", full}, {"side by side", sideBySide}, {"pinned scan", pinnedScan},
 	} {
 		t.Run(c.name, func(t *testing.T) {
