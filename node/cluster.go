@@ -333,7 +333,7 @@ func (j *joint) started() error {
 	j.places, j.merge, j.changed = sys.Shards.Places, sys.Shards.Merge, sys.PeersChanged
 	j.late.Store(true)
 	j.wg.Go(j.watchDisk)
-	return j.list.Update(func(m *members.Member) { m.Engines = len(j.n.engines) })
+	return j.list.Update(func(m *members.Member) { m.Engines = len(j.n.Engines()) })
 }
 
 // shows lets the API tell of the whole cluster, here and for the other nodes.

@@ -55,8 +55,7 @@ type Node struct {
 	joint     *joint     // nil when the node is alone
 	keys      *seal.Keys // nil: nothing is sealed
 	store     persistence.Store
-	pool      *infer.Pool // nil without the embedded engine
-	engines   []infer.Engine
+	made      []*made
 	fetcher   *source.Fetcher
 	poster    *callback.Poster
 	calls     *callback.Dispatcher
@@ -329,7 +328,7 @@ func (n *Node) open() error {
 	if n.secure {
 		scheme = "https://"
 	}
-	n.log.Info("serving", "http", scheme+n.HTTPAddr(), "keys", n.cfg.keysNeeded(), "data_dir", n.cfg.DataDir, "shards", n.store.Shards(), "engines", len(n.engines))
+	n.log.Info("serving", "http", scheme+n.HTTPAddr(), "keys", n.cfg.keysNeeded(), "data_dir", n.cfg.DataDir, "shards", n.store.Shards(), "engines", len(n.Engines()))
 	return nil
 }
 
@@ -371,14 +370,26 @@ func (n *Node) HTTPAddr() string {
 }
 
 // Engines returns the engines, to drive one without the node's machinery.
-func (n *Node) Engines() []infer.Engine { return n.engines }
-
-// WaitEngines returns once an engine answers, or a fault that tells why none does.
-func (n *Node) WaitEngines(ctx context.Context) error {
-	if n.pool == nil {
-		return nil
+func (n *Node) Engines() (all []infer.Engine) {
+	for _, m := range n.made {
+		for _, e := range m.engines {
+			all = append(all, e.Engine)
+		}
 	}
-	return n.pool.WaitReady(ctx, n.cfg.Model.Workers)
+	return all
+}
+
+// WaitEngines returns once all workers of embedded engines answer, or a fault that tells why some do not.
+func (n *Node) WaitEngines(ctx context.Context) error {
+	for _, m := range n.made {
+		if m.pool == nil {
+			continue
+		}
+		if err := m.pool.WaitReady(ctx, infer.WorkersMax); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Stop ends the node in order and loses nothing: no new requests, what runs may end
@@ -406,8 +417,8 @@ func (n *Node) stop(ctx context.Context) error {
 		}
 		n.sys.StopEngines()
 	}
-	if n.pool != nil {
-		n.pool.Stop()
+	for _, m := range n.made {
+		m.stop()
 	}
 	if n.sweeper != nil {
 		n.sweeper.Stop()
