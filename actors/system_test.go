@@ -165,7 +165,7 @@ func TestAnEngineThatIsDownCostsNoTries(t *testing.T) {
 	for i := range 20 {
 		submit(t, sys, &task.Spec{ID: fmt.Sprint("t", i), Prompt: "p"})
 	}
-	require.Eventually(t, func() bool { return sys.Engines()[0].Reason == "moody: not now" }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return sys.Engines()[0].Reason == "not now" }, 10*time.Second, time.Millisecond)
 	require.Zero(t, e.asked.Load())
 	e.well.Store(true)
 	for i := range 20 {

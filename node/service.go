@@ -348,5 +348,5 @@ func (s *service) Backup(ctx context.Context, dir string) error { return s.store
 
 // engineStatus shows an inference actor's state as the API does.
 func engineStatus(e infer.EngineState, restarts int) api.EngineStatus {
-	return api.EngineStatus{Name: e.Name, Models: e.Models, Endpoints: e.Endpoints, Healthy: e.Healthy, Reason: e.Reason, Limit: e.Limit, InFlight: e.InFlight, Paused: e.Paused, Restarts: restarts}
+	return api.EngineStatus{Name: e.Name, Models: e.Models, Endpoints: e.Endpoints, Healthy: e.Healthy, Reason: e.Reason, Limit: e.Limit, InFlight: e.InFlight, Paused: e.Paused, Restarts: restarts, Circuit: e.Circuit.String()}
 }

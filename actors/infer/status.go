@@ -18,6 +18,8 @@ type EngineState struct {
 	InFlight  int
 	Paused    time.Time // the engine asked for nothing before then; zero: it never did
 
+	Circuit Circuit // whether it is trusted
+
 	Unrecorded int // answers on their way to their tasks
 }
 

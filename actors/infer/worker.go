@@ -45,6 +45,8 @@ type WorkerOptions struct {
 type Worker struct {
 	WorkerOptions
 	limit    Limit
+	breaker  Breaker
+	trials   int // of inFlight: those that the breaker waits for
 	models   []string
 	suspect  bool      // an answer says that it may be down: nothing is started until a probe tells
 	probing  bool      // one at a time: an old failure must not overtake a newer success
@@ -67,6 +69,7 @@ type (
 		work  *task.Work
 		used  int  // tokens, 0 where the engine did not say
 		asked bool // the engine was asked; else the error says nothing about it
+		trial bool // its breaker was half open
 		err   error
 	}
 	acked  struct{ of *Worker } // the task has the answer
@@ -165,6 +168,9 @@ func (w *Worker) spend(x *task.Work, used int) {
 func (w *Worker) ran(c actor.Context, m ran) {
 	w.inFlight--
 	w.unacked++
+	if m.trial {
+		w.trials--
+	}
 	switch {
 	case m.used > 0:
 		w.spend(m.work, m.used)
@@ -177,7 +183,6 @@ func (w *Worker) ran(c actor.Context, m ran) {
 	case !m.asked:
 	case m.err == nil:
 		w.limit = w.limit.Good(w.inFlight + 1)
-		w.Status.set(func(s *EngineState) { s.Healthy, s.Reason = true, "" })
 	case kind == fault.Overloaded:
 		w.limit = w.limit.Overloaded(w.Now(), RetryAfterOf(m.err))
 		w.Status.set(func(s *EngineState) { s.Reason = "overloaded: its limit was lowered" })
@@ -188,6 +193,9 @@ func (w *Worker) ran(c actor.Context, m ran) {
 		// It may be down, or one request was too much for it: a probe tells.
 		w.suspect = true
 		w.askModels(c)
+	}
+	if m.asked {
+		w.judge(c, m)
 	}
 }
 
@@ -210,7 +218,11 @@ func (w *Worker) learned(c actor.Context, m models) {
 		return
 	}
 	w.models = m.names
-	w.Status.set(func(s *EngineState) { s.Healthy, s.Reason, s.Models = true, "", m.names })
+	w.Status.set(func(s *EngineState) {
+		if s.Models = m.names; w.breaker.state == Closed { // else a task must tell: probes say no more than that it is there
+			s.Healthy, s.Reason = true, ""
+		}
+	})
 }
 
 // healthy is an engine that can tell more about itself than its list of models.
@@ -241,7 +253,8 @@ func (w *Worker) askModels(c actor.Context) {
 func (w *Worker) pump(c actor.Context) {
 	now := w.Now()
 	w.dropStale()
-	free := w.limit.Free(now, w.inFlight)
+	w.shed(now)
+	free := w.breaker.Room(now, w.limit.Free(now, w.inFlight), w.trials)
 	for ; free > 0 && len(w.waiting) > 0 && !w.suspect; free-- {
 		x := w.waiting[0]
 		w.waiting[0] = nil
@@ -264,6 +277,7 @@ func (w *Worker) pump(c actor.Context) {
 	w.Meter.Limit.WithLabelValues(w.Engine.Name()).Set(float64(w.limit.Size()))
 	w.Status.set(func(s *EngineState) {
 		s.InFlight, s.Limit, s.Unrecorded, s.Paused = w.inFlight, w.limit.Size(), w.unacked, w.limit.PausedUntil()
+		s.Circuit = w.breaker.State(now)
 	})
 }
 
@@ -287,6 +301,9 @@ func (w *Worker) offer(c actor.Context, free int) {
 		return
 	}
 	room := free + w.Prefetch - len(w.waiting)
+	if w.breaker.state != Closed {
+		room = free
+	}
 	if len(w.waiting) > 0 && room < w.Prefetch/2 {
 		return // the engine has enough for now, and half a prefetch is claimed in fewer commits than its works one by one
 	}
@@ -310,8 +327,10 @@ func (w *Worker) credit(c actor.Context, offers []string) {
 // the engine's models.
 func (w *Worker) wake(c actor.Context, now time.Time, models time.Duration) {
 	at := w.asked.Add(models)
-	if p := w.limit.PausedUntil(); p.After(now) && p.Before(at) {
-		at = p
+	for _, p := range []time.Time{w.limit.PausedUntil(), w.breaker.Until()} {
+		if p.After(now) && p.Before(at) {
+			at = p
+		}
 	}
 	if w.timer != nil {
 		w.timer.Stop()
@@ -325,10 +344,14 @@ func (w *Worker) wake(c actor.Context, now time.Time, models time.Duration) {
 // the lease ends.
 func (w *Worker) start(c actor.Context, x *task.Work) {
 	w.inFlight++
+	trial := w.breaker.state != Closed
+	if trial {
+		w.trials++
+	}
 	self, root, serves := c.Self(), c.ActorSystem().Root, w.models
 	go func() {
 		answer, asked, err := w.ask(x, serves)
-		root.Send(self, ran{of: w, work: x, used: answer.PromptTokens + answer.OutputTokens, asked: asked, err: err})
+		root.Send(self, ran{of: w, work: x, used: answer.PromptTokens + answer.OutputTokens, asked: asked, trial: trial, err: err})
 		if err == nil {
 			err = w.check(x, &answer)
 		}
