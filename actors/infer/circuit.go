@@ -28,8 +28,15 @@ func (w *Worker) judge(c actor.Context, m ran) {
 	w.Meter.Opened.WithLabelValues(w.Engine.Name()).Inc()
 	w.Status.set(func(s *EngineState) { s.Healthy, s.Reason = false, why })
 	w.shed(now)
+	w.takeBack(c)
+}
+
+// takeBack ends all credit that was given.
+func (w *Worker) takeBack(c actor.Context) {
 	w.granted = w.received
-	w.credit(c, nil)
+	if !w.leave.asked { // else the batcher knows it no more, and must not get to know it again
+		w.credit(c, nil)
+	}
 }
 
 // shed gives back what the breaker lets nobody start: all, or all but one.

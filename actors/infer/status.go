@@ -18,7 +18,8 @@ type EngineState struct {
 	InFlight  int
 	Paused    time.Time // the engine asked for nothing before then; zero: it never did
 
-	Circuit Circuit // whether it is trusted
+	Draining bool    // it takes no more work: what it has ends, and then it goes
+	Circuit  Circuit // whether it is trusted
 
 	Unrecorded int // answers on their way to their tasks
 }

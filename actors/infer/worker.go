@@ -29,8 +29,9 @@ const (
 // WorkerOptions configure an inference actor.
 type WorkerOptions struct {
 	Engine      Engine
-	Concurrency int // requests at once at most; the limit adapts below it
-	Prefetch    int // works claimed ahead, so that a freed slot never waits for a commit
+	Concurrency int             // requests at once at most; the limit adapts below it
+	Prefetch    int             // works claimed ahead, so that a freed slot never waits for a commit
+	Idle        chan<- struct{} // closed once it is to Retire and nothing of it is under way; nil: nobody asks it to
 	Batcher     *actor.PID
 	Router      *cluster.Router
 	Run         *Runner
@@ -45,6 +46,7 @@ type WorkerOptions struct {
 type Worker struct {
 	WorkerOptions
 	limit    Limit
+	leave    *leave // the same in all its lives
 	breaker  Breaker
 	trials   int // of inFlight: those that the breaker waits for
 	models   []string
@@ -90,8 +92,9 @@ func NewWorker(o WorkerOptions) (*actor.Props, error) {
 	if err != nil {
 		return nil, err
 	}
+	leave := &leave{idle: o.Idle}
 	return actor.PropsFromProducer(supervise.Guard(func() actor.Actor {
-		w := &Worker{WorkerOptions: o, limit: limit, spent: map[string]batch.Spent{}}
+		w := &Worker{WorkerOptions: o, leave: leave, limit: limit, spent: map[string]batch.Spent{}}
 		w.ctx, w.cancel = context.WithCancel(context.Background())
 		return w
 	})), nil
@@ -102,6 +105,7 @@ func (w *Worker) Receive(c actor.Context) {
 	switch m := c.Message().(type) {
 	case *actor.Started:
 		w.askModels(c)
+		w.goodbye(c)
 	case *batch.Batch:
 		w.received += uint64(len(m.Works))
 		w.waiting = append(w.waiting, m.Works...)
@@ -128,6 +132,12 @@ func (w *Worker) Receive(c actor.Context) {
 		w.learned(c, m)
 	case Resync:
 		w.granted = 0
+		w.goodbye(c)
+	case Retire:
+		w.leave.asked = true
+		w.goodbye(c)
+	case *batch.Forgotten:
+		w.leave.forgotten = true
 	case wakeUp:
 	case *actor.Stopping, *actor.Restarting:
 		w.stop(c)
@@ -147,6 +157,9 @@ func (w *Worker) stop(c actor.Context) {
 		w.timer.Stop()
 	}
 	w.giveBack("engine " + w.Engine.Name() + " is stopping")
+	if _, last := c.Message().(*actor.Stopping); last {
+		w.leave.over()
+	}
 }
 
 // giveBack hands what was not sent yet back to its tasks, at no cost of a try.
@@ -206,8 +219,7 @@ func (w *Worker) down(c actor.Context, why string) {
 	w.giveBack("engine " + w.Engine.Name() + " is down")
 	if w.models != nil {
 		w.models = nil
-		w.granted = w.received
-		w.credit(c, nil)
+		w.takeBack(c)
 	}
 }
 
@@ -252,6 +264,9 @@ func (w *Worker) askModels(c actor.Context) {
 // pump starts what there is room for and offers what is free.
 func (w *Worker) pump(c actor.Context) {
 	now := w.Now()
+	if w.leave.asked {
+		w.retire()
+	}
 	w.dropStale()
 	w.shed(now)
 	free := w.breaker.Room(now, w.limit.Free(now, w.inFlight), w.trials)
@@ -297,7 +312,7 @@ func (w *Worker) dropStale() {
 // offer tells the batcher how many works may come. Credit is never taken back:
 // what was granted before a limit fell waits here.
 func (w *Worker) offer(c actor.Context, free int) {
-	if w.models == nil || w.suspect || w.unacked >= unackedMax || w.limit.PausedUntil().After(w.Now()) {
+	if w.leave.asked || w.models == nil || w.suspect || w.unacked >= unackedMax || w.limit.PausedUntil().After(w.Now()) {
 		return
 	}
 	room := free + w.Prefetch - len(w.waiting)
