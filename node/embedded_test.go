@@ -96,7 +96,7 @@ func TestAKilledWorkerCostsOneAttempt(t *testing.T) {
 	c.Task.Attempts = 8
 	n := boot(t, c)
 	require.NoError(t, n.WaitEngines(t.Context()))
-	first := n.made[0].pool.Children()[0].Status()
+	first := n.table.all()[0].pool.Children()[0].Status()
 	const total = 200
 	for i := range total {
 		call(t, n, "POST", "/v1/tasks", map[string]any{"task_id": fmt.Sprint("k", i), "prompt": "Normalise the amount: $1,234.56", "max_tokens": 40}, nil)
@@ -109,7 +109,7 @@ func TestAKilledWorkerCostsOneAttempt(t *testing.T) {
 		call(t, n, "GET", fmt.Sprintf("/v1/tasks/k%d?wait=60s", i), nil, &got)
 		require.Equal(t, "completed", got.State)
 	}
-	after := n.made[0].pool.Children()[0].Status()
+	after := n.table.all()[0].pool.Children()[0].Status()
 	require.NotEqual(t, first.PID, after.PID)
 	require.Equal(t, 1, after.Restarts)
 }

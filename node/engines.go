@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -43,8 +44,6 @@ func (n *Node) makeEngine(c *EngineConfig, name string) (m *made, err error) {
 	var es []infer.Engine
 	limit, endpoints := c.Concurrency, c.Endpoints
 	switch c.URL {
-	case EngineNone:
-		return m, nil
 	case EngineEmbedded:
 		if m.pool, err = n.newPool(c, name); err != nil {
 			return nil, err
@@ -71,12 +70,27 @@ func (n *Node) makeEngine(c *EngineConfig, name string) (m *made, err error) {
 	return m, nil
 }
 
-// startEngines makes every configured engine; an embedded one starts its workers
+// ids is the model of an embedded engine.
+func (m *made) ids() []string {
+	if m.pool == nil || len(m.engines) == 0 {
+		return nil
+	}
+	all, err := m.engines[0].Models(context.Background()) // a pool's are known
+	if err != nil {
+		return nil
+	}
+	return all[:1]
+}
+
+// startEngines makes every engine that is configured, or was loaded before; an embedded one starts its workers
 // and does not wait for them: tasks are accepted meanwhile.
 func (n *Node) startEngines() (all []actors.Engine, err error) {
 	taken := map[string]int{}
 	for i := range n.cfg.Engines {
 		c := &n.cfg.Engines[i]
+		if c.URL == EngineNone {
+			continue
+		}
 		name := c.name()
 		if taken[name]++; taken[name] > 1 { // two URLs of one host
 			name = fmt.Sprintf("%s-%d", name, taken[name])
@@ -85,7 +99,12 @@ func (n *Node) startEngines() (all []actors.Engine, err error) {
 		if err != nil {
 			return nil, err
 		}
-		n.made = append(n.made, m)
+		n.table.entries = append(n.table.entries, &entry{name: name, cfg: *c, configured: true, version: 1, newest: 1, live: m})
+	}
+	if err := n.table.restore(); err != nil {
+		return nil, err
+	}
+	for _, m := range n.table.all() {
 		if m.pool != nil {
 			m.pool.Start()
 		}
@@ -170,7 +189,7 @@ func (n *Node) defaultModel() string {
 
 func (n *Node) engineStatus() []api.EngineStatus {
 	restarts := map[string]int{}
-	for _, m := range n.made {
+	for _, m := range n.table.all() {
 		if m.pool == nil {
 			continue
 		}

@@ -34,6 +34,7 @@ type service struct {
 	timeoutMax   time.Duration // a task may not ask for more
 	attempts     int           // tries of a step, where the task names none
 	engines      func() []api.EngineStatus
+	table        *table
 	cluster      string                                            // id; "" when alone
 	replicas     int                                               // copies of each shard, where there are nodes for them; 0 when alone
 	formed       atomic.Bool                                       // every shard had all its copies once

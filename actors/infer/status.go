@@ -18,6 +18,7 @@ type EngineState struct {
 	InFlight  int
 	Paused    time.Time // the engine asked for nothing before then; zero: it never did
 
+	Pace     Pace    // of the tokens that it answered
 	Draining bool    // it takes no more work: what it has ends, and then it goes
 	Circuit  Circuit // whether it is trusted
 

@@ -70,6 +70,7 @@ type (
 		of    *Worker
 		work  *task.Work
 		used  int  // tokens, 0 where the engine did not say
+		said  int  // of them: those of the answer
 		asked bool // the engine was asked; else the error says nothing about it
 		trial bool // its breaker was half open
 		err   error
@@ -196,6 +197,7 @@ func (w *Worker) ran(c actor.Context, m ran) {
 	case !m.asked:
 	case m.err == nil:
 		w.limit = w.limit.Good(w.inFlight + 1)
+		w.Status.set(func(s *EngineState) { s.Pace = s.Pace.Add(w.Now(), m.said) })
 	case kind == fault.Overloaded:
 		w.limit = w.limit.Overloaded(w.Now(), RetryAfterOf(m.err))
 		w.Status.set(func(s *EngineState) { s.Reason = "overloaded: its limit was lowered" })
@@ -366,7 +368,7 @@ func (w *Worker) start(c actor.Context, x *task.Work) {
 	self, root, serves := c.Self(), c.ActorSystem().Root, w.models
 	go func() {
 		answer, asked, err := w.ask(x, serves)
-		root.Send(self, ran{of: w, work: x, used: answer.PromptTokens + answer.OutputTokens, asked: asked, trial: trial, err: err})
+		root.Send(self, ran{of: w, work: x, used: answer.PromptTokens + answer.OutputTokens, said: answer.OutputTokens, asked: asked, trial: trial, err: err})
 		if err == nil {
 			err = w.check(x, &answer)
 		}

@@ -11,6 +11,7 @@
 //	init dev cluster               a cluster: its certificates, one on this machine, what its nodes do
 //	key audit callback-secret      who may use it, who administered it, who vouches for callbacks
 //	status backup restore          the node
+//	model                          its engines, changed while it runs
 //	encryption-key                 the keys that seal what it writes
 //	demo bench                     try it, measure it
 //
@@ -60,7 +61,7 @@ func newRoot(app *cli.App) *cobra.Command {
 		}
 	}
 	group("tasks", newSubmit(app), newGet(app), newWatch(app), newCancel(app), newDelete(app), newList(app), newTask(app), newDead(app), newResults(app), newExport(app), newBatch(app), newSchedule(app), newSink(app))
-	group("node", newServe(app), newInit(app), newDev(app), newStatus(app), newCluster(app), newAPIKeys(app), newAudit(app), newCallbackSecret(app), newBackup(app), newRestore(app), newEncryptionKey(app))
+	group("node", newServe(app), newInit(app), newDev(app), newStatus(app), newModel(app), newCluster(app), newAPIKeys(app), newAudit(app), newCallbackSecret(app), newBackup(app), newRestore(app), newEncryptionKey(app))
 	group("try", newDemo(app), bench.NewCommand(bench.WithPrompts(demo.Tasks)))
 	root.AddCommand(newVersion(app))
 	return root

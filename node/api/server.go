@@ -37,6 +37,7 @@ type Server struct {
 	attempts  *attempts
 	sinks     Sinks     // may be nil
 	schedules Schedules // may be nil
+	engines   Engines   // may be nil
 	refusal   *connect.ErrorWriter
 
 	handler http.Handler
