@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/open-autoglm/autoglm/actors"
 	"github.com/open-autoglm/autoglm/actors/infer"
 	"github.com/open-autoglm/autoglm/node/api/wire"
 	"github.com/open-autoglm/autoglm/persistence/fault"
@@ -57,6 +58,7 @@ type former struct {
 const (
 	enginesMax  = 256              // entries of a table
 	formerKept  = 10 * time.Minute // a former engine's processes are
+	offerWithin = 5 * time.Second
 	tableFile   = "engines.json"
 	changeDone  = "done"
 	changeFails = "failed"
@@ -192,7 +194,34 @@ func (t *table) add(m *made) error {
 			return err
 		}
 	}
+	t.offered(m)
 	return nil
+}
+
+// offered waits until the engines offer what they serve, so that those before them go no earlier: they answered a probe, so it takes no time.
+func (t *table) offered(m *made) {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	end := time.NewTimer(offerWithin)
+	defer end.Stop()
+	for {
+		ready := 0
+		for _, s := range t.n.sys.Engines() {
+			if s.Healthy && slices.ContainsFunc(m.engines, func(x actors.Engine) bool { return x.Name() == s.Name }) {
+				ready++
+			}
+		}
+		if ready == len(m.engines) {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-end.C:
+			return
+		case <-t.ctx.Done():
+			return
+		}
+	}
 }
 
 // remove drains an engine: nothing runs there for longer than a task may.

@@ -113,7 +113,13 @@ func (t *table) here(q engineAsk) ([]wire.EngineEntry, error) {
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(t.list(), func(x wire.EngineEntry) bool { return x.Name != e.name }), nil
+	all := slices.DeleteFunc(t.list(), func(x wire.EngineEntry) bool { return x.Name != e.name })
+	if len(all) == 0 { // an unload that took no time
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		all = append(all, e.shown(t.n.id, nil))
+	}
+	return all, nil
 }
 
 func (s *service) serveEngines(_ context.Context, from string, body []byte) ([]byte, error) {
