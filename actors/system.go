@@ -2,7 +2,6 @@ package actors
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -76,8 +75,8 @@ type System struct {
 	root    *actor.RootContext // its guardian restarts what the node cannot live without
 	cures   []*supervise.Strategy
 	batcher *actor.PID
-	workers []*actor.PID
-	status  []*infer.Status
+	engines []*running // by the order in which they were added
+	ended   bool       // no engine comes any more
 
 	held    *task.Held
 	watch   watch
@@ -147,18 +146,9 @@ func Start(o Options) (*System, error) {
 	}
 	o.Runner.Learn = s.learn
 	for _, e := range o.Engines {
-		st := infer.NewStatus(e.Name(), e.Endpoints)
-		w, err := infer.NewWorker(infer.WorkerOptions{
-			Engine: e.Engine, Concurrency: e.Concurrency, Prefetch: e.Prefetch,
-			Batcher: s.batcher, Router: s.Router, Run: o.Runner, Status: st, Meter: o.Meter, Log: o.Log, Now: o.Now,
-		})
-		if err != nil {
-			return nil, fmt.Errorf("engine %s: %w", e.Name(), err)
+		if err := s.AddEngine(e); err != nil {
+			return nil, err
 		}
-		pid := s.root.Spawn(w)
-		s.mu.Lock()
-		s.workers, s.status = append(s.workers, pid), append(s.status, st)
-		s.mu.Unlock()
 	}
 	s.watch.wg.Go(s.look)
 	s.watch.wg.Go(s.lookAtPeers)
@@ -304,13 +294,13 @@ func (s *System) openQueues() []*task.Queue {
 // resync runs in a batcher that starts, maybe again.
 func (s *System) resync() {
 	s.mu.Lock()
-	ws := slices.Clone(s.workers)
+	es := slices.Clone(s.engines)
 	s.mu.Unlock()
 	for _, q := range s.openQueues() {
 		q.Announce()
 	}
-	for _, w := range ws {
-		s.sys.Root.Send(w, infer.Resync{})
+	for _, e := range es {
+		s.sys.Root.Send(e.pid, infer.Resync{})
 	}
 }
 
@@ -375,15 +365,6 @@ func (s *System) finished(n entity.Note) {
 	}
 }
 
-// Engines returns the state of each engine.
-func (s *System) Engines() []infer.EngineState {
-	out := make([]infer.EngineState, len(s.status))
-	for i, st := range s.status {
-		out[i] = st.Get()
-	}
-	return out
-}
-
 // Busy returns how many requests are under way, and answers on their way to tasks.
 func (s *System) Busy() (n int) {
 	for _, e := range s.Engines() {
@@ -417,11 +398,11 @@ func (s *System) StopEngines() {
 		c.Stop()
 	}
 	s.mu.Lock()
-	ws := s.workers
-	s.workers = nil
+	es := slices.Clone(s.engines)
+	s.ended = true
 	s.mu.Unlock()
-	for _, w := range ws {
-		_ = s.sys.Root.StopFuture(w).Wait() // only a time-out
+	for _, e := range es {
+		_ = s.sys.Root.StopFuture(e.pid).Wait() // only a time-out
 	}
 }
 

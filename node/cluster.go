@@ -333,7 +333,12 @@ func (j *joint) started() error {
 	j.places, j.merge, j.changed = sys.Shards.Places, sys.Shards.Merge, sys.PeersChanged
 	j.late.Store(true)
 	j.wg.Go(j.watchDisk)
-	return j.list.Update(func(m *members.Member) { m.Engines = len(j.n.engines) })
+	return j.tellEngines()
+}
+
+// tellEngines says how many engines this node has: one that has none is not asked what it serves.
+func (j *joint) tellEngines() error {
+	return j.list.Update(func(m *members.Member) { m.Engines = len(j.n.Engines()) })
 }
 
 // shows lets the API tell of the whole cluster, here and for the other nodes.
@@ -342,6 +347,7 @@ func (j *joint) shows(s *service) {
 	s.cluster, s.events, s.known = j.id.Cluster, j.events, func() []knownMember { return j.who().known() }
 	j.n.sys.Router.HandleNode(opFacts, s.serveFacts)
 	j.n.sys.Router.HandleNode(opDrain, j.serveDrain)
+	j.n.sys.Router.HandleNode(opEngines, s.serveEngines)
 	j.mesh.Complete()
 	ctx, cancel := context.WithCancel(context.Background())
 	j.wg.Go(func() { s.catchUp(ctx, j.n.log) })

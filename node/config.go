@@ -24,7 +24,7 @@ type Config struct {
 	HTTP        HTTPConfig     `koanf:"http"`
 	Access      AccessConfig   `koanf:"access"`
 	Cluster     ClusterConfig  `koanf:"cluster"`
-	Engines     []EngineConfig `koanf:"engines" doc:"What answers the tasks: \"embedded\", \"echo\", a URL, or a mapping with url, name, models, endpoints, concurrency, api_key_env, timeout."`
+	Engines     []EngineConfig `koanf:"engines" doc:"What answers the tasks: \"embedded\", \"echo\", a URL, or a mapping with url, name, models, aliases, endpoints, concurrency, prefetch, api_key_env, timeout; of an embedded one also path, gpu, workers, slots, ctx."`
 	Model       ModelConfig    `koanf:"model"`
 	Batch       BatchConfig    `koanf:"batch"`
 	Scheduling  SchedConfig    `koanf:"scheduling"`
@@ -74,13 +74,21 @@ type ClusterConfig struct {
 // EngineConfig is one engine. In YAML, in a flag and in the environment its URL alone will do.
 type EngineConfig struct {
 	URL         string        `koanf:"url" doc:"embedded, echo, http(s)://host[:port][/v1] or unix:///path."`
-	Name        string        `koanf:"name" doc:"In attempts and metrics; from the URL when empty."`
-	Models      []string      `koanf:"models" doc:"What it serves; it is asked when empty."`
+	Name        string        `koanf:"name" doc:"In attempts and metrics, and of an embedded one before its workers' numbers; from the URL when empty."`
+	Models      []string      `koanf:"models" doc:"What it serves; it is asked when empty. Of an embedded one with a path of its own: the one name of its model, instead of the file's."`
+	Aliases     []string      `koanf:"aliases" doc:"Other names under which tasks may ask for its first model."`
 	Endpoints   []string      `koanf:"endpoints" doc:"What of OpenAI's API it answers, like /v1/embeddings. Empty: chat completions, completions and embeddings; behind a URL responses, too."`
 	Concurrency int           `koanf:"concurrency" doc:"Requests at once; 0: model.slots of each worker for embedded, else 16. 429 and 503 lower it for a while."`
 	Prefetch    int           `koanf:"prefetch" doc:"Tasks claimed ahead for it; 0: as many as its concurrency."`
 	APIKeyEnv   string        `koanf:"api_key_env" doc:"Environment variable with its API key."`
 	Timeout     time.Duration `koanf:"timeout" doc:"Of one request, under the attempt's own; 0: 10 minutes."`
+
+	// Of an embedded engine; what is empty or 0 is as model.* has it.
+	Path    string `koanf:"path" doc:"GGUF file, so that several embedded engines serve a model each."`
+	GPU     string `koanf:"gpu" doc:"CUDA_VISIBLE_DEVICES of its workers, like 0 or 1,2."`
+	Workers int    `koanf:"workers" doc:"Worker processes."`
+	Slots   int    `koanf:"slots" doc:"Answers that one worker makes at once."`
+	Ctx     int    `koanf:"ctx" doc:"Tokens of a prompt with its answer."`
 }
 
 // The engines that are no URL.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,7 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
@@ -126,47 +124,6 @@ func loopbackHost(host string) bool {
 	}
 	ip, err := netip.ParseAddr(host)
 	return err == nil && ip.Unmap().IsLoopback()
-}
-
-func (c *Config) checkEngines(w *wrong) {
-	if len(c.Engines) == 0 {
-		w.add(invalidConfig("engines", "empty", "name one with --engine: embedded, echo or a URL"))
-		return
-	}
-	seen := map[string]bool{}
-	for i, e := range c.Engines {
-		field := fmt.Sprintf("engines[%d]", i)
-		if e.URL == EngineNone {
-			if c.Cluster.Identity == "" || len(c.Engines) > 1 {
-				w.add(invalidConfig(field+".url", "none", "only a node of a cluster may have no engine, and then none other"))
-			}
-			continue
-		}
-		if e.URL != EngineEmbedded && e.URL != EngineEcho {
-			u, err := url.Parse(e.URL)
-			if err != nil || !(u.Scheme == "http" || u.Scheme == "https") || u.Host == "" {
-				if err != nil || u.Scheme != "unix" || u.Path == "" {
-					w.add(invalidConfig(field+".url", fmt.Sprintf("%q", e.URL), "use embedded, echo, http(s)://host[:port][/v1] or unix:///path"))
-					continue
-				}
-			}
-			if u.User != nil {
-				w.add(invalidConfig(field+".url", u.Redacted(), "put the key into an environment variable and name that in api_key_env"))
-				continue
-			}
-		}
-		name := e.Name
-		if name == "" {
-			name = e.URL
-		}
-		w.when(seen[name], field+".name", fmt.Sprintf("%q again", name), "give each engine its own name")
-		w.when(e.Concurrency < 0 || e.Concurrency > 4096, field+".concurrency", e.Concurrency, "use 1 to 4096, or 0 for the default")
-		w.when(e.Prefetch < 0 || e.Prefetch > 4096, field+".prefetch", e.Prefetch, "use 1 to 4096, or 0 for the default")
-		w.when(slices.ContainsFunc(e.Endpoints, func(x string) bool { return !slices.Contains(task.Endpoints(), x) }), field+".endpoints", strings.Join(e.Endpoints, ", "), "use some of %s", strings.Join(task.Endpoints(), ", "))
-		w.when(e.Timeout < 0, field+".timeout", e.Timeout, "use 0s or more")
-		w.when(e.APIKeyEnv != "" && os.Getenv(e.APIKeyEnv) == "", field+".api_key_env", e.APIKeyEnv+", which is not set", "export %s=…", e.APIKeyEnv)
-		seen[name] = true
-	}
 }
 
 func (c *Config) checkModel(w *wrong) {

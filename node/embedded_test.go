@@ -96,7 +96,7 @@ func TestAKilledWorkerCostsOneAttempt(t *testing.T) {
 	c.Task.Attempts = 8
 	n := boot(t, c)
 	require.NoError(t, n.WaitEngines(t.Context()))
-	first := n.pool.Children()[0].Status()
+	first := n.table.all()[0].pool.Children()[0].Status()
 	const total = 200
 	for i := range total {
 		call(t, n, "POST", "/v1/tasks", map[string]any{"task_id": fmt.Sprint("k", i), "prompt": "Normalise the amount: $1,234.56", "max_tokens": 40}, nil)
@@ -109,7 +109,36 @@ func TestAKilledWorkerCostsOneAttempt(t *testing.T) {
 		call(t, n, "GET", fmt.Sprintf("/v1/tasks/k%d?wait=60s", i), nil, &got)
 		require.Equal(t, "completed", got.State)
 	}
-	after := n.pool.Children()[0].Status()
+	after := n.table.all()[0].pool.Children()[0].Status()
 	require.NotEqual(t, first.PID, after.PID)
 	require.Equal(t, 1, after.Restarts)
+}
+
+// TestModelsSideBySide: two embedded engines with a model each, one of them also under another name.
+func TestModelsSideBySide(t *testing.T) {
+	c := embeddedConfig(t, 1)
+	c.Engines = append(c.Engines, EngineConfig{URL: EngineEmbedded, Name: "second", Path: c.Model.Path, Models: []string{"second"}, Aliases: []string{"other"}, Slots: 3})
+	n := boot(t, c)
+	require.NoError(t, n.WaitEngines(t.Context()))
+	for _, tc := range []struct{ model, engine string }{{"tinyglm", "embedded-0"}, {"second", "second-0"}, {"other", "second-0"}} {
+		var got taskView
+		res := call(t, n, "POST", "/v1/tasks", map[string]any{"task_id": tc.model, "model": tc.model, "prompt": "Country code of Peru"}, nil)
+		require.Equal(t, http.StatusCreated, res.StatusCode)
+		call(t, n, "GET", "/v1/tasks/"+tc.model+"?wait=60s", nil, &got)
+		require.Equal(t, "completed", got.State)
+		require.Contains(t, string(got.Attempts[0]), `"engine":"`+tc.engine+`"`)
+	}
+	var st struct {
+		Engines []struct {
+			Name   string   `json:"name"`
+			Models []string `json:"models"`
+			Limit  int      `json:"limit"`
+		} `json:"engines"`
+	}
+	call(t, n, "GET", "/v1/status", nil, &st)
+	require.Equal(t, "second-0", st.Engines[1].Name)
+	require.Equal(t, []string{"second", "other"}, st.Engines[1].Models)
+	require.Equal(t, 3, st.Engines[1].Limit)
+	res := call(t, n, "POST", "/v1/tasks", map[string]any{"model": "third", "prompt": "p"}, nil)
+	require.Equal(t, http.StatusUnprocessableEntity, res.StatusCode)
 }

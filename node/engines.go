@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -24,38 +25,90 @@ const (
 	echoConcurrency    = 1024 // the echo engine answers at once: many under way hide the commits
 )
 
-// startEngines makes every configured engine; the embedded one starts its workers
+// made is one engine of the table: an engine behind a URL, or the workers of an embedded one.
+type made struct {
+	pool    *infer.Pool // nil: it has no processes here
+	engines []actors.Engine
+}
+
+// stop ends its processes, once nothing is asked of them any more.
+func (m *made) stop() {
+	if m.pool != nil {
+		m.pool.Stop()
+	}
+}
+
+// makeEngine makes an engine under a name. Workers of an embedded one are not started yet.
+func (n *Node) makeEngine(c *EngineConfig, name string) (m *made, err error) {
+	m = &made{}
+	var es []infer.Engine
+	limit, endpoints := c.Concurrency, c.Endpoints
+	switch c.URL {
+	case EngineEmbedded:
+		if m.pool, err = n.newPool(c, name); err != nil {
+			return nil, err
+		}
+		es = m.pool.Engines()
+		limit = orDefault(limit, orDefault(c.Slots, n.cfg.Model.Slots))
+		endpoints = orAll(endpoints, infer.EchoEndpoints()) // glm-worker serves the same
+	case EngineEcho:
+		es = []infer.Engine{infer.NewEcho(infer.EchoOptions{Name: name, Models: c.Models, Directives: true})}
+		limit = orDefault(limit, echoConcurrency)
+		endpoints = orAll(endpoints, infer.EchoEndpoints())
+	default:
+		limit = orDefault(limit, concurrencyDefault)
+		endpoints = orAll(endpoints, task.Endpoints())
+		h, err := infer.NewHTTP(infer.HTTPOptions{Name: name, URL: c.URL, APIKey: os.Getenv(c.APIKeyEnv), Models: c.Models, Timeout: c.Timeout, Concurrency: limit})
+		if err != nil {
+			return nil, err
+		}
+		es = []infer.Engine{h}
+	}
+	for _, e := range es {
+		m.engines = append(m.engines, actors.Engine{Engine: infer.WithAliases(e, c.Aliases), Endpoints: endpoints, Concurrency: limit, Prefetch: orDefault(c.Prefetch, limit)})
+	}
+	return m, nil
+}
+
+// ids is the model of an embedded engine.
+func (m *made) ids() []string {
+	if m.pool == nil || len(m.engines) == 0 {
+		return nil
+	}
+	all, err := m.engines[0].Models(context.Background()) // a pool's are known
+	if err != nil {
+		return nil
+	}
+	return all[:1]
+}
+
+// startEngines makes every engine that is configured, or was loaded before; an embedded one starts its workers
 // and does not wait for them: tasks are accepted meanwhile.
 func (n *Node) startEngines() (all []actors.Engine, err error) {
-	for _, c := range n.cfg.Engines {
-		var es []infer.Engine
-		limit, endpoints := c.Concurrency, c.Endpoints
-		switch c.URL {
-		case EngineNone:
+	taken := map[string]int{}
+	for i := range n.cfg.Engines {
+		c := &n.cfg.Engines[i]
+		if c.URL == EngineNone {
 			continue
-		case EngineEmbedded:
-			if es, err = n.startWorkers(); err != nil {
-				return nil, err
-			}
-			limit = orDefault(limit, n.cfg.Model.Slots)
-			endpoints = orAll(endpoints, infer.EchoEndpoints()) // glm-worker serves the same
-		case EngineEcho:
-			es = []infer.Engine{infer.NewEcho(infer.EchoOptions{Name: c.Name, Directives: true})}
-			limit = orDefault(limit, echoConcurrency)
-			endpoints = orAll(endpoints, infer.EchoEndpoints())
-		default:
-			limit = orDefault(limit, concurrencyDefault)
-			endpoints = orAll(endpoints, task.Endpoints())
-			h, err := infer.NewHTTP(infer.HTTPOptions{Name: c.Name, URL: c.URL, APIKey: os.Getenv(c.APIKeyEnv), Models: c.Models, Timeout: c.Timeout, Concurrency: limit})
-			if err != nil {
-				return nil, err
-			}
-			es = []infer.Engine{h}
 		}
-		for _, e := range es {
-			n.engines = append(n.engines, e)
-			all = append(all, actors.Engine{Engine: e, Endpoints: endpoints, Concurrency: limit, Prefetch: orDefault(c.Prefetch, limit)})
+		name := c.name()
+		if taken[name]++; taken[name] > 1 { // two URLs of one host
+			name = fmt.Sprintf("%s-%d", name, taken[name])
 		}
+		m, err := n.makeEngine(c, name)
+		if err != nil {
+			return nil, err
+		}
+		n.table.entries = append(n.table.entries, &entry{name: name, cfg: *c, configured: true, version: 1, newest: 1, live: m})
+	}
+	if err := n.table.restore(); err != nil {
+		return nil, err
+	}
+	for _, m := range n.table.all() {
+		if m.pool != nil {
+			m.pool.Start()
+		}
+		all = append(all, m.engines...)
 	}
 	return all, nil
 }
@@ -74,9 +127,16 @@ func orAll(some, all []string) []string {
 	return some
 }
 
-func (n *Node) startWorkers() ([]infer.Engine, error) {
+// newPool makes the workers of an embedded engine: what it does not say is as the settings of model have it.
+func (n *Node) newPool(c *EngineConfig, name string) (*infer.Pool, error) {
 	m := n.cfg.Model
 	path, id := m.Path, m.Name
+	if c.Path != "" {
+		path, id = c.Path, ""
+		if len(c.Models) > 0 {
+			id = c.Models[0]
+		}
+	}
 	if path == "" {
 		if n.shipped.data == nil {
 			return nil, fault.New(fault.Invalid, "config", "model.path", "is empty, and this program ships no model").WithRemedy("name a GGUF file")
@@ -89,17 +149,16 @@ func (n *Node) startWorkers() ([]infer.Engine, error) {
 			id = n.shipped.name
 		}
 	}
-	pool, err := infer.NewPool(infer.PoolOptions{
-		Binary: m.Worker, Model: path, ModelID: id, Workers: m.Workers, Slots: m.Slots, Ctx: m.Ctx, Threads: m.Threads,
+	var env []string
+	if c.GPU != "" {
+		env = append(env, "CUDA_VISIBLE_DEVICES="+c.GPU)
+	}
+	return infer.NewPool(infer.PoolOptions{
+		Binary: m.Worker, Model: path, ModelID: id, Name: name, Env: env,
+		Workers: orDefault(c.Workers, m.Workers), Slots: orDefault(c.Slots, m.Slots), Ctx: orDefault(c.Ctx, m.Ctx), Threads: m.Threads,
 		LoadTimeout: m.LoadTimeout, HangAfter: m.HangAfter, StopTimeout: m.StopTimeout,
 		Backoff: backoff.Exponential{Min: m.RestartDelay, Max: m.RestartMax, Jitter: 0.5}, Log: n.log,
 	})
-	if err != nil {
-		return nil, err
-	}
-	n.pool = pool
-	pool.Start()
-	return pool.Engines(), nil
 }
 
 // unpackModel puts the shipped model where a worker can map it, once for each version.
@@ -130,8 +189,11 @@ func (n *Node) defaultModel() string {
 
 func (n *Node) engineStatus() []api.EngineStatus {
 	restarts := map[string]int{}
-	if n.pool != nil {
-		for _, c := range n.pool.Children() {
+	for _, m := range n.table.all() {
+		if m.pool == nil {
+			continue
+		}
+		for _, c := range m.pool.Children() {
 			restarts[c.Name()] = c.Status().Restarts
 		}
 	}

@@ -5,14 +5,16 @@ import (
 	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/open-autoglm/autoglm/actors/infer"
 )
 
 // collector reads what the shards' exact counters and the store know at the moment
 // of a scrape.
 type collector struct {
-	s                                                                   *service
-	alive, replicas, behind, under, coordinates, term, epoch            *prometheus.Desc
-	tasks, deleted, waiting, owned, shards, free, reserve, refusing, up *prometheus.Desc
+	s                                                                            *service
+	alive, replicas, behind, under, coordinates, term, epoch                     *prometheus.Desc
+	tasks, deleted, waiting, owned, shards, free, reserve, refusing, up, circuit *prometheus.Desc
 }
 
 func newCollector(s *service) *collector {
@@ -37,6 +39,7 @@ func newCollector(s *service) *collector {
 		term:        d("coordinator_term", "Raft's term of the coordinator's lead, as this node sees it."),
 		epoch:       d("coordinator_epoch", "Epoch of the coordinator, as this node sees it."),
 		up:          d("engine_up", "1 while the engine answers.", "engine"),
+		circuit:     d("engine_circuit", "0 while the engine is trusted, 2 while it gets nothing because it kept failing, 1 while one task tries it.", "engine"),
 	}
 }
 
@@ -84,5 +87,6 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(c.refusing, flag(sp.Refusing))
 	for _, e := range c.s.engines() {
 		gauge(c.up, flag(e.Healthy), e.Name)
+		gauge(c.circuit, map[string]float64{infer.HalfOpen.String(): 1, infer.Open.String(): 2}[e.Circuit], e.Name)
 	}
 }

@@ -56,8 +56,8 @@ type Node struct {
 	joint     *joint     // nil when the node is alone
 	keys      *seal.Keys // nil: nothing is sealed
 	store     persistence.Store
-	pool      *infer.Pool // nil without the embedded engine
-	engines   []infer.Engine
+	table     *table
+	id        string // its name; from Start on
 	fetcher   *source.Fetcher
 	poster    *callback.Poster
 	calls     *callback.Dispatcher
@@ -116,6 +116,7 @@ func New(cfg Config, log *slog.Logger, opts ...Option) (*Node, error) {
 		log = slog.Default()
 	}
 	n := &Node{cfg: cfg, log: log, version: "dev", now: time.Now, done: make(chan struct{})}
+	n.table = newTable(n)
 	for _, o := range opts {
 		o(n)
 	}
@@ -190,6 +191,7 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	n.id = id
 	engines, err := n.startEngines()
 	if err != nil {
 		return err
@@ -231,7 +233,7 @@ func (n *Node) Start(ctx context.Context) (err error) {
 		return err
 	}
 	n.openFiles()
-	n.svc = &service{id: id, version: n.version, started: n.now(), sys: n.sys, store: n.store, defaultModel: n.defaultModel(), timeoutMax: n.cfg.Task.TimeoutMax, attempts: n.cfg.Task.Attempts, engines: n.engineStatus, now: n.now, admit: n.fetcher.Admit, batches: n.batches, marks: n.sinkMarks}
+	n.svc = &service{id: id, version: n.version, started: n.now(), sys: n.sys, store: n.store, defaultModel: n.defaultModel(), timeoutMax: n.cfg.Task.TimeoutMax, attempts: n.cfg.Task.Attempts, engines: n.engineStatus, table: n.table, now: n.now, admit: n.fetcher.Admit, batches: n.batches, marks: n.sinkMarks}
 	if n.joint != nil {
 		n.joint.shows(n.svc)
 	}
@@ -317,7 +319,7 @@ func (n *Node) open() error {
 	}
 	a, err := api.New(n.svc, api.WithFront(n.front), api.WithLimits(n.cfg.HTTP.Limits), api.WithLogger(n.log), api.WithHosts(n.cfg.HTTP.AllowedHosts...), api.WithActors(outside), api.WithAccess(n.access()),
 		api.WithOpenAI(openai.Deps{Completions: n.svc, Started: n.svc.started, Files: tenantFiles{n.files}, Batches: tenantBatches{n.batches}}),
-		api.WithSinks(n.sinks), api.WithSchedules(n.schedules), api.WithQuotas(quotas{quota.New(n.sys.Router), n.svc.tallyAll}), api.WithVersion(n.version), api.WithMetrics(n.reg, promhttp.HandlerFor(n.reg, promhttp.HandlerOpts{Registry: n.reg})))
+		api.WithSinks(n.sinks), api.WithEngines(n.svc), api.WithSchedules(n.schedules), api.WithQuotas(quotas{quota.New(n.sys.Router), n.svc.tallyAll}), api.WithVersion(n.version), api.WithMetrics(n.reg, promhttp.HandlerFor(n.reg, promhttp.HandlerOpts{Registry: n.reg})))
 	if err != nil {
 		return err
 	}
@@ -330,7 +332,7 @@ func (n *Node) open() error {
 	if n.secure {
 		scheme = "https://"
 	}
-	n.log.Info("serving", "http", scheme+n.HTTPAddr(), "keys", n.cfg.keysNeeded(), "data_dir", n.cfg.DataDir, "shards", n.store.Shards(), "engines", len(n.engines))
+	n.log.Info("serving", "http", scheme+n.HTTPAddr(), "keys", n.cfg.keysNeeded(), "data_dir", n.cfg.DataDir, "shards", n.store.Shards(), "engines", len(n.Engines()))
 	return nil
 }
 
@@ -385,14 +387,26 @@ func (n *Node) HTTPAddr() string {
 }
 
 // Engines returns the engines, to drive one without the node's machinery.
-func (n *Node) Engines() []infer.Engine { return n.engines }
-
-// WaitEngines returns once an engine answers, or a fault that tells why none does.
-func (n *Node) WaitEngines(ctx context.Context) error {
-	if n.pool == nil {
-		return nil
+func (n *Node) Engines() (all []infer.Engine) {
+	for _, m := range n.table.all() {
+		for _, e := range m.engines {
+			all = append(all, e.Engine)
+		}
 	}
-	return n.pool.WaitReady(ctx, n.cfg.Model.Workers)
+	return all
+}
+
+// WaitEngines returns once all workers of embedded engines answer, or a fault that tells why some do not.
+func (n *Node) WaitEngines(ctx context.Context) error {
+	for _, m := range n.table.all() {
+		if m.pool == nil {
+			continue
+		}
+		if err := m.pool.WaitReady(ctx, infer.WorkersMax); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Stop ends the node in order and loses nothing: no new requests, what runs may end
@@ -407,6 +421,7 @@ func (n *Node) stop(ctx context.Context) error {
 	if n.dir != nil {
 		n.dir.stop()
 	}
+	n.table.stopping()
 	if n.joint != nil {
 		n.joint.stopping()
 	}
@@ -420,9 +435,7 @@ func (n *Node) stop(ctx context.Context) error {
 		}
 		n.sys.StopEngines()
 	}
-	if n.pool != nil {
-		n.pool.Stop()
-	}
+	n.table.stop()
 	if n.sweeper != nil {
 		n.sweeper.Stop()
 	}

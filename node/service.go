@@ -34,6 +34,7 @@ type service struct {
 	timeoutMax   time.Duration // a task may not ask for more
 	attempts     int           // tries of a step, where the task names none
 	engines      func() []api.EngineStatus
+	table        *table
 	cluster      string                                            // id; "" when alone
 	replicas     int                                               // copies of each shard, where there are nodes for them; 0 when alone
 	formed       atomic.Bool                                       // every shard had all its copies once
@@ -368,5 +369,5 @@ func (s *service) Backup(ctx context.Context, dir string) error { return s.store
 
 // engineStatus shows an inference actor's state as the API does.
 func engineStatus(e infer.EngineState, restarts int) api.EngineStatus {
-	return api.EngineStatus{Name: e.Name, Models: e.Models, Endpoints: e.Endpoints, Healthy: e.Healthy, Reason: e.Reason, Limit: e.Limit, InFlight: e.InFlight, Paused: e.Paused, Restarts: restarts}
+	return api.EngineStatus{Name: e.Name, Models: e.Models, Endpoints: e.Endpoints, Healthy: e.Healthy, Reason: e.Reason, Limit: e.Limit, InFlight: e.InFlight, Paused: e.Paused, Restarts: restarts, Circuit: e.Circuit.String()}
 }

@@ -82,6 +82,9 @@ func (b *Batcher) Receive(c actor.Context) {
 		b.spent(s, m.Spent)
 	case *Gone:
 		b.gone(m.Engine)
+		if c.Sender() != nil {
+			c.Respond(&Forgotten{})
+		}
 	case *Ready:
 		b.ready(m)
 	case *Closed:

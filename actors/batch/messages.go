@@ -41,6 +41,8 @@ type (
 	}
 	// Gone says that an inference actor stopped.
 	Gone struct{ Engine *actor.PID }
+	// Forgotten answers a Gone that was asked: no Batch follows it.
+	Forgotten struct{}
 	// Ready says that a shard has, or at a time will have, something in a queue.
 	Ready struct {
 		Queue Queue

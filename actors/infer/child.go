@@ -22,6 +22,7 @@ type PoolOptions struct {
 	Binary  string // of glm-worker; empty: FindWorker beside this executable
 	Model   string // GGUF file
 	ModelID string // name it is served under; the file's name without .gguf when empty
+	Name    string // of its engines, before "-" and their numbers; "embedded" when empty
 
 	Workers int // processes; 1 when 0, at most WorkersMax
 	Slots   int // answers made at once by each; 16 when 0
@@ -73,7 +74,7 @@ func NewPool(o PoolOptions) (*Pool, error) {
 		return nil, err
 	}
 	for i := range o.Workers {
-		c, err := newChild(p, fmt.Sprintf("embedded-%d", i), filepath.Join(p.o.SocketDir, fmt.Sprintf("w%d.sock", i)))
+		c, err := newChild(p, fmt.Sprintf("%s-%d", o.Name, i), filepath.Join(p.o.SocketDir, fmt.Sprintf("w%d.sock", i)))
 		if err != nil {
 			p.Stop()
 			return nil, err
@@ -99,6 +100,9 @@ func (o *PoolOptions) complete() error {
 		if *d.n == 0 {
 			*d.n = d.def
 		}
+	}
+	if o.Name == "" {
+		o.Name = "embedded"
 	}
 	if o.Log == nil {
 		o.Log = slog.Default()

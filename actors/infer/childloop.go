@@ -69,7 +69,7 @@ func newChild(p *Pool, name, socket string) (*Child, error) {
 	return c, nil
 }
 
-// Name is "embedded-" and the worker's number.
+// Name is the pool's and the worker's number: "embedded-0".
 func (c *Child) Name() string { return c.http.Name() }
 
 // Slots is how many answers the worker makes at once: the concurrency to start from.

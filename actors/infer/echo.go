@@ -2,6 +2,7 @@ package infer
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -14,6 +15,7 @@ import (
 // EchoOptions make an Echo slow or faulty, for tests and benchmarks.
 type EchoOptions struct {
 	Name       string        // "echo" when empty
+	Models     []string      // what it serves; all when empty
 	Latency    time.Duration // of every answer; 0 answers at once
 	Directives bool          // obey prompts that begin with EchoMark; off, they are echoed like any other
 }
@@ -52,8 +54,13 @@ func NewEcho(o EchoOptions) *Echo {
 // Name returns the option's name, "echo" by default.
 func (e *Echo) Name() string { return e.o.Name }
 
-// Models returns ["*"]: an Echo answers for every model.
-func (e *Echo) Models(context.Context) ([]string, error) { return []string{"*"}, nil }
+// Models returns ["*"] unless it was given some: an Echo answers for every model.
+func (e *Echo) Models(context.Context) ([]string, error) {
+	if len(e.o.Models) > 0 {
+		return slices.Clone(e.o.Models), nil
+	}
+	return []string{"*"}, nil
+}
 
 // Health returns nil: an Echo is always well.
 func (e *Echo) Health(context.Context) error { return nil }

@@ -255,7 +255,7 @@ func (h *HTTP) call(ctx context.Context, method, target string, r *Request, send
 		return h.transportFault(ctx, err)
 	}
 	if n > h.o.MaxBody {
-		return fault.New(fault.TooLarge, "infer.http", h.o.Name, "the answer has more than max_body = %d bytes", h.o.MaxBody)
+		return fault.New(fault.Malformed, "infer.http", h.o.Name, "the answer has more than max_body = %d bytes", h.o.MaxBody)
 	}
 	if resp.StatusCode != http.StatusOK {
 		return &answered{resp.StatusCode, statusFault(h.o.Name, resp, body.Bytes(), time.Now())}

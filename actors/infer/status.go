@@ -18,6 +18,10 @@ type EngineState struct {
 	InFlight  int
 	Paused    time.Time // the engine asked for nothing before then; zero: it never did
 
+	Pace     Pace    // of the tokens that it answered
+	Draining bool    // it takes no more work: what it has ends, and then it goes
+	Circuit  Circuit // whether it is trusted
+
 	Unrecorded int // answers on their way to their tasks
 }
 

@@ -28,8 +28,9 @@ const (
 // WorkerOptions configure an inference actor.
 type WorkerOptions struct {
 	Engine      Engine
-	Concurrency int // requests at once at most; the limit adapts below it
-	Prefetch    int // works claimed ahead, so that a freed slot never waits for a commit
+	Concurrency int             // requests at once at most; the limit adapts below it
+	Prefetch    int             // works claimed ahead, so that a freed slot never waits for a commit
+	Idle        chan<- struct{} // closed once it is to Retire and nothing of it is under way; nil: nobody asks it to
 	Batcher     *actor.PID
 	Router      *cluster.Router
 	Run         *Runner
@@ -44,6 +45,9 @@ type WorkerOptions struct {
 type Worker struct {
 	WorkerOptions
 	limit    Limit
+	leave    *leave // the same in all its lives
+	breaker  Breaker
+	trials   int // of inFlight: those that the breaker waits for
 	models   []string
 	suspect  bool      // an answer says that it may be down: nothing is started until a probe tells
 	probing  bool      // one at a time: an old failure must not overtake a newer success
@@ -65,7 +69,9 @@ type (
 		of    *Worker
 		work  *task.Work
 		used  int  // tokens, 0 where the engine did not say
+		said  int  // of them: those of the answer
 		asked bool // the engine was asked; else the error says nothing about it
+		trial bool // its breaker was half open
 		err   error
 	}
 	acked  struct{ of *Worker } // the task has the answer
@@ -86,8 +92,9 @@ func NewWorker(o WorkerOptions) (*actor.Props, error) {
 	if err != nil {
 		return nil, err
 	}
+	leave := &leave{idle: o.Idle}
 	return actor.PropsFromProducer(supervise.Guard(func() actor.Actor {
-		w := &Worker{WorkerOptions: o, limit: limit, spent: map[batch.Whose]batch.Spent{}}
+		w := &Worker{WorkerOptions: o, leave: leave, limit: limit, spent: map[batch.Whose]batch.Spent{}}
 		w.ctx, w.cancel = context.WithCancel(context.Background())
 		return w
 	})), nil
@@ -98,6 +105,7 @@ func (w *Worker) Receive(c actor.Context) {
 	switch m := c.Message().(type) {
 	case *actor.Started:
 		w.askModels(c)
+		w.goodbye(c)
 	case *batch.Batch:
 		w.received += uint64(len(m.Works))
 		w.waiting = append(w.waiting, m.Works...)
@@ -126,6 +134,12 @@ func (w *Worker) Receive(c actor.Context) {
 		w.learned(c, m)
 	case Resync:
 		w.granted = 0
+		w.goodbye(c)
+	case Retire:
+		w.leave.asked = true
+		w.goodbye(c)
+	case *batch.Forgotten:
+		w.leave.forgotten = true
 	case wakeUp:
 	case *actor.Stopping, *actor.Restarting:
 		w.stop(c)
@@ -145,6 +159,9 @@ func (w *Worker) stop(c actor.Context) {
 		w.timer.Stop()
 	}
 	w.giveBack("engine " + w.Engine.Name() + " is stopping")
+	if _, last := c.Message().(*actor.Stopping); last {
+		w.leave.over()
+	}
 }
 
 // giveBack hands what was not sent yet back to its tasks, at no cost of a try.
@@ -166,6 +183,9 @@ func (w *Worker) spend(x *task.Work, used int) {
 func (w *Worker) ran(c actor.Context, m ran) {
 	w.inFlight--
 	w.unacked++
+	if m.trial {
+		w.trials--
+	}
 	switch {
 	case m.used > 0:
 		w.spend(m.work, m.used)
@@ -178,7 +198,7 @@ func (w *Worker) ran(c actor.Context, m ran) {
 	case !m.asked:
 	case m.err == nil:
 		w.limit = w.limit.Good(w.inFlight + 1)
-		w.Status.set(func(s *EngineState) { s.Healthy, s.Reason = true, "" })
+		w.Status.set(func(s *EngineState) { s.Pace = s.Pace.Add(w.Now(), m.said) })
 	case kind == fault.Overloaded:
 		w.limit = w.limit.Overloaded(w.Now(), RetryAfterOf(m.err))
 		w.Status.set(func(s *EngineState) { s.Reason = "overloaded: its limit was lowered" })
@@ -190,6 +210,9 @@ func (w *Worker) ran(c actor.Context, m ran) {
 		w.suspect = true
 		w.askModels(c)
 	}
+	if m.asked {
+		w.judge(c, m)
+	}
 }
 
 // down holds everything until the engine says again what it serves: the credit is
@@ -199,8 +222,7 @@ func (w *Worker) down(c actor.Context, why string) {
 	w.giveBack("engine " + w.Engine.Name() + " is down")
 	if w.models != nil {
 		w.models = nil
-		w.granted = w.received
-		w.credit(c, nil)
+		w.takeBack(c)
 	}
 }
 
@@ -211,7 +233,11 @@ func (w *Worker) learned(c actor.Context, m models) {
 		return
 	}
 	w.models = m.names
-	w.Status.set(func(s *EngineState) { s.Healthy, s.Reason, s.Models = true, "", m.names })
+	w.Status.set(func(s *EngineState) {
+		if s.Models = m.names; w.breaker.state == Closed { // else a task must tell: probes say no more than that it is there
+			s.Healthy, s.Reason = true, ""
+		}
+	})
 }
 
 // healthy is an engine that can tell more about itself than its list of models.
@@ -241,8 +267,12 @@ func (w *Worker) askModels(c actor.Context) {
 // pump starts what there is room for and offers what is free.
 func (w *Worker) pump(c actor.Context) {
 	now := w.Now()
+	if w.leave.asked {
+		w.retire()
+	}
 	w.dropStale()
-	free := w.limit.Free(now, w.inFlight)
+	w.shed(now)
+	free := w.breaker.Room(now, w.limit.Free(now, w.inFlight), w.trials)
 	for ; free > 0 && len(w.waiting) > 0 && !w.suspect; free-- {
 		x := w.waiting[0]
 		w.waiting[0] = nil
@@ -266,6 +296,7 @@ func (w *Worker) pump(c actor.Context) {
 	w.Meter.Limit.WithLabelValues(w.Engine.Name()).Set(float64(w.limit.Size()))
 	w.Status.set(func(s *EngineState) {
 		s.InFlight, s.Limit, s.Unrecorded, s.Paused = w.inFlight, w.limit.Size(), w.unacked, w.limit.PausedUntil()
+		s.Circuit = w.breaker.State(now)
 	})
 }
 
@@ -290,10 +321,13 @@ func (w *Worker) dropStale() {
 // offer tells the batcher how many works may come. Credit is never taken back:
 // what was granted before a limit fell waits here.
 func (w *Worker) offer(c actor.Context, free int) {
-	if w.models == nil || w.suspect || w.unacked >= unackedMax || w.limit.PausedUntil().After(w.Now()) {
+	if w.leave.asked || w.models == nil || w.suspect || w.unacked >= unackedMax || w.limit.PausedUntil().After(w.Now()) {
 		return
 	}
 	room := free + w.Prefetch - len(w.waiting)
+	if w.breaker.state != Closed {
+		room = free
+	}
 	if len(w.waiting) > 0 && room < w.Prefetch/2 {
 		return // the engine has enough for now, and half a prefetch is claimed in fewer commits than its works one by one
 	}
@@ -329,8 +363,10 @@ func (w *Worker) tell(c actor.Context) {
 // the engine's models.
 func (w *Worker) wake(c actor.Context, now time.Time, models time.Duration) {
 	at := w.asked.Add(models)
-	if p := w.limit.PausedUntil(); p.After(now) && p.Before(at) {
-		at = p
+	for _, p := range []time.Time{w.limit.PausedUntil(), w.breaker.Until()} {
+		if p.After(now) && p.Before(at) {
+			at = p
+		}
 	}
 	if w.timer != nil {
 		w.timer.Stop()
@@ -344,10 +380,14 @@ func (w *Worker) wake(c actor.Context, now time.Time, models time.Duration) {
 // the lease ends.
 func (w *Worker) start(c actor.Context, x *task.Work) {
 	w.inFlight++
+	trial := w.breaker.state != Closed
+	if trial {
+		w.trials++
+	}
 	self, root, serves := c.Self(), c.ActorSystem().Root, w.models
 	go func() {
 		answer, asked, err := w.ask(x, serves)
-		root.Send(self, ran{of: w, work: x, used: answer.PromptTokens + answer.OutputTokens, asked: asked, err: err})
+		root.Send(self, ran{of: w, work: x, used: answer.PromptTokens + answer.OutputTokens, said: answer.OutputTokens, asked: asked, trial: trial, err: err})
 		if err == nil {
 			err = w.check(x, &answer)
 		}

@@ -29,6 +29,7 @@ type Meter struct {
 	Batches     *prometheus.CounterVec   // cause
 	InFlight    *prometheus.GaugeVec     // engine
 	Limit       *prometheus.GaugeVec     // engine
+	Opened      *prometheus.CounterVec   // engine
 	Phase       *prometheus.HistogramVec // phase, seconds
 	Commit      prometheus.Histogram     // seconds of one group append
 	CommitGroup prometheus.Histogram     // writes of one group append
@@ -65,6 +66,7 @@ func New(r prometheus.Registerer) *Meter {
 		Batches:     counter("batches_total", "Batches sent to engines, by what made them ripe.", "cause"),
 		InFlight:    gauge("inflight_requests", "Requests under way, by engine.", "engine"),
 		Limit:       gauge("engine_concurrency_limit", "Requests allowed at once, by engine.", "engine"),
+		Opened:      counter("engine_circuit_opened_total", "Times that an engine got nothing for a while because it kept failing.", "engine"),
 		Phase:       prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "autoglm_phase_duration_seconds", Help: "Time tasks spend in a phase.", Buckets: seconds}, []string{"phase"}),
 		Commit:      histogram("commit_duration_seconds", "From a group append's oldest write to durable.", prometheus.ExponentialBuckets(0.00025, 2, 16)),
 		CommitGroup: histogram("commit_group_writes", "Writes of one group append.", prometheus.ExponentialBuckets(1, 2, 13)),
@@ -79,7 +81,7 @@ func New(r prometheus.Registerer) *Meter {
 		Deleted:     counter("deleted_total", "What was deleted because it was kept for as long as the settings say, by what it was.", "what"),
 		Newer:       counter("newer_total", "Things that only a newer version knows, refused or skipped, by what they were.", "what"),
 	}
-	r.MustRegister(m.Attempts, m.Finished, m.Callbacks, m.Tokens, m.BatchSize, m.Batches, m.InFlight, m.Limit, m.Phase, m.Commit, m.CommitGroup, m.Actors, m.Entity, m.Failures, m.Held, m.Late, m.BulkLines, m.BulkEnded, m.SinkFailed, m.Deleted, m.Newer)
+	r.MustRegister(m.Attempts, m.Finished, m.Callbacks, m.Tokens, m.BatchSize, m.Batches, m.InFlight, m.Limit, m.Opened, m.Phase, m.Commit, m.CommitGroup, m.Actors, m.Entity, m.Failures, m.Held, m.Late, m.BulkLines, m.BulkEnded, m.SinkFailed, m.Deleted, m.Newer)
 	return m
 }
 

@@ -12,6 +12,7 @@
 //	key quota                      who may use it, and how much of it
 //	audit callback-secret          who administered it, who vouches for callbacks
 //	status backup restore          the node
+//	model                          its engines, changed while it runs
 //	encryption-key                 the keys that seal what it writes
 //	demo bench                     try it, measure it
 //
@@ -61,7 +62,7 @@ func newRoot(app *cli.App) *cobra.Command {
 		}
 	}
 	group("tasks", newSubmit(app), newGet(app), newWatch(app), newCancel(app), newDelete(app), newList(app), newTask(app), newDead(app), newResults(app), newExport(app), newBatch(app), newSchedule(app), newSink(app))
-	group("node", newServe(app), newInit(app), newDev(app), newStatus(app), newCluster(app), newAPIKeys(app), newQuota(app), newAudit(app), newCallbackSecret(app), newBackup(app), newRestore(app), newEncryptionKey(app))
+	group("node", newServe(app), newInit(app), newDev(app), newStatus(app), newModel(app), newCluster(app), newAPIKeys(app), newQuota(app), newAudit(app), newCallbackSecret(app), newBackup(app), newRestore(app), newEncryptionKey(app))
 	group("try", newDemo(app), bench.NewCommand(bench.WithPrompts(demo.Tasks)))
 	root.AddCommand(newVersion(app))
 	return root

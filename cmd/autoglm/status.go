@@ -130,7 +130,11 @@ func writeStatus(w io.Writer, st *wire.Status) error {
 	for _, e := range st.Engines {
 		health := "ok"
 		if !e.Healthy {
-			health = cli.Cut("down: "+e.Reason, 60)
+			health = "down: "
+			if e.Circuit != "" && e.Circuit != "closed" {
+				health = e.Circuit + ": "
+			}
+			health = cli.Cut(health+e.Reason, 60)
 		}
 		tab.Row(e.Name, health, e.InFlight, e.Limit, e.Restarts, cli.Cut(strings.Join(e.Models, ", "), 40))
 	}

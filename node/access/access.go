@@ -265,9 +265,9 @@ func NeedOf(method, path string) Need {
 	switch {
 	case reads && (path == "/healthz" || path == "/readyz" || path == "/openapi.json" || path == "/docs"):
 		return Need{Anyone: true}
-	case reads && (path == "/metrics" || under("/v1/cluster") || under("/v1/sinks")):
+	case reads && (path == "/metrics" || under("/v1/cluster") || under("/v1/sinks") || under("/v1/engines")):
 		return Need{Role: apikey.Read, Operator: true}
-	case under("/v1/cluster"), under("/v1/admin"), under("/v1/sinks"):
+	case under("/v1/cluster"), under("/v1/admin"), under("/v1/sinks"), under("/v1/engines"):
 		return Need{Role: apikey.Admin, Operator: true}
 	case under("/v1/keys"), under("/v1/audit"), path == "/v1/callback-secret":
 		return Need{Role: apikey.Admin}

@@ -44,14 +44,21 @@ func statusOf(st Status) wire.Status {
 func enginesOf(es []EngineStatus) []wire.Engine {
 	all := make([]wire.Engine, len(es))
 	for i, e := range es {
-		if all[i] = wire.Engine(e); e.Models == nil {
-			all[i].Models = []string{}
-		}
-		if e.Endpoints == nil { // a node of an older program
-			all[i].Endpoints = []string{}
-		}
+		all[i] = EngineOf(e)
 	}
 	return all
+}
+
+// EngineOf is an engine's state on the wire: empty lists are [] in JSON, not null.
+func EngineOf(e EngineStatus) wire.Engine {
+	out := wire.Engine(e)
+	if e.Models == nil {
+		out.Models = []string{}
+	}
+	if e.Endpoints == nil { // a node of an older program
+		out.Endpoints = []string{}
+	}
+	return out
 }
 
 type backupInput struct {

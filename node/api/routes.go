@@ -27,7 +27,7 @@ func (s *Server) routes(mux *http.ServeMux) error {
 	cfg.Info.Description = about
 	cfg.OpenAPIPath, cfg.DocsPath, cfg.SchemasPath = "", "", "" // served below, without a CDN
 	cfg.CreateHooks = nil                                       // no $schema in bodies
-	cfg.Tags = []*huma.Tag{{Name: "tasks"}, {Name: "dead"}, {Name: "schedules"}, {Name: "results"}, {Name: "sinks"}, {Name: "openai"}, {Name: "node"}, {Name: "cluster"}, {Name: "access"}}
+	cfg.Tags = []*huma.Tag{{Name: "tasks"}, {Name: "dead"}, {Name: "schedules"}, {Name: "results"}, {Name: "sinks"}, {Name: "openai"}, {Name: "node"}, {Name: "engines"}, {Name: "cluster"}, {Name: "access"}}
 	api := humago.New(mux, cfg)
 	api.OpenAPI().Servers = nil
 
@@ -68,6 +68,9 @@ func (s *Server) routes(mux *http.ServeMux) error {
 	s.keyRoutes(api)
 	if s.sinks != nil {
 		s.sinkRoutes(api)
+	}
+	if s.engines != nil {
+		s.engineRoutes(api)
 	}
 	if s.schedules != nil {
 		s.scheduleRoutes(mux, api)

@@ -38,6 +38,7 @@ type Server struct {
 	sinks     Sinks     // may be nil
 	schedules Schedules // may be nil
 	quotas    Quotas    // may be nil
+	engines   Engines   // may be nil
 	refusal   *connect.ErrorWriter
 
 	handler http.Handler

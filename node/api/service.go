@@ -147,4 +147,5 @@ type EngineStatus struct {
 	InFlight  int
 	Paused    time.Time // it asked for nothing before then
 	Restarts  int       // of a supervised child
+	Circuit   string    // closed, open, half-open; "" from a node of an older program
 }

@@ -52,7 +52,7 @@ func Routes(mux *http.ServeMux, d Deps) {
 }
 
 // others are the paths below /v1 that are no part of OpenAI's API.
-var others = []string{"tasks", "results", "status", "cluster", "admin", "keys", "whoami", "audit", "sinks", "dead", "schedules", "quotas"}
+var others = []string{"tasks", "results", "status", "cluster", "admin", "keys", "whoami", "audit", "sinks", "dead", "schedules", "quotas", "engines"}
 
 // Owns tells whether a path is one of OpenAI's API, also one that is not served here: its clients know only its errors.
 func Owns(path string) bool {

@@ -1,0 +1,78 @@
+package wire
+
+import "time"
+
+// EngineSpec is what an engine is: a model's file that the node starts processes for, or a URL.
+type EngineSpec struct {
+	Path        string   `json:"path,omitempty" maxLength:"4096" doc:"GGUF file on the node's machine, as an absolute path."`
+	URL         string   `json:"url,omitempty" maxLength:"2048" doc:"Of an engine with OpenAI's API: http(s)://host[:port][/v1] or unix:///path; in place of path."`
+	Models      []string `json:"models,omitempty" maxItems:"64" doc:"Of a path: the one name under which tasks ask for it, the engine's when empty. Of a URL: what it serves; it is asked when empty."`
+	Aliases     []string `json:"aliases,omitempty" maxItems:"64" doc:"Other names for its first model."`
+	Endpoints   []string `json:"endpoints,omitempty" maxItems:"16"`
+	GPU         string   `json:"gpu,omitempty" maxLength:"1024" doc:"CUDA_VISIBLE_DEVICES of its processes."`
+	Workers     int      `json:"workers,omitempty" doc:"Processes; 0: model.workers."`
+	Slots       int      `json:"slots,omitempty" doc:"Answers that one process makes at once; 0: model.slots."`
+	Ctx         int      `json:"ctx,omitempty" doc:"Tokens of a prompt with its answer; 0: model.ctx."`
+	Concurrency int      `json:"concurrency,omitempty" doc:"Requests at once; 0: the slots of each process, 16 of a URL."`
+	Prefetch    int      `json:"prefetch,omitempty"`
+	APIKeyEnv   string   `json:"api_key_env,omitempty" maxLength:"128" doc:"Environment variable of the node with the key of a URL; its name begins with ENGINE_."`
+}
+
+// EngineLoad asks for an engine.
+type EngineLoad struct {
+	Name string     `json:"name" minLength:"1" maxLength:"63"`
+	Node string     `json:"node,omitempty" maxLength:"64" doc:"Where; all, or the node that is asked when empty."`
+	Spec EngineSpec `json:"spec"`
+}
+
+// EngineSwap asks for another model in an engine's place.
+type EngineSwap struct {
+	Node string     `json:"node,omitempty" maxLength:"64" doc:"Where; all that have it, or the node that is asked when empty."`
+	Spec EngineSpec `json:"spec" doc:"What is to be different; the rest stays."`
+}
+
+// EngineBack asks for the former model, or for none.
+type EngineBack struct {
+	Node string `json:"node,omitempty" maxLength:"64" doc:"Where; all that have it, or the node that is asked when empty."`
+}
+
+// EngineEntry is one engine of one node.
+type EngineEntry struct {
+	Node    string        `json:"node"`
+	Name    string        `json:"name"`
+	Source  string        `json:"source" enum:"configuration,loaded"`
+	State   string        `json:"state" enum:"loading,ready,down,draining,failed"`
+	Reason  string        `json:"reason,omitempty" doc:"Of the newest trouble, and what else is to be known."`
+	Version int           `json:"version" doc:"Counts its models: 1 is the first one."`
+	Spec    EngineSpec    `json:"spec"`
+	Models  []string      `json:"models" nullable:"false"`
+	Engines []Engine      `json:"engines" nullable:"false" doc:"Its processes, or the one behind its URL."`
+	Busy    int           `json:"in_flight"`
+	Pace    float64       `json:"tokens_per_second" doc:"That it answered in the last half a minute or so."`
+	Former  *FormerEngine `json:"former,omitempty" doc:"What a rollback brings back."`
+	Change  *EngineChange `json:"change,omitempty" doc:"The newest one."`
+}
+
+// FormerEngine is what an engine was before it was swapped.
+type FormerEngine struct {
+	Version int        `json:"version"`
+	Spec    EngineSpec `json:"spec"`
+	Loaded  bool       `json:"loaded" doc:"A rollback takes no time."`
+	Until   time.Time  `json:"until,omitzero" doc:"When its processes are ended. After that a rollback loads it again."`
+}
+
+// EngineChange is a change that was asked for, and what became of it.
+type EngineChange struct {
+	ID    string    `json:"id"`
+	What  string    `json:"what" enum:"load,swap,rollback,unload"`
+	State string    `json:"state" enum:"running,done,failed"`
+	Error string    `json:"error,omitempty"`
+	At    time.Time `json:"at"`
+	Ended time.Time `json:"ended,omitzero"`
+}
+
+// Engines answers GET /v1/engines, and every change with the engines that it concerns.
+type Engines struct {
+	Engines []EngineEntry     `json:"engines" nullable:"false"`
+	Silent  map[string]string `json:"silent,omitempty" doc:"Nodes that did not do, or say, what was asked, and why."`
+}

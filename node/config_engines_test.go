@@ -1,0 +1,57 @@
+package node
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestEngineEntries(t *testing.T) {
+	gguf := filepath.Join(t.TempDir(), "a.gguf")
+	require.NoError(t, os.WriteFile(gguf, []byte("GGUF"), 0o600))
+	for _, tc := range []struct{ engine, want string }{
+		{"{url: embedded, path: FILE, gpu: 0, workers: 2, slots: 4, ctx: 2048, models: [glm-9b], aliases: [fast, cheap], name: nine}", ""},
+		{"{url: embedded, path: FILE, gpu: 'GPU-8932f937-d72c,MIG-3/1'}", ""},
+		{"{url: 'http://h:1/v1', aliases: [fast]}", ""},
+		{"embedded", ""},
+		{"{url: embedded, path: /nowhere.gguf}", "engines[0].path: is /nowhere.gguf, which is no file that can be read (name a GGUF file on this node's machine"},
+		{"{url: embedded, models: [a]}", "engines[0].models: is a (an embedded engine serves one model"},
+		{"{url: embedded, path: FILE, models: [a, b]}", "engines[0].models: is a, b (an embedded engine serves one model"},
+		{"{url: embedded, gpu: '0 1'}", `engines[0].gpu: is "0 1" (use what CUDA_VISIBLE_DEVICES takes`},
+		{"{url: embedded, workers: 65}", "engines[0].workers: is 65 (use 1 to 64, or 0 for model.workers"},
+		{"{url: embedded, slots: 257}", "engines[0].slots: is 257 (use 1 to 256"},
+		{"{url: embedded, ctx: 1}", "engines[0].ctx: is 1 (use at least 2"},
+		{"{url: echo, gpu: 1}", "engines[0].gpu: is set, and the engine is echo (it is for url: embedded"},
+		{"{url: 'http://h:1', path: FILE}", "engines[0].path: is set, and the engine is http://h:1 (it is for url: embedded"},
+		{"{url: echo, aliases: ['']}", `engines[0].aliases[0]: is "" (use a name that tasks may ask for`},
+		{"{url: echo, aliases: [a, a]}", `engines[0].aliases[1]: is "a" (use a name`},
+		{"{url: echo, models: [m], aliases: [m]}", `engines[0].aliases[0]: is "m" (use a name`},
+		{"{url: echo, aliases: [default]}", `engines[0].aliases[0]: is "default" (use a name`},
+		{"{url: echo, weight: 2}", "weight"},
+	} {
+		_, _, err := Load(writeConfig(t, "engines: ["+strings.ReplaceAll(tc.engine, "FILE", gguf)+"]"), nil, nil)
+		if tc.want == "" {
+			require.NoError(t, err, tc.engine)
+			continue
+		}
+		require.ErrorContains(t, err, tc.want, tc.engine)
+	}
+	c, _, err := Load(writeConfig(t, "engines: [{url: embedded, path: "+gguf+", gpu: 0}, {url: embedded, name: other, path: "+gguf+"}]"), nil, nil)
+	require.NoError(t, err)
+	require.Equal(t, []EngineConfig{{URL: EngineEmbedded, Path: gguf, GPU: "0"}, {URL: EngineEmbedded, Name: "other", Path: gguf}}, c.Engines)
+}
+
+// TestTwoHostsAlike: engines that were configured by their URLs alone keep names of their own.
+func TestTwoHostsAlike(t *testing.T) {
+	c := testConfig(t)
+	c.Engines = []EngineConfig{{URL: "http://127.0.0.1:1/a/v1"}, {URL: "http://127.0.0.1:1/b/v1"}, {URL: EngineEcho}}
+	n := boot(t, c)
+	var names []string
+	for _, e := range n.Engines() {
+		names = append(names, e.Name())
+	}
+	require.Equal(t, []string{"127.0.0.1:1", "127.0.0.1:1-2", "echo"}, names)
+}

@@ -1,0 +1,258 @@
+package node
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/open-autoglm/autoglm/node/api/wire"
+	"github.com/open-autoglm/autoglm/persistence/fault"
+)
+
+// engineForm is what an engine that is loaded may be called.
+var engineForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_-]{0,62}$`)
+
+// configOf checks what somebody asks for over the API. An environment variable would go to whatever URL they name, so only those that are meant
+// for it may.
+func configOf(name string, s wire.EngineSpec) (EngineConfig, error) {
+	c := EngineConfig{Name: name, URL: s.URL, Path: s.Path, Models: s.Models, Aliases: s.Aliases, Endpoints: s.Endpoints, GPU: s.GPU, Workers: s.Workers,
+		Slots: s.Slots, Ctx: s.Ctx, Concurrency: s.Concurrency, Prefetch: s.Prefetch, APIKeyEnv: s.APIKeyEnv}
+	var w wrong
+	w.when(!engineForm.MatchString(name), "name", name, "use 1 to 63 letters, digits, _ and -, beginning with a letter or digit")
+	switch {
+	case (s.Path == "") == (s.URL == ""):
+		w.add(invalidConfig("path", "not the only one of path and url", "give one of them"))
+	case s.Path != "":
+		w.when(!filepath.IsAbs(s.Path), "path", s.Path, "give an absolute path on the node's machine")
+		c.URL = EngineEmbedded
+		if len(c.Models) == 0 {
+			c.Models = []string{name}
+		}
+	case s.URL == EngineNone || s.URL == EngineEmbedded:
+		w.add(invalidConfig("url", s.URL, "name a GGUF file as path, or a URL"))
+	}
+	w.when(s.APIKeyEnv != "" && !strings.HasPrefix(s.APIKeyEnv, "ENGINE_"), "api_key_env", s.APIKeyEnv, "use a variable whose name begins with ENGINE_: an engine that is loaded sees no other")
+	if len(w) == 0 {
+		c.check(&w, "")
+	}
+	if len(w) == 0 {
+		return c, nil
+	}
+	return c, fault.New(fault.Invalid, "node.engines", name, "%w", errors.Join(w...))
+}
+
+func specOf(c *EngineConfig) wire.EngineSpec {
+	s := wire.EngineSpec{Path: c.Path, URL: c.URL, Models: c.Models, Aliases: c.Aliases, Endpoints: c.Endpoints, GPU: c.GPU, Workers: c.Workers,
+		Slots: c.Slots, Ctx: c.Ctx, Concurrency: c.Concurrency, Prefetch: c.Prefetch, APIKeyEnv: c.APIKeyEnv}
+	if c.URL == EngineEmbedded && c.Path != "" {
+		s.URL = ""
+	}
+	return s
+}
+
+// over is a spec with what another one says differently.
+func over(s, more wire.EngineSpec) wire.EngineSpec {
+	if more.Path != "" || more.URL != "" {
+		s.Path, s.URL = more.Path, more.URL
+	}
+	if s.Path == "" { // no processes here
+		s.GPU, s.Workers, s.Slots, s.Ctx = "", 0, 0, 0
+	}
+	list := func(old, new []string) []string {
+		if len(new) > 0 {
+			return new
+		}
+		return old
+	}
+	s.Models, s.Aliases, s.Endpoints = list(s.Models, more.Models), list(s.Aliases, more.Aliases), list(s.Endpoints, more.Endpoints)
+	s.GPU, s.APIKeyEnv = cmp.Or(more.GPU, s.GPU), cmp.Or(more.APIKeyEnv, s.APIKeyEnv)
+	s.Workers, s.Slots, s.Ctx = cmp.Or(more.Workers, s.Workers), cmp.Or(more.Slots, s.Slots), cmp.Or(more.Ctx, s.Ctx)
+	s.Concurrency, s.Prefetch = cmp.Or(more.Concurrency, s.Concurrency), cmp.Or(more.Prefetch, s.Prefetch)
+	return s
+}
+
+// load begins to load an engine. One that did not come up may be loaded again.
+func (t *table) load(name string, s wire.EngineSpec) (*entry, error) {
+	cfg, err := configOf(name, s)
+	if err != nil {
+		return nil, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	i := slices.IndexFunc(t.entries, func(e *entry) bool { return e.name == name })
+	switch {
+	case i >= 0 && (t.entries[i].live != nil || t.entries[i].configured):
+		return nil, fault.New(fault.Conflict, "node.engines", name, "node %s has an engine of this name", t.n.id).WithRemedy("put another model in its place with autoglm model swap, or choose another name")
+	case i < 0 && len(t.entries) >= enginesMax:
+		return nil, fault.New(fault.Overloaded, "node.engines", name, "node %s has %d engines, which is the limit", t.n.id, enginesMax)
+	case i < 0:
+		t.entries = append(t.entries, &entry{name: name})
+		i = len(t.entries) - 1
+	}
+	e := t.entries[i]
+	if err := t.begin(e, "load", func(ctx context.Context) error { return t.doLoad(ctx, e, cfg) }); err != nil {
+		return nil, err
+	}
+	e.cfg = cfg
+	return e, nil
+}
+
+func (t *table) doLoad(ctx context.Context, e *entry, cfg EngineConfig) error {
+	m, err := t.comeUp(ctx, e, &cfg, 1)
+	if err == nil {
+		if err = t.add(m); err != nil {
+			m.stop()
+		}
+	}
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	e.live, e.version, e.newest = m, 1, 1
+	t.forget(e)
+	t.mu.Unlock()
+	return t.changed()
+}
+
+// swap begins to put another model in an engine's place.
+func (t *table) swap(name string, more wire.EngineSpec, keep time.Duration) (*entry, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e, err := t.find(name)
+	if err != nil {
+		return nil, err
+	}
+	old := specOf(&e.cfg)
+	if e.cfg.URL == EngineEmbedded && len(old.Models) == 0 && e.live != nil { // of model.path: under the name that it has
+		old.Models = e.live.ids()
+	}
+	cfg, err := configOf(e.name, over(old, more))
+	if err != nil {
+		return nil, err
+	}
+	cfg.Timeout = e.cfg.Timeout
+	return e, t.begin(e, "swap", func(ctx context.Context) error { return t.replace(ctx, e, cfg, nil, 0, keep) })
+}
+
+// rollback begins to bring the former model back.
+func (t *table) rollback(name string, keep time.Duration) (*entry, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e, err := t.find(name)
+	if err != nil {
+		return nil, err
+	}
+	f := e.former
+	if f == nil {
+		return nil, fault.New(fault.Conflict, "node.engines", e.name, "it was never another model on node %s", t.n.id).WithRemedy("name a file: autoglm model swap %s --path FILE.gguf", e.name)
+	}
+	return e, t.begin(e, "rollback", func(ctx context.Context) error {
+		t.mu.Lock()
+		m := f.live // it may end until now
+		if m != nil {
+			f.timer.Stop()
+			f.live = nil
+		}
+		t.mu.Unlock()
+		return t.replace(ctx, e, f.cfg, m, f.version, keep)
+	})
+}
+
+// replace puts an engine in the place of an entry's: one that is up, m, or one that it makes.
+func (t *table) replace(ctx context.Context, e *entry, cfg EngineConfig, m *made, version int, keep time.Duration) error {
+	var err error
+	if m == nil {
+		t.mu.Lock()
+		e.newest = max(e.newest, e.version) + 1
+		version = e.newest
+		t.mu.Unlock()
+		if m, err = t.comeUp(ctx, e, &cfg, version); err != nil {
+			return err
+		}
+	}
+	if err = t.add(m); err != nil {
+		m.stop()
+		return err
+	}
+	t.mu.Lock()
+	old, before := &former{cfg: e.cfg, version: e.version, live: e.live}, e.former
+	e.cfg, e.version, e.live, e.former = cfg, version, m, nil
+	if e.configured {
+		e.note = "until this node starts again: its configuration names another model"
+	}
+	t.mu.Unlock()
+	if before != nil {
+		t.drop(before)
+	}
+	if old.live != nil {
+		t.remove(old.live) // what it runs ends
+	}
+	t.keep(e, old, keep)
+	return t.changed()
+}
+
+// keep remembers what an entry was, with its processes for a while.
+func (t *table) keep(e *entry, f *former, keep time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e.former = f
+	if f.live == nil {
+		return
+	}
+	f.until = t.n.now().Add(keep)
+	f.timer = time.AfterFunc(keep, func() {
+		t.mu.Lock()
+		if t.ctx.Err() == nil {
+			t.wg.Go(func() { t.drop(f) })
+		}
+		t.mu.Unlock()
+	})
+}
+
+// drop ends a former engine's processes.
+func (t *table) drop(f *former) {
+	t.mu.Lock()
+	m := f.live
+	f.live, f.until = nil, time.Time{}
+	if f.timer != nil {
+		f.timer.Stop()
+	}
+	t.mu.Unlock()
+	if m != nil {
+		m.stop()
+	}
+}
+
+// unload begins to take an engine away.
+func (t *table) unload(name string) (*entry, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e, err := t.find(name)
+	if err != nil {
+		return nil, err
+	}
+	return e, t.begin(e, "unload", func(context.Context) error {
+		t.mu.Lock()
+		m, f := e.live, e.former
+		t.mu.Unlock()
+		if m != nil {
+			t.remove(m)
+		}
+		t.mu.Lock()
+		t.entries = slices.DeleteFunc(t.entries, func(x *entry) bool { return x == e })
+		t.forget(e)
+		t.mu.Unlock()
+		if m != nil {
+			m.stop()
+		}
+		if f != nil {
+			t.drop(f)
+		}
+		return t.changed()
+	})
+}
