@@ -29,7 +29,7 @@ const ExitHelp = `Exit codes:
   0    done
   1    failed
   2    the command, its input or its configuration is wrong
-  3    no node answers, or not in time
+  3    no node answers, or not in time; of serve: its port or its data directory is taken
   4    no such task or file
   5    the node refuses: a conflict, or its policy
   6    too much at once, or the disk is full: try again later
