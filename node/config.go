@@ -173,7 +173,7 @@ type CallbackConfig struct {
 	Attempts     int           `koanf:"attempts" doc:"Tries before giving up, at most 10: after 5s, 5m, 30m, 2h, 5h, 10h, 14h, 20h and 24h, with jitter, as Standard Webhooks has it."`
 	Timeout      time.Duration `koanf:"timeout" doc:"Of one try."`
 	InFlight     int           `koanf:"in_flight" doc:"Callbacks at once."`
-	AllowPrivate bool          `koanf:"allow_private" doc:"Let callback_url reach private addresses; loopback is reachable anyway while the API listens on loopback only."`
+	AllowPrivate bool          `koanf:"allow_private" doc:"Let callback_url reach private addresses and loopback. Loopback is reachable anyway while the API listens on loopback and asks for no key."`
 	AllowedNets  []string      `koanf:"allowed_nets" doc:"Addresses or networks that callback_url may reach although they are private."`
 }
 

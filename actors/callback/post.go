@@ -161,7 +161,7 @@ func sendFault(ctx context.Context, fail func(fault.Kind, string, ...any) *fault
 	var op *net.OpError
 	if egress.Refused(err) && errors.As(err, &op) {
 		return fail(fault.Refused, "the address is not allowed: %w", op.Err).
-			WithRemedy("allow its range in the node's configuration, if it is meant to be reached")
+			WithRemedy("if it is meant to be reached, allow its network on every node: callback.allowed_nets")
 	}
 	var ue *url.Error
 	if errors.As(err, &ue) {

@@ -337,6 +337,9 @@ func (s *Scene) ended() Why {
 		failed := ""
 		if f := r.CallbackReason; f != nil {
 			failed = fmt.Sprintf(", the newest with %s: %s", f.Kind, dotless(f.Message))
+			if r.CallbackTries == 1 {
+				failed = fmt.Sprintf(", with %s: %s", f.Kind, dotless(f.Message))
+			}
 		}
 		return until(ForCallback, r.CallbackNext, "%s Its callback failed %s%s. It waits for the next try.", text, times(r.CallbackTries), failed)
 	case task.CallbackDelivered:

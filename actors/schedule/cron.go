@@ -1,6 +1,8 @@
 package schedule
 
 import (
+	"fmt"
+	"strconv"
 	"strings"
 	"time"
 	_ "time/tzdata" // the same zones on every machine, also where none are installed
@@ -49,9 +51,9 @@ func Parse(expr, zone string) (*Timetable, error) {
 	case strings.HasPrefix(expr, "@every"):
 		return nil, bad("cron", "is %.80q: an interval has no times of its own", expr).WithRemedy("use fields, like */10 * * * *")
 	}
-	spec, err := parser.Parse(expr)
+	spec, err := parser.Parse(sundays(expr))
 	if err != nil {
-		return nil, bad("cron", "is %.80q: %w", expr, err).WithRemedy("use five fields, minute hour day month weekday, like 30 2 * * 1-5, or @hourly, @daily, @weekly, @monthly, @yearly")
+		return nil, bad("cron", "is %.80q: %s", expr, plainly(expr, err)).WithRemedy("use five fields, minute hour day month weekday, like 30 2 * * 1-5, or @hourly, @daily, @weekly, @monthly, @yearly")
 	}
 	t := &Timetable{spec: spec, zone: loc}
 	if fields := strings.Fields(expr); len(fields) == 5 {
@@ -60,6 +62,59 @@ func Parse(expr, zone string) (*Timetable, error) {
 		t.hours = expr != "@hourly"
 	}
 	return t, nil
+}
+
+// fieldsOf are the fields of an expression, with what each may be.
+var fieldsOf = []struct{ name, may string }{{"minute", "0 to 59"}, {"hour", "0 to 23"}, {"day of month", "1 to 31"}, {"month", "1 to 12, or JAN to DEC"}, {"day of week", "0 to 7 (0 and 7 are Sunday), or SUN to SAT"}}
+
+// sundays writes 7, which is Sunday in other crons, as the parser's 0: a span up to it becomes one up to 6, and 0.
+func sundays(expr string) string {
+	fields := strings.Fields(expr)
+	if len(fields) != len(fieldsOf) {
+		return expr
+	}
+	days := strings.Split(fields[4], ",")
+	for i, d := range days {
+		span, step, stepped := strings.Cut(d, "/")
+		from, to, two := strings.Cut(span, "-")
+		switch {
+		case d == "7":
+			days[i] = "0"
+		case two && from == "7" && to == "7" && !stepped:
+			days[i] = "0"
+		case two && to == "7" && len(from) == 1 && from[0] >= '0' && from[0] <= '6':
+			days[i] = from + "-6"
+			every := 1
+			if stepped {
+				days[i] += "/" + step
+				every, _ = strconv.Atoi(step) // the parser says what is wrong with it
+			}
+			if every > 0 && int('7'-from[0])%every == 0 {
+				days[i] += ",0"
+			}
+		}
+	}
+	fields[4] = strings.Join(days, ",")
+	return strings.Join(fields, " ")
+}
+
+// plainly says what is wrong with an expression in a user's words: which field, and what it may be.
+func plainly(expr string, err error) string {
+	fields := strings.Fields(expr)
+	switch {
+	case strings.HasPrefix(expr, "@"):
+		return "there is no such name"
+	case len(fields) != len(fieldsOf):
+		return fmt.Sprintf("has %d fields instead of five", len(fields))
+	}
+	for i, f := range fields { // the first that is wrong where all others are right
+		alone := []string{"*", "*", "*", "*", "*"}
+		alone[i] = f
+		if _, err := parser.Parse(sundays(strings.Join(alone, " "))); err != nil {
+			return fmt.Sprintf("the %s is %q: it may be %s, with - , / and *", fieldsOf[i].name, f, fieldsOf[i].may)
+		}
+	}
+	return err.Error()
 }
 
 // Next is the first time after t; zero: there is none, within five years.

@@ -27,6 +27,10 @@ func TestWhatAnExpressionMeans(t *testing.T) {
 		{"strictly after", "30 2 * * *", "UTC", "2026-03-04T02:30:00Z", []string{"2026-03-05T02:30:00Z"}},
 		{"within a second", "* * * * *", "UTC", "2026-03-04T02:29:59.5Z", []string{"2026-03-04T02:30:00Z", "2026-03-04T02:31:00Z"}},
 		{"working days", "0 9 * * 1-5", "UTC", "2026-03-06T10:00:00Z", []string{"2026-03-09T09:00:00Z", "2026-03-10T09:00:00Z"}},
+		{"7 is Sunday", "0 9 * * 7", "UTC", "2026-03-06T10:00:00Z", []string{"2026-03-08T09:00:00Z", "2026-03-15T09:00:00Z"}},
+		{"up to 7", "0 9 * * 6-7,1", "UTC", "2026-03-06T10:00:00Z", []string{"2026-03-07T09:00:00Z", "2026-03-08T09:00:00Z", "2026-03-09T09:00:00Z", "2026-03-14T09:00:00Z"}},
+		{"every third day up to 7", "0 9 * * 1-7/3", "UTC", "2026-03-06T10:00:00Z", []string{"2026-03-08T09:00:00Z", "2026-03-09T09:00:00Z", "2026-03-12T09:00:00Z"}},
+		{"every second day up to 7 leaves it out", "0 9 * * 2-7/2", "UTC", "2026-03-06T10:00:00Z", []string{"2026-03-07T09:00:00Z", "2026-03-10T09:00:00Z"}},
 		{"the names", "@monthly", "UTC", "2026-03-06T10:00:00Z", []string{"2026-04-01T00:00:00Z", "2026-05-01T00:00:00Z"}},
 		{"a leap day", "0 0 29 2 *", "UTC", "2026-03-06T10:00:00Z", []string{"2028-02-29T00:00:00Z"}},
 		{"a zone", "0 9 * * *", "Asia/Kolkata", "2026-03-06T10:00:00Z", []string{"2026-03-07T03:30:00Z"}},
@@ -54,6 +58,24 @@ func TestWhatAnExpressionMeans(t *testing.T) {
 				require.Equal(t, instant(t, want).UTC(), at)
 			}
 		})
+	}
+}
+
+// What is wrong is told by its field, in a user's words.
+func TestWhatIsWrongWithAnExpression(t *testing.T) {
+	for expr, want := range map[string]string{
+		"61 * * * *":   `the minute is "61": it may be 0 to 59`,
+		"0 x * * *":    `the hour is "x": it may be 0 to 23`,
+		"0 0 * * 8":    `the day of week is "8": it may be 0 to 7 (0 and 7 are Sunday)`,
+		"0 0 * * 7-8":  `the day of week is "7-8"`,
+		"0 0 * FOO *":  `the month is "FOO"`,
+		"0 0 * * 1-7/": `the day of week is "1-7/"`,
+		"0 0 * *":      "has 4 fields instead of five",
+		"@fortnightly": "there is no such name",
+	} {
+		_, err := Parse(expr, "")
+		require.ErrorContains(t, err, want)
+		require.Equal(t, fault.Invalid, fault.KindOf(err))
 	}
 }
 

@@ -139,6 +139,9 @@ func (s *Schedules) Create(ctx context.Context, p Plan) (State, error) {
 	for _, r := range rows {
 		there = there || string(r.Key) == id
 	}
+	if now := s.o.Now(); !there && p.End != nil && !p.End.After(now) { // the same plan again is harmless, however late
+		return State{}, fault.New(fault.Invalid, "schedule.create", "end", "is %s, which is over: there would be no time", p.End.Format(time.RFC3339)).WithRemedy("use a time after now, or leave it out")
+	}
 	if !there && len(rows) >= SchedulesMax {
 		return State{}, fault.New(fault.Overloaded, "schedule.create", p.Name, "there are %d schedules, which is schedules_max", SchedulesMax).WithRemedy("delete one: autoglm schedule list")
 	}

@@ -78,7 +78,7 @@ func (f *Fetcher) sendFault(ctx context.Context, u *url.URL, err error) error {
 		return ours // a redirect's
 	case egress.Refused(err):
 		return fault.New(fault.Refused, "source.fetch", u.Redacted(), "the address is not allowed: %w", innermost(err)).
-			WithRemedy("allow its range in the node's configuration, if it is meant to be reached")
+			WithRemedy("if it is meant to be reached, allow its network on every node: source.allowed_nets")
 	case errors.As(err, &ue):
 		err = ue.Err
 	}

@@ -18,6 +18,9 @@ func newAudit(app *cli.App) *cobra.Command {
 		Long: "Shows who made, rotated and revoked keys, drained nodes, made backups. An act is written down before it is done; one without\n" +
 			"an outcome was cut off.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := cli.NotNegative("limit", limit); err != nil {
+				return err
+			}
 			if limit < 1 {
 				return cli.Usage("--limit is %d: use 1 or more", limit)
 			}

@@ -144,6 +144,9 @@ func newBatchList(app *cli.App) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "list", Short: "List batches, the newest first", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := cli.NotNegative("limit", limit); err != nil {
+				return err
+			}
 			if limit < 1 {
 				return cli.Usage("--limit is %d: use at least 1", limit)
 			}

@@ -23,7 +23,7 @@ func newCancel(app *cli.App) *cobra.Command {
 			for _, id := range ids {
 				t, err := c.Cancel(cmd.Context(), id, reason)
 				if err != nil {
-					errs = append(errs, err)
+					errs = append(errs, &cli.OneError{ID: id, Err: err})
 					continue
 				}
 				if app.JSON() {
@@ -34,9 +34,6 @@ func newCancel(app *cli.App) *cobra.Command {
 				if err != nil {
 					return err
 				}
-			}
-			if len(errs) == 1 {
-				return errs[0]
 			}
 			return errors.Join(errs...)
 		},

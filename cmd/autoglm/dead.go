@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,7 +30,17 @@ func deadFlags(cmd *cobra.Command, q *client.DeadQuery) {
 	f.StringVar(&q.Model, "model", "", "only tasks of this `model`")
 	f.StringVar(&q.Kind, "kind", "", "only tasks that failed with an error of this `kind`")
 	f.StringVar(&q.Since, "since", "", "only tasks that failed since this `time` (RFC 3339), or so long ago, like 24h")
-	cli.Complete(cmd, "kind", "unavailable", "timeout", "overloaded", "malformed", "invalid", "too_large", "refused", "not_found", "unknown")
+	cli.Complete(cmd, "kind", deadKinds...)
+}
+
+// deadKinds are the kinds of errors that tasks fail with.
+var deadKinds = []string{"unavailable", "timeout", "overloaded", "malformed", "invalid", "too_large", "refused", "not_found", "conflict", "corrupt", "no_space", "fenced", "unknown"}
+
+func checkDead(q *client.DeadQuery) error {
+	if q.Kind != "" && !slices.Contains(deadKinds, q.Kind) {
+		return cli.Usage("--kind is %q: use one of %s", q.Kind, strings.Join(deadKinds, ", "))
+	}
+	return nil
 }
 
 func newDeadList(app *cli.App) *cobra.Command {
@@ -40,6 +52,12 @@ func newDeadList(app *cli.App) *cobra.Command {
 			"again. With -o json, one task a line.",
 		Example: "  autoglm dead list --since 24h\n  autoglm dead list --kind timeout --model glm-4",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkDead(&q); err != nil {
+				return err
+			}
+			if err := cli.NotNegative("limit", limit); err != nil { // 0 is all
+				return err
+			}
 			c, err := app.Client()
 			if err != nil {
 				return err
@@ -87,7 +105,7 @@ func newDeadList(app *cli.App) *cobra.Command {
 	app.ClientFlags(cmd)
 	deadFlags(cmd, &q)
 	cmd.Flags().BoolVar(&q.Retried, "retried", false, "those that were tried again, too")
-	cmd.Flags().IntVar(&limit, "limit", 100, "`number` of tasks")
+	cmd.Flags().IntVar(&limit, "limit", 100, "`number` of tasks; 0: all")
 	return cmd
 }
 
@@ -179,11 +197,14 @@ func newDeadRetry(app *cli.App) *cobra.Command {
 			case !all && (filtered || dry):
 				return cli.Usage("--kind, --model, --since and --dry-run go with --all")
 			}
+			if err := checkDead(&q); err != nil {
+				return err
+			}
 			c, err := app.Client()
 			if err != nil {
 				return err
 			}
-			r := retrying{app: app, c: c, tab: cli.NewTable("TASK", "RETRIED AS", "STATE", "ERROR")}
+			r := retrying{app: app, c: c, tab: cli.NewTable("TASK", "RETRIED AS", "STATE", "NOTE")}
 			if !all {
 				for len(args) > 0 {
 					n := min(len(args), wire.DeadRetriesMax)
@@ -229,6 +250,7 @@ type retrying struct {
 	c         *client.Client
 	tab       *cli.Table
 	good, bad int
+	before    int // of the good ones: tried again before this
 }
 
 func (r *retrying) some(ctx context.Context, ids []string) error {
@@ -247,6 +269,10 @@ func (r *retrying) some(ctx context.Context, ids []string) error {
 			text, state, as = x.Error.Error(), "", ""
 		} else {
 			r.good++
+			if x.Existed {
+				r.before++
+				text = "it was tried again before, as " + x.ID
+			}
 		}
 		if r.app.JSON() {
 			if err := r.app.PrintJSON(x); err != nil {
@@ -265,7 +291,11 @@ func (r *retrying) end() error {
 			return err
 		}
 	}
-	fmt.Fprintf(r.app.Err, "%d tried again, %d not\n", r.good, r.bad)
+	earlier := ""
+	if r.before > 0 {
+		earlier = fmt.Sprintf(", %d were before", r.before)
+	}
+	fmt.Fprintf(r.app.Err, "%d tried again%s, %d not\n", r.good-r.before, earlier, r.bad)
 	if r.bad > 0 {
 		return &cli.TasksError{Text: fmt.Sprintf("%d of %d tasks were not tried again", r.bad, r.good+r.bad)}
 	}

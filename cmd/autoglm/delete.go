@@ -21,7 +21,7 @@ func newDelete(app *cli.App) *cobra.Command {
 			var errs []error // the other tasks are deleted all the same
 			for _, id := range ids {
 				if err := c.Delete(cmd.Context(), id); err != nil {
-					errs = append(errs, err)
+					errs = append(errs, &cli.OneError{ID: id, Err: err})
 					continue
 				}
 				if app.JSON() {
@@ -32,9 +32,6 @@ func newDelete(app *cli.App) *cobra.Command {
 				if err != nil {
 					return err
 				}
-			}
-			if len(errs) == 1 {
-				return errs[0]
 			}
 			return errors.Join(errs...)
 		},

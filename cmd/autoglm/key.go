@@ -42,7 +42,10 @@ func newAPIKeyCreate(app *cli.App) *cobra.Command {
 				return err
 			}
 			w.Name = args[0]
-			if expires > 0 {
+			if cmd.Flags().Changed("expires-in") && expires != 0 { // what is negative is not for ever: the node refuses it, too
+				if expires < 0 {
+					return cli.Usage("--expires-in is %v: use a time from now, like 720h, or 0 for ever", expires)
+				}
 				w.ExpiresIn = expires.String()
 			}
 			f, err := secretFile(out) // before there is a key that could not be shown

@@ -47,6 +47,9 @@ func newList(app *cli.App) *cobra.Command {
 		Long: "Lists tasks, the newest first; with --state, in that state's own order: pending ones as they will run, those\n" +
 			"that ended as they did. With -o json, one task a line.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := cli.NotNegative("limit", limit); err != nil {
+				return err
+			}
 			q, err := f.query()
 			if err != nil {
 				return err

@@ -40,7 +40,9 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
 	app := cli.New(version)
-	os.Exit(app.Report(newRoot(app).ExecuteContext(ctx)))
+	cmd, err := newRoot(app).ExecuteContextC(ctx)
+	app.Named(cmd)
+	os.Exit(app.Report(err))
 }
 
 func newRoot(app *cli.App) *cobra.Command {

@@ -1,15 +1,10 @@
 package main
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"io"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
-	"go.yaml.in/yaml/v3"
 
 	"github.com/open-autoglm/autoglm/actors/quota"
 	"github.com/open-autoglm/autoglm/cmd/autoglm/internal/cli"
@@ -31,8 +26,14 @@ func newQuota(app *cli.App) *cobra.Command {
 func newQuotaApply(app *cli.App) *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
-		Use: "apply -f FILE", Short: "Set the quotas that a YAML file declares", Args: cobra.NoArgs, ValidArgsFunction: cobra.NoFileCompletions,
-		Long: "The file has one document for each tenant. Quotas of tenants that are not in it stay as they are. Nothing is set when one is wrong. Like\n\n" +
+		Use: "apply -f FILE", Short: "Set the quotas that a YAML file declares", ValidArgsFunction: cobra.NoFileCompletions,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return cli.Usage("what is %q? A file is given with -f: autoglm quota apply -f %[1]s", args[0])
+			}
+			return nil
+		},
+		Long: "The file has one document for each tenant. Quotas of tenants that are not in it stay as they are. Nothing is set when the file is wrong. Like\n\n" +
 			"  tenant: acme\n  weight: 2\n  hard: {running: 64, tokens_per_minute: 200000, requests_per_minute: 600, queued: 100000}\n  classes:\n  - {priorities: 0-2, running: 16}\n  over: queue\n",
 		Example: "  autoglm quota apply -f quotas.yaml",
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -46,7 +47,7 @@ func newQuotaApply(app *cli.App) *cobra.Command {
 			}
 			for _, s := range specs {
 				if err := c.SetQuota(cmd.Context(), s); err != nil {
-					return err
+					return err // names the tenant; those before it are set, and were told
 				}
 				if !app.JSON() {
 					fmt.Fprintf(app.Out, "%s: %s\n", s.Tenant, s.String())
@@ -61,41 +62,6 @@ func newQuotaApply(app *cli.App) *cobra.Command {
 	app.ClientFlags(cmd)
 	cmd.Flags().StringVarP(&file, "file", "f", "", "`file` with quotas as YAML, - for standard input")
 	return cmd
-}
-
-// readQuotas reads the documents of a file. A field that no quota has is an error: a limit that was misspelt would be none.
-func readQuotas(app *cli.App, file string) (specs []quota.Terms, err error) {
-	var b []byte
-	switch file {
-	case "":
-		return nil, cli.Usage("give -f FILE")
-	case "-":
-		b, err = io.ReadAll(app.In)
-	default:
-		b, err = os.ReadFile(file)
-	}
-	if err != nil {
-		return nil, cli.Usage("--file: %v", err)
-	}
-	dec := yaml.NewDecoder(bytes.NewReader(b))
-	dec.KnownFields(true)
-	for {
-		var s quota.Terms
-		if err = dec.Decode(&s); errors.Is(err, io.EOF) {
-			break
-		}
-		if err == nil {
-			err = s.Check()
-		}
-		if err != nil {
-			return nil, cli.Usage("%s, document %d: %v", file, len(specs)+1, err)
-		}
-		specs = append(specs, s)
-	}
-	if len(specs) == 0 {
-		return nil, cli.Usage("%s has no quota in it", file)
-	}
-	return specs, nil
 }
 
 func newQuotaList(app *cli.App) *cobra.Command {

@@ -79,7 +79,7 @@ func newServe(app *cli.App) *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&config, "config", "", "YAML `file` with settings")
 	f.BoolVar(&print, "print-config", false, "print the settings as they would be used, and exit")
-	f.StringArrayVar(&set, "set", nil, "any setting, as `KEY=VALUE`; may be repeated")
+	f.StringArrayVar(&set, "set", nil, "any setting, as `KEY=VALUE`; a list with commas, like callback.allowed_nets=10.0.0.0/8,127.0.0.1; may be repeated")
 	f.String("data-dir", def.DataDir, "`folder` of everything durable")
 	f.String("http", def.HTTP.Listen, "`address` of the API; port 0 takes a free one")
 	f.String("tls-cert", "", "`file` with the API's certificate (PEM)")

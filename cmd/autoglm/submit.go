@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -17,7 +18,7 @@ import (
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
-// rejectedShown bounds the refused lines that are told one by one; the summary counts all.
+// rejectedShown bounds the reasons of refused lines that are told, each with the first of its lines; the summary counts all.
 const rejectedShown = 20
 
 // submitOptions are the flags of submit.
@@ -200,6 +201,11 @@ func afterSubmit(id string, err error) string {
 	switch fault.KindOf(err) {
 	case fault.Invalid, fault.TooLarge, fault.Refused, fault.Conflict:
 		return "it was not accepted"
+	case fault.Overloaded, fault.NoSpace: // said by the node before it took anything
+		var p *wire.Problem
+		if errors.As(err, &p) {
+			return "it was not accepted: the same command, later, is harmless"
+		}
 	}
 	return "it may have been accepted or not; the same command with --id " + id + " makes no second one, and autoglm get " + id + " shows it"
 }
@@ -224,12 +230,12 @@ func (o *submitOptions) many(ctx context.Context, app *cli.App, c *client.Client
 		}
 	}
 	bar := app.NewProgress("submitted", 0)
-	shown := 0
+	var refused refusals
 	sum, err := c.SubmitLines(ctx, in, edit, func(s wire.Submitted) error {
 		bar.Add(1)
 		switch {
 		case s.Error != nil:
-			if shown++; shown <= rejectedShown {
+			if refused.add(s.Error.Error()) {
 				fmt.Fprintf(app.Err, "%s: %v\n", lineName(s), s.Error)
 			}
 		case o.wait:
@@ -238,9 +244,7 @@ func (o *submitOptions) many(ctx context.Context, app *cli.App, c *client.Client
 		return nil
 	})
 	bar.Done()
-	if shown > rejectedShown {
-		fmt.Fprintf(app.Err, "and %d more lines were rejected\n", shown-rejectedShown)
-	}
+	refused.tell(app.Err)
 	if err != nil {
 		fmt.Fprintf(app.Err, "%d tasks were accepted before that; submitting the same file again adds the others if its lines carry a task_id\n", sum.Accepted)
 		return err
@@ -265,6 +269,42 @@ func (o *submitOptions) many(ctx context.Context, app *cli.App, c *client.Client
 		return rejectedOnly(sum)
 	}
 	return ended.check(sum.Rejected)
+}
+
+// refusals counts refused lines by reason. Zero is none.
+type refusals struct {
+	reasons []string // the first rejectedShown
+	lines   map[string]int
+	others  int
+}
+
+// add counts a line, and tells whether its reason is a new one that should be told.
+func (r *refusals) add(reason string) bool {
+	if r.lines == nil {
+		r.lines = map[string]int{}
+	}
+	switch {
+	case r.lines[reason] > 0:
+		r.lines[reason]++
+		return false
+	case len(r.reasons) == rejectedShown:
+		r.others++
+		return false
+	}
+	r.reasons, r.lines[reason] = append(r.reasons, reason), 1
+	return true
+}
+
+// tell says how many more lines each reason had.
+func (r *refusals) tell(w io.Writer) {
+	for _, reason := range r.reasons {
+		if n := r.lines[reason] - 1; n > 0 {
+			fmt.Fprintf(w, "and %d more: %s\n", n, reason)
+		}
+	}
+	if r.others > 0 {
+		fmt.Fprintf(w, "and %d more lines were rejected\n", r.others)
+	}
 }
 
 // lineName says which line an answer belongs to. The id may have been made here: nobody else could name it.

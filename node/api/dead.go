@@ -31,7 +31,7 @@ func (s *Server) deadRoutes(api huma.API) {
 // DeadFilter is exported for huma, which looks into no other embedded struct.
 type DeadFilter struct {
 	Model   string `query:"model" maxLength:"256" doc:"Only tasks of this model."`
-	Kind    string `query:"kind" maxLength:"64" doc:"Only tasks that failed with an error of this kind, like timeout."`
+	Kind    string `query:"kind" maxLength:"64" enum:"unavailable,timeout,overloaded,malformed,invalid,too_large,refused,not_found,conflict,corrupt,no_space,fenced,unknown" doc:"Only tasks that failed with an error of this kind, like timeout."`
 	Since   string `query:"since" example:"24h" doc:"Only tasks that failed since: a time (RFC 3339), or how long ago."`
 	Retried bool   `query:"retried" doc:"Those that were tried again, too."`
 }

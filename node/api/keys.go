@@ -93,7 +93,7 @@ func (s *Server) createKey(ctx context.Context, in *createKeyInput) (*newKeyOutp
 	var err error
 	if q.ExpiresIn != "" {
 		if w.Lives, err = time.ParseDuration(q.ExpiresIn); err != nil || w.Lives <= 0 {
-			return nil, s.problem(ctx, invalid("expires_in", "is %q: write it like 720h", q.ExpiresIn))
+			return nil, s.problem(ctx, invalid("expires_in", "is %q: use a time from now, like 720h; leave it out for ever", q.ExpiresIn))
 		}
 	}
 	if err = w.Check(); err == nil && w.Tenant != who.Tenant && !who.Operator() {

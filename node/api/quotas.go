@@ -9,6 +9,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/open-autoglm/autoglm/actors/quota"
+	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/node/access"
 	"github.com/open-autoglm/autoglm/node/api/wire"
 	"github.com/open-autoglm/autoglm/persistence/fault"
@@ -32,9 +33,9 @@ func (s *Server) quotaRoutes(api huma.API) {
 		Summary: "List quotas, and what is used of them", Description: "Those of all tenants for the operator, else your tenant's.", Errors: []int{503}}, s.listQuotas)
 	huma.Register(api, huma.Operation{OperationID: "set-quota", Method: "PUT", Path: "/v1/quotas/{tenant}", Tags: tags, Middlewares: local,
 		Summary: "Set the quota of a tenant", Description: "In place of the one before. All nodes go by it within seconds; what runs already is not ended.",
-		Errors: []int{403, 409, 422, 503}}, s.setQuota)
+		Errors: []int{403, 404, 409, 422, 503}}, s.setQuota)
 	huma.Register(api, huma.Operation{OperationID: "delete-quota", Method: "DELETE", Path: "/v1/quotas/{tenant}", Tags: tags, Middlewares: local, DefaultStatus: http.StatusNoContent,
-		Summary: "Take the quota of a tenant away", Errors: []int{403, 503}}, s.deleteQuota)
+		Summary: "Take the quota of a tenant away", Errors: []int{403, 404, 422, 503}}, s.deleteQuota)
 }
 
 type quotasOutput struct{ Body wire.Quotas }
@@ -78,6 +79,9 @@ func (s *Server) setQuota(ctx context.Context, in *setQuotaInput) (*quotaOutput,
 		err = spec.Check()
 	}
 	if err == nil {
+		err = s.tenantThere(ctx, spec.Tenant)
+	}
+	if err == nil {
 		err = s.rolled()
 	}
 	if err == nil {
@@ -94,7 +98,18 @@ type quotaInput struct {
 }
 
 func (s *Server) deleteQuota(ctx context.Context, in *quotaInput) (*struct{}, error) {
-	if err := s.audited(ctx, "quota.delete", in.Tenant, in.Tenant, "", func() error { return s.quotas.Delete(ctx, in.Tenant) }); err != nil {
+	err := tenant.Check(in.Tenant)
+	var book quota.Book
+	if err == nil {
+		book, err = s.quotas.Book(ctx)
+	}
+	if _, has := book.Terms[in.Tenant]; err == nil && !has {
+		err = fault.New(fault.NotFound, "api.quotas", in.Tenant, "this tenant has no quota").WithRemedy("autoglm quota list shows those that have one")
+	}
+	if err == nil {
+		err = s.audited(ctx, "quota.delete", in.Tenant, in.Tenant, "", func() error { return s.quotas.Delete(ctx, in.Tenant) })
+	}
+	if err != nil {
 		return nil, s.problem(ctx, err)
 	}
 	return nil, nil

@@ -91,7 +91,7 @@ func (s *Server) tenantThere(ctx context.Context, name string) error {
 	}
 	keys, _, err := s.access.Keys.List(ctx, name, "", 1)
 	if err == nil && len(keys) == 0 {
-		err = fault.New(fault.NotFound, "api.sinks", name, "there is no such tenant: it never had a key").WithRemedy("check its name (autoglm key list), or make it with its first key: autoglm key create NAME --tenant %s", name)
+		err = fault.New(fault.NotFound, "api.tenant", name, "there is no such tenant: it never had a key").WithRemedy("check its name (autoglm key list), or make it with its first key: autoglm key create NAME --tenant %s", name)
 	}
 	return err
 }

@@ -86,7 +86,7 @@ func (b *backoff) wait(ctx context.Context, err error) bool {
 		return b.c.retry <= 0 || time.Now().Before(b.until)
 	}
 	b.tried = 0
-	if errors.Is(err, syscall.ECONNREFUSED) && !b.c.patient && !b.c.reached.Load() {
+	if (errors.Is(err, syscall.ECONNREFUSED) || noHost(err)) && !b.c.patient && !b.c.reached.Load() {
 		return false
 	}
 	d := b.next/2 + rand.N(b.next/2+1)

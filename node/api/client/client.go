@@ -52,7 +52,7 @@ type Option func(*Client)
 func WithRetry(d time.Duration) Option { return func(c *Client) { c.retry = d } }
 
 // WithPatience also waits for a node that was never reached. Without it a connection that
-// is refused the first time is an error at once: most likely nothing runs there.
+// is refused the first time, or a host that there is not, is an error at once: most likely nothing runs there.
 func WithPatience() Option { return func(c *Client) { c.patient = true } }
 
 // WithAPIKey shows a key with every request.
@@ -190,10 +190,20 @@ func away(ctx context.Context, base, op string, err error) error {
 		f.Kind, f.Remedy = fault.Refused, "trust the cluster's authority: --ca-file or AUTOGLM_CA_FILE names the ca.crt that autoglm init made"
 	case errors.As(err, &name):
 		f.Kind, f.Remedy = fault.Refused, "use a name that is in the certificate; autoglm init --api-names puts more into it"
+	case noHost(err):
+		f.Remedy = "check the address after --server or in AUTOGLM_SERVER"
+	case errors.As(err, new(tls.RecordHeaderError)) || strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
+		f.Kind, f.Remedy = fault.Refused, "that server speaks plain HTTP: write http:// before its address"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		f.Remedy = "no node listens there: start one with: autoglm serve"
 	}
 	return f
+}
+
+// noHost tells whether the name has no address; a resolver that is away for now is something else.
+func noHost(err error) bool {
+	var dns *net.DNSError
+	return errors.As(err, &dns) && dns.IsNotFound && !dns.IsTemporary
 }
 
 // refusal reads a problem, or makes one of whatever a proxy said.

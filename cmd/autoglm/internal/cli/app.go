@@ -46,6 +46,14 @@ type App struct {
 	CAFile  string        // --ca-file
 
 	retry []*pflag.Flag // --retry-for of each command
+	usage string        // how the command that was named is written
+}
+
+// Named notes which command runs, for what is said about its arguments.
+func (a *App) Named(cmd *cobra.Command) {
+	if cmd != nil {
+		a.usage = "autoglm " + strings.TrimPrefix(strings.TrimSuffix(cmd.UseLine(), " [flags]"), "autoglm ")
+	}
 }
 
 // New makes an App on the process's own streams.
@@ -189,4 +197,12 @@ func Metadata(pairs []string) (map[string]string, error) {
 // Usage is an error of whoever typed the command.
 func Usage(format string, args ...any) error {
 	return fault.New(fault.Invalid, "", "", format, args...)
+}
+
+// NotNegative refuses a flag that counts something and is below 0.
+func NotNegative(flag string, n int) error {
+	if n < 0 {
+		return Usage("--%s is %d: use 0 or more", flag, n)
+	}
+	return nil
 }

@@ -29,7 +29,7 @@ const ExitHelp = `Exit codes:
   0    done
   1    failed
   2    the command, its input or its configuration is wrong
-  3    no node answers, or not in time
+  3    no node answers, or not in time; of serve: its port or its data directory is taken
   4    no such task or file
   5    the node refuses: a conflict, or its policy
   6    too much at once, or the disk is full: try again later
@@ -55,6 +55,18 @@ func (e *TaskError) Error() string { return fmt.Sprintf("task %s: %v", e.ID, e.E
 
 // Unwrap returns the cause.
 func (e *TaskError) Unwrap() error { return e.Err }
+
+// OneError is an error about one task of several that a command names.
+type OneError struct {
+	ID  string
+	Err error
+}
+
+// Error returns the cause's text with the id.
+func (e *OneError) Error() string { return e.ID + ": " + e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *OneError) Unwrap() error { return e.Err }
 
 // Code returns the exit code of a command that ended with err.
 func Code(err error) int {
@@ -108,6 +120,12 @@ func (a *App) Report(err error) int {
 		if p.Detail == "" || code == ExitTasks {
 			p.Detail = err.Error()
 		}
+		if all, ok := err.(interface{ Unwrap() []error }); ok && len(all.Unwrap()) > 1 {
+			p.Errors = nil
+			for _, e := range all.Unwrap() {
+				p.Errors = append(p.Errors, *wire.ProblemOf(e))
+			}
+		}
 		out := map[string]any{"error": p, "exit_code": code}
 		if about != nil {
 			out["task_id"], out["next"] = about.ID, about.Next
@@ -117,6 +135,12 @@ func (a *App) Report(err error) int {
 	case code == ExitInterrupted:
 		fmt.Fprintln(a.Err, "autoglm: interrupted")
 	default:
+		if code == ExitUsage && a.usage != "" {
+			if plain, ok := countOf(err.Error()); ok {
+				fmt.Fprintf(a.Err, "autoglm: %s: %s\nRun with --help for what there is.\n", plain, a.usage)
+				break
+			}
+		}
 		fmt.Fprintln(a.Err, "autoglm:", strings.ReplaceAll(text(err), "\n", "\n         "))
 		if code == ExitUsage && fault.KindOf(err) == fault.Unknown {
 			fmt.Fprintln(a.Err, "Run with --help for what there is.")
@@ -128,8 +152,41 @@ func (a *App) Report(err error) int {
 	return code
 }
 
+// countOf puts cobra's "accepts 1 arg(s), received 0" into words.
+func countOf(msg string) (plain string, ok bool) {
+	var n, m int
+	switch {
+	case scan(msg, "accepts %d arg(s), received %d", &n, &m), scan(msg, "requires at least %d arg(s), only received %d", &n, &m):
+		if m < n {
+			return "something is missing", true
+		}
+	case scan(msg, "accepts at most %d arg(s), received %d", &n, &m):
+	default:
+		return "", false
+	}
+	return "that is too much", true
+}
+
+func scan(msg, form string, n, m *int) bool {
+	got, err := fmt.Sscanf(msg, form, n, m)
+	return err == nil && got == 2
+}
+
 // text leaves the steps of programs out of a refusal: they mean nothing to a user.
 func text(err error) string {
+	if all, ok := err.(interface{ Unwrap() []error }); ok && len(all.Unwrap()) > 1 {
+		lines := make([]string, len(all.Unwrap()))
+		for i, e := range all.Unwrap() {
+			lines[i] = text(e)
+		}
+		return strings.Join(lines, "\n")
+	}
+	if one, ok := err.(*OneError); ok {
+		if s := text(one.Err); strings.Contains(s, one.ID) {
+			return s
+		}
+		return one.ID + ": " + text(one.Err)
+	}
 	var p *wire.Problem
 	if errors.As(err, &p) {
 		return p.Error()
