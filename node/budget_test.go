@@ -20,7 +20,8 @@ func TestRetriesOverTheBudgetWait(t *testing.T) {
 	n := boot(t, c)
 	const tasks = 12
 	for i := range tasks {
-		spec := map[string]any{"task_id": fmt.Sprint("t", i), "prompt": "#echo fail=always kind=unavailable\nx"}
+		// a timeout, as it says nothing against the engine: its circuit stays closed
+		spec := map[string]any{"task_id": fmt.Sprint("t", i), "prompt": "#echo fail=always kind=timeout\nx"}
 		require.Equal(t, http.StatusCreated, call(t, n, "POST", "/v1/tasks", spec, nil).StatusCode)
 	}
 	var failed, held int
