@@ -157,7 +157,7 @@ func Start(o Options) (*System, error) {
 
 // batching says what the batcher needs of this system.
 func (s *System) batching() batch.Options {
-	b := batch.Options{Quota: s.Quota, Window: s.opt.Window, Fair: s.opt.Fair, Rules: s.opt.Rules, Claim: s.claim, Estimate: s.estimate, Cost: s.cost, Resync: s.resync, Now: s.opt.Now, Log: s.opt.Log,
+	b := batch.Options{Quota: s.Quota, Window: s.opt.Window, Fair: s.opt.Fair, Rules: s.opt.Rules, Claim: s.claim, Estimate: s.estimate, Resync: s.resync, Now: s.opt.Now, Log: s.opt.Log,
 		Arrived: func(w *task.Work) { w.Arrive(s.Router, s.held) }}
 	own := b.Fair.Weight
 	b.Fair.Weight = func(tenant string) float64 {
@@ -304,22 +304,16 @@ func (s *System) resync() {
 	}
 }
 
-func (s *System) estimate(w *task.Work) int {
+// estimate is the tokens of a work's prompt, and with those that its answer is expected to have.
+func (s *System) estimate(w *task.Work) (prompt, all int) {
 	ms := w.Record.Conversation()
 	if raw := w.Record.Spec.Request; len(raw) > 0 {
 		ms = []infer.Message{{Content: string(raw)}} // its quotes and braces count too: near enough to fill a batch
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.tokens.Estimate(w.Record.Model, ms)
-}
-
-// cost is what a work will take with its answer.
-func (s *System) cost(w *task.Work) int {
-	prompt := s.estimate(w)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return prompt + s.tokens.Output(w.Record.Model, w.Record.Spec.MaxTokens)
+	prompt = s.tokens.Estimate(w.Record.Model, ms)
+	return prompt, prompt + s.tokens.Output(w.Record.Model, w.Record.Spec.MaxTokens)
 }
 
 func (s *System) learn(model string, ms []infer.Message, promptTokens, outputTokens int) {

@@ -77,7 +77,7 @@ func TestAWindowOfRefusalsHidesNothing(t *testing.T) {
 		require.NoError(t, err)
 	}
 	b.skew.Add(int64(2 * time.Minute))
-	props, err := batch.New(batch.Options{Window: batch.DefaultWindow(), Estimate: func(*task.Work) int { return 1 }, Cost: func(*task.Work) int { return 1 }, Resync: func() {}, Arrived: func(*task.Work) {},
+	props, err := batch.New(batch.Options{Window: batch.DefaultWindow(), Estimate: func(*task.Work) (int, int) { return 1, 1 }, Resync: func() {}, Arrived: func(*task.Work) {},
 		Claim: func(engine string) *task.Claim { return &task.Claim{Node: "n", Engine: engine} }, Now: b.now, Log: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	b.out.Store(b.sys.Root.Spawn(props))

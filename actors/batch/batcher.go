@@ -29,11 +29,10 @@ type Options struct {
 	Fair     fair.Policy
 	Quota    Quota // nil: none
 	Rules    Rules
-	Estimate func(*task.Work) int  // prompt tokens of a work
-	Cost     func(*task.Work) int  // tokens that a work will take, its answer included; what its tenant is charged at first
-	Resync   func()                // makes all queues send Ready and all engines send Credit; must not block
-	Arrived  func(*task.Work)      // a work is here, before anything else is done with it; from any goroutine
-	AskFar   func(models []string) // asks the other nodes what waits of these, to answer by Ready; must not block. nil: there are none
+	Estimate func(*task.Work) (prompt, all int) // tokens of a work: of its prompt, and with its answer, which its tenant is charged at first
+	Resync   func()                             // makes all queues send Ready and all engines send Credit; must not block
+	Arrived  func(*task.Work)                   // a work is here, before anything else is done with it; from any goroutine
+	AskFar   func(models []string)              // asks the other nodes what waits of these, to answer by Ready; must not block. nil: there are none
 	Now      func() time.Time
 	Log      *slog.Logger
 }
@@ -190,15 +189,16 @@ func (b *Batcher) spent(s *slot, ended []Spent) {
 	}
 }
 
-// settle ends a claim: works is what it brought.
-func (b *Batcher) settle(m *claimed, works []*task.Work) {
+// settle ends a claim: works is what it brought. It returns the tokens of their prompts.
+func (b *Batcher) settle(m *claimed, works []*task.Work) (prompts []int) {
 	m.slot.coming -= m.asked
 	delete(b.out, m)
 	var got []int
+	prompts = make([]int, len(works))
 	l := m.hint.lane.Lane
 	b.Quota.Return(l.Tenant, l.Priority, m.asked)
-	for _, w := range works { // of an older program's queues, some may be another's
-		w.Cost = b.Cost(w)
+	for i, w := range works { // of an older program's queues, some may be another's
+		prompts[i], w.Cost = b.Estimate(w)
 		who := WhoseIs(w)
 		b.Quota.Take(who.Tenant, who.Priority, 1)
 		b.Quota.Spend(who.Tenant, who.Priority, w.Cost)
@@ -209,6 +209,7 @@ func (b *Batcher) settle(m *claimed, works []*task.Work) {
 		}
 	}
 	b.turns.Settle(l, m.asked, m.each, got)
+	return prompts
 }
 
 // claimed takes over what a queue gave, maybe less than was asked.
@@ -221,7 +222,7 @@ func (b *Batcher) claimed(m *claimed) {
 		b.settle(m, nil)
 		giveBack(m.works, "engine "+m.slot.Name+" stopped")
 	default:
-		b.settle(m, m.works)
+		m.slot.tokens = append(m.slot.tokens, b.settle(m, m.works)...)
 		if len(m.slot.works) == 0 {
 			m.slot.oldest = now
 		}
@@ -230,7 +231,6 @@ func (b *Batcher) claimed(m *claimed) {
 			if b.Rules.Prefix {
 				m.slot.warm = m.slot.warm.Add(w.Record.Kin())
 			}
-			m.slot.tokens = append(m.slot.tokens, b.Estimate(w))
 		}
 	}
 	if m.err != nil {
