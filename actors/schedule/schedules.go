@@ -2,8 +2,6 @@ package schedule
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"log/slog"
 	"sync"
 	"time"
@@ -145,7 +143,7 @@ func (s *Schedules) Create(ctx context.Context, p Plan) (State, error) {
 	if !there && len(rows) >= SchedulesMax {
 		return State{}, fault.New(fault.Overloaded, "schedule.create", p.Name, "there are %d schedules, which is schedules_max", SchedulesMax).WithRemedy("delete one: autoglm schedule list")
 	}
-	m := Create{Plan: &p, Life: newLife()}
+	m := Create{Plan: &p, Life: entity.NewLife()}
 	st, w, err := s.kind.First(id, m, s.o.Now)
 	if err != nil {
 		return State{}, err
@@ -155,13 +153,6 @@ func (s *Schedules) Create(ctx context.Context, p Plan) (State, error) {
 		return state(s.o.Router.Ask(ctx, Key(id), m))
 	}
 	return st, err
-}
-
-// newLife tells the tasks of a schedule from those of one that had its name before.
-func newLife() string {
-	var b [4]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return hex.EncodeToString(b[:])
 }
 
 // Get folds the schedule's journal; it wakes nothing.

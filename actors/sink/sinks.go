@@ -3,8 +3,6 @@ package sink
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"log/slog"
 	"slices"
 	"strings"
@@ -152,7 +150,7 @@ func (s *Sinks) Create(ctx context.Context, d Definition) (State, error) {
 	if err := s.room(ctx, id, &d); err != nil {
 		return State{}, err
 	}
-	m := Create{Def: &d, Life: newLife()}
+	m := Create{Def: &d, Life: entity.NewLife()}
 	var err error
 	switch d.From {
 	case FromStart:
@@ -198,12 +196,6 @@ func (s *Sinks) room(ctx context.Context, id string, d *Definition) error {
 		return fault.New(fault.Overloaded, "sink.create", tenant.Bare(id), "there are %d sinks, which is sinks_max", SinksMax).WithRemedy("delete one: autoglm sink list")
 	}
 	return nil
-}
-
-func newLife() string {
-	var b [4]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return hex.EncodeToString(b[:])
 }
 
 // Get folds the sink's journal; it wakes nothing.
