@@ -6,6 +6,7 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 
+	"github.com/open-autoglm/autoglm/actors/batch"
 	"github.com/open-autoglm/autoglm/actors/infer"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
@@ -38,6 +39,17 @@ func (s *System) AddEngine(e Engine) error {
 	}
 	s.engines = append(s.engines, &running{s.root.Spawn(w), st, idle})
 	return nil
+}
+
+// SetPart holds engines to a part of what they and others are given, from before they are added until it is lifted, or they are.
+func (s *System) SetPart(p batch.Part) {
+	s.mu.Lock()
+	s.parts = slices.DeleteFunc(s.parts, func(x batch.Part) bool { return slices.Equal(x.Engines, p.Engines) })
+	if p.Percent < 100 {
+		s.parts = append(s.parts, p)
+	}
+	s.mu.Unlock()
+	s.sys.Root.Send(s.batcher, &p)
 }
 
 // RemoveEngine takes an engine's credit back and lets what runs there end; what waited for it goes back to its tasks. When ctx ends first, what

@@ -76,7 +76,8 @@ type System struct {
 	cures   []*supervise.Strategy
 	batcher *actor.PID
 	engines []*running // by the order in which they were added
-	ended   bool       // no engine comes any more
+	parts   []batch.Part
+	ended   bool // no engine comes any more
 
 	held    *task.Held
 	watch   watch
@@ -157,7 +158,7 @@ func Start(o Options) (*System, error) {
 
 // batching says what the batcher needs of this system.
 func (s *System) batching() batch.Options {
-	b := batch.Options{Quota: s.Quota, Window: s.opt.Window, Fair: s.opt.Fair, Rules: s.opt.Rules, Claim: s.claim, Estimate: s.estimate, Resync: s.resync, Now: s.opt.Now, Log: s.opt.Log,
+	b := batch.Options{Quota: s.Quota, Window: s.opt.Window, Fair: s.opt.Fair, Rules: s.opt.Rules, Claim: s.claim, Estimate: s.estimate, Resync: s.resync, Parts: s.partsNow, Now: s.opt.Now, Log: s.opt.Log,
 		Arrived: func(w *task.Work) { w.Arrive(s.Router, s.held) }}
 	own := b.Fair.Weight
 	b.Fair.Weight = func(tenant string) float64 {
@@ -173,6 +174,12 @@ func (s *System) batching() batch.Options {
 		b.AskFar = func(models []string) { s.far.Ask(models) }
 	}
 	return b
+}
+
+func (s *System) partsNow() []batch.Part {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.parts)
 }
 
 // claim says for whom a claim is: this node, in this life of its process. It runs after credit was given, so after Start.

@@ -369,5 +369,9 @@ func (s *service) Backup(ctx context.Context, dir string) error { return s.store
 
 // engineStatus shows an inference actor's state as the API does.
 func engineStatus(e infer.EngineState, restarts int) api.EngineStatus {
-	return api.EngineStatus{Name: e.Name, Models: e.Models, Endpoints: e.Endpoints, Healthy: e.Healthy, Reason: e.Reason, Limit: e.Limit, InFlight: e.InFlight, Paused: e.Paused, Restarts: restarts, Circuit: e.Circuit.String()}
+	mean := 0.0
+	if e.Answered > 0 {
+		mean = e.Took.Seconds() / float64(e.Answered)
+	}
+	return api.EngineStatus{Answered: e.Answered, Failed: e.Failed, Mean: mean, Name: e.Name, Models: e.Models, Endpoints: e.Endpoints, Healthy: e.Healthy, Reason: e.Reason, Limit: e.Limit, InFlight: e.InFlight, Paused: e.Paused, Restarts: restarts, Circuit: e.Circuit.String()}
 }

@@ -18,6 +18,7 @@ import (
 //
 //	load      ─► start ─► come up ─► a probe is answered ─► take work
 //	swap      ─► the same for the new one, beside the old ─► the old one drains, and is kept for a while as the former
+//	canary    ─► the same for the new one, beside the old ─► it takes a part of the work ─► promote: all of it, as a swap ends
 //	rollback  ─► the former takes work ─► the current one drains, and is the former now
 //	unload    ─► drain ─► stop
 //
@@ -43,6 +44,7 @@ type entry struct {
 	newest     int   // version that was ever tried
 	live       *made // nil: it loads, or did not come up
 	former     *former
+	canary     *canary // tried beside live
 	change     *wire.EngineChange
 }
 
@@ -53,6 +55,15 @@ type former struct {
 	live    *made // nil: only its definition is left
 	until   time.Time
 	timer   *time.Timer
+}
+
+// canary is what an entry may become. It ends with the process: a node that starts again has the model of before.
+type canary struct {
+	cfg     EngineConfig
+	version int
+	live    *made
+	percent int
+	since   time.Time
 }
 
 const (
@@ -79,6 +90,9 @@ func (t *table) all() (es []*made) {
 		if e.live != nil {
 			es = append(es, e.live)
 		}
+		if e.canary != nil {
+			es = append(es, e.canary.live)
+		}
 	}
 	return es
 }
@@ -98,6 +112,9 @@ func (t *table) stop() {
 	for _, e := range t.entries {
 		if e.live != nil {
 			wg.Go(e.live.stop)
+		}
+		if e.canary != nil {
+			wg.Go(e.canary.live.stop)
 		}
 		if e.former != nil && e.former.live != nil {
 			e.former.timer.Stop()

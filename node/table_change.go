@@ -119,12 +119,15 @@ func (t *table) doLoad(ctx context.Context, e *entry, cfg EngineConfig) error {
 	return t.changed()
 }
 
-// swap begins to put another model in an engine's place.
-func (t *table) swap(name string, more wire.EngineSpec, keep time.Duration) (*entry, error) {
+// swap begins to put another model in an engine's place, or, with a percent, beside it.
+func (t *table) swap(name string, more wire.EngineSpec, percent int, keep time.Duration) (*entry, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e, err := t.find(name)
 	if err != nil {
+		return nil, err
+	}
+	if err := e.single(); err != nil {
 		return nil, err
 	}
 	old := specOf(&e.cfg)
@@ -136,6 +139,9 @@ func (t *table) swap(name string, more wire.EngineSpec, keep time.Duration) (*en
 		return nil, err
 	}
 	cfg.Timeout = e.cfg.Timeout
+	if percent > 0 {
+		return t.try(e, cfg, percent)
+	}
 	return e, t.begin(e, "swap", func(ctx context.Context) error { return t.replace(ctx, e, cfg, nil, 0, keep) })
 }
 
@@ -146,6 +152,9 @@ func (t *table) rollback(name string, keep time.Duration) (*entry, error) {
 	e, err := t.find(name)
 	if err != nil {
 		return nil, err
+	}
+	if e.canary != nil {
+		return e, t.begin(e, "rollback", func(context.Context) error { return t.withdraw(e) })
 	}
 	f := e.former
 	if f == nil {
@@ -167,10 +176,7 @@ func (t *table) rollback(name string, keep time.Duration) (*entry, error) {
 func (t *table) replace(ctx context.Context, e *entry, cfg EngineConfig, m *made, version int, keep time.Duration) error {
 	var err error
 	if m == nil {
-		t.mu.Lock()
-		e.newest = max(e.newest, e.version) + 1
-		version = e.newest
-		t.mu.Unlock()
+		version = t.next(e)
 		if m, err = t.comeUp(ctx, e, &cfg, version); err != nil {
 			return err
 		}
@@ -179,6 +185,19 @@ func (t *table) replace(ctx context.Context, e *entry, cfg EngineConfig, m *made
 		m.stop()
 		return err
 	}
+	return t.follow(e, cfg, m, version, keep)
+}
+
+// next is the version of a model that an entry never had. Not under mu.
+func (t *table) next(e *entry) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e.newest = max(e.newest, e.version) + 1
+	return e.newest
+}
+
+// follow makes an engine that takes work an entry's own, and the one before the former.
+func (t *table) follow(e *entry, cfg EngineConfig, m *made, version int, keep time.Duration) error {
 	t.mu.Lock()
 	old, before := &former{cfg: e.cfg, version: e.version, live: e.live}, e.former
 	e.cfg, e.version, e.live, e.former = cfg, version, m, nil
@@ -238,8 +257,11 @@ func (t *table) unload(name string) (*entry, error) {
 	}
 	return e, t.begin(e, "unload", func(context.Context) error {
 		t.mu.Lock()
-		m, f := e.live, e.former
+		m, f, tried := e.live, e.former, e.canary
 		t.mu.Unlock()
+		if tried != nil {
+			_ = t.withdraw(e) // only that the others were not told, which they are below
+		}
 		if m != nil {
 			t.remove(m)
 		}

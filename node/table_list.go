@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -49,13 +50,24 @@ func (t *table) list() []wire.EngineEntry {
 // shown is an entry as the API has it. Under mu.
 func (e *entry) shown(node string, states map[string]api.EngineStatus) wire.EngineEntry {
 	x := wire.EngineEntry{Node: node, Name: e.name, Source: "loaded", Version: e.version, Spec: specOf(&e.cfg), Models: []string{}, Engines: []wire.Engine{}, Change: e.change, State: "down"}
+	why := []string{}
 	if e.configured {
 		x.Source = "configuration"
+	}
+	if e.canary != nil {
+		engines := []wire.Engine{}
+		for _, m := range e.canary.live.engines {
+			s := states[m.Name()]
+			engines = append(engines, api.EngineOf(s))
+			if s.Reason != "" && !s.Healthy {
+				why = append(why, fmt.Sprintf("version %d: %s", e.canary.version, s.Reason))
+			}
+		}
+		x.Canary = e.canary.shown(engines)
 	}
 	if e.former != nil {
 		x.Former = &wire.FormerEngine{Version: e.former.version, Spec: specOf(&e.former.cfg), Loaded: e.former.live != nil, Until: e.former.until}
 	}
-	why := []string{}
 	switch {
 	case e.live != nil:
 		for _, m := range e.live.engines {
@@ -87,9 +99,11 @@ func (e *entry) shown(node string, states map[string]api.EngineStatus) wire.Engi
 
 // engineAsk is what one node asks of another's table.
 type engineAsk struct {
-	Do   string          `json:"do"` // list, load, swap, rollback, unload
+	Do   string          `json:"do"` // list, load, swap, promote, rollback, unload
 	Name string          `json:"name,omitempty"`
 	Spec wire.EngineSpec `json:"spec,omitzero"`
+	// Percent is a canary's part of the work.
+	Percent int `json:"percent,omitempty"`
 }
 
 // here does it on this node.
@@ -102,7 +116,9 @@ func (t *table) here(q engineAsk) ([]wire.EngineEntry, error) {
 	case "load":
 		e, err = t.load(q.Name, q.Spec)
 	case "swap":
-		e, err = t.swap(q.Name, q.Spec, formerKept)
+		e, err = t.swap(q.Name, q.Spec, q.Percent, formerKept)
+	case "promote":
+		e, err = t.promote(q.Name, q.Percent)
 	case "rollback":
 		e, err = t.rollback(q.Name, formerKept)
 	case "unload":
@@ -155,8 +171,8 @@ func (s *service) EngineTable(ctx context.Context) (wire.Engines, error) {
 }
 
 // ChangeEngine begins a change, on one node or on all: those that have the engine, but for load.
-func (s *service) ChangeEngine(ctx context.Context, node, do, name string, spec wire.EngineSpec) (wire.Engines, error) {
-	q := engineAsk{do, name, spec}
+func (s *service) ChangeEngine(ctx context.Context, node, do, name string, spec wire.EngineSpec, percent int) (wire.Engines, error) {
+	q := engineAsk{do, name, spec, percent}
 	if node == allNodes {
 		return s.enginesOnAll(ctx, q)
 	}

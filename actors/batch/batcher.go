@@ -31,6 +31,7 @@ type Options struct {
 	Rules    Rules
 	Estimate func(*task.Work) (prompt, all int) // tokens of a work: of its prompt, and with its answer, which its tenant is charged at first
 	Resync   func()                             // makes all queues send Ready and all engines send Credit; must not block
+	Parts    func() []Part                      // those that are in force; nil: none
 	Arrived  func(*task.Work)                   // a work is here, before anything else is done with it; from any goroutine
 	AskFar   func(models []string)              // asks the other nodes what waits of these, to answer by Ready; must not block. nil: there are none
 	Now      func() time.Time
@@ -45,6 +46,7 @@ type Batcher struct {
 	order []*slot          // round robin
 	lanes map[fair.Lane]*lane
 	turns *fair.Turns
+	parts parts
 	out   map[*claimed]struct{} // asked and not answered
 	timer *time.Timer           // wakes the actor by look; one at a time
 	until time.Time
@@ -68,6 +70,11 @@ func New(o Options) (*actor.Props, error) {
 func (b *Batcher) Receive(c actor.Context) {
 	switch m := c.Message().(type) {
 	case *actor.Started:
+		if b.Parts != nil {
+			for _, p := range b.Parts() {
+				b.parts.set(p)
+			}
+		}
 		b.Resync() // all, again: a batcher that crashed knows nothing
 	case *Credit:
 		s := b.slots[m.Engine.String()]
@@ -84,6 +91,8 @@ func (b *Batcher) Receive(c actor.Context) {
 		if c.Sender() != nil {
 			c.Respond(&Forgotten{})
 		}
+	case *Part:
+		b.parts.set(*m)
 	case *Ready:
 		b.ready(m)
 	case *Closed:
@@ -332,6 +341,7 @@ func (b *Batcher) send(c actor.Context, s *slot, now time.Time, soon func(time.T
 		}
 		c.Send(s.Engine, &Batch{Works: slices.Clone(s.works[:n]), Cause: cause})
 		s.sent += uint64(n)
+		b.parts.gave(s.Name, n)
 		s.works, s.tokens = s.works[n:], s.tokens[n:]
 		if len(s.works) == 0 {
 			s.works, s.tokens = nil, nil

@@ -68,7 +68,7 @@ func (s *slot) serves(queue string) bool {
 // claim asks the shards that have something for all of the slot's free credit: whose turn it is says package fair, and what a
 // lane gets is shared evenly among its shards, but so that each is asked for claimMin at least.
 func (b *Batcher) claim(c actor.Context, s *slot, now time.Time, soon func(time.Time)) {
-	free := s.free()
+	free := min(s.free(), b.parts.room(s.Name, b.coming))
 	if free <= 0 {
 		return
 	}
@@ -97,6 +97,16 @@ func (b *Batcher) claim(c actor.Context, s *slot, now time.Time, soon func(time.
 			b.ask(c, s, g, due[g.Lane])
 		}
 	}
+}
+
+// coming is how many works an engine is about to be given.
+func (b *Batcher) coming(engine string) (n int) {
+	for _, s := range b.order {
+		if s.Name == engine {
+			n += s.coming + len(s.works)
+		}
+	}
+	return n
 }
 
 // taste is what goes well with what the slot's engine was given last.

@@ -22,6 +22,10 @@ type EngineState struct {
 	Draining bool    // it takes no more work: what it has ends, and then it goes
 	Circuit  Circuit // whether it is trusted
 
+	Answered uint64        // since it was added
+	Failed   uint64        // of what it was asked: errors of its own
+	Took     time.Duration // all Answered together
+
 	Unrecorded int // answers on their way to their tasks
 }
 

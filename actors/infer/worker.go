@@ -68,10 +68,11 @@ type (
 	ran struct { // the slot is free
 		of    *Worker
 		work  *task.Work
-		used  int  // tokens, 0 where the engine did not say
-		said  int  // of them: those of the answer
-		asked bool // the engine was asked; else the error says nothing about it
-		trial bool // its breaker was half open
+		used  int           // tokens, 0 where the engine did not say
+		said  int           // of them: those of the answer
+		took  time.Duration // of an answer
+		asked bool          // the engine was asked; else the error says nothing about it
+		trial bool          // its breaker was half open
 		err   error
 	}
 	acked  struct{ of *Worker } // the task has the answer
@@ -198,7 +199,9 @@ func (w *Worker) ran(c actor.Context, m ran) {
 	case !m.asked:
 	case m.err == nil:
 		w.limit = w.limit.Good(w.inFlight + 1)
-		w.Status.set(func(s *EngineState) { s.Pace = s.Pace.Add(w.Now(), m.said) })
+		w.Status.set(func(s *EngineState) {
+			s.Pace, s.Answered, s.Took = s.Pace.Add(w.Now(), m.said), s.Answered+1, s.Took+m.took
+		})
 	case kind == fault.Overloaded:
 		w.limit = w.limit.Overloaded(w.Now(), RetryAfterOf(m.err))
 		w.Status.set(func(s *EngineState) { s.Reason = "overloaded: its limit was lowered" })
@@ -211,6 +214,9 @@ func (w *Worker) ran(c actor.Context, m ran) {
 		w.askModels(c)
 	}
 	if m.asked {
+		if m.err != nil {
+			w.Status.set(func(s *EngineState) { s.Failed++ })
+		}
 		w.judge(c, m)
 	}
 }
@@ -387,7 +393,7 @@ func (w *Worker) start(c actor.Context, x *task.Work) {
 	self, root, serves := c.Self(), c.ActorSystem().Root, w.models
 	go func() {
 		answer, asked, err := w.ask(x, serves)
-		root.Send(self, ran{of: w, work: x, used: answer.PromptTokens + answer.OutputTokens, said: answer.OutputTokens, asked: asked, trial: trial, err: err})
+		root.Send(self, ran{of: w, work: x, used: answer.PromptTokens + answer.OutputTokens, said: answer.OutputTokens, took: answer.EndedAt.Sub(answer.StartedAt), asked: asked, trial: trial, err: err})
 		if err == nil {
 			err = w.check(x, &answer)
 		}

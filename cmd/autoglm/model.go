@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -30,7 +29,7 @@ func newModel(app *cli.App) *cobra.Command {
 			"started again; what its configuration names stays as that says. All of it is for the operator. More: docs/engines.md.",
 	}
 	cli.Group(cmd)
-	cmd.AddCommand(newModelList(app), newModelLoad(app), newModelSwap(app), newModelRollback(app), newModelUnload(app))
+	cmd.AddCommand(newModelList(app), newModelLoad(app), newModelSwap(app), newModelPromote(app), newModelRollback(app), newModelUnload(app))
 	return cmd
 }
 
@@ -64,13 +63,17 @@ func newModelList(app *cli.App) *cobra.Command {
 func writeEngines(w io.Writer, all *wire.Engines) error {
 	tab := cli.NewTable("NODE", "ENGINE", "STATE", "VERSION>", "BUSY>", "TOKENS/S>", "MODELS", "FROM", "")
 	for _, e := range all.Engines {
-		from := cmp.Or(filepath.Base(e.Spec.Path), e.Spec.URL)
-		if e.Spec.Path == "" {
-			from = e.Spec.URL
-		}
-		tab.Row(e.Node, e.Name, e.State, e.Version, e.Busy, fmt.Sprintf("%.0f", e.Pace), cli.Cut(strings.Join(e.Models, ", "), 40), cli.Cut(from, 40), cli.Cut(engineNote(e), 100))
+		tab.Row(e.Node, e.Name, e.State, e.Version, e.Busy, fmt.Sprintf("%.0f", e.Pace), cli.Cut(strings.Join(e.Models, ", "), 40), cli.Cut(modelFrom(e.Spec), 40), cli.Cut(engineNote(e), 160))
 	}
 	return tab.Write(w)
+}
+
+// modelFrom is where a model is from, in short.
+func modelFrom(s wire.EngineSpec) string {
+	if s.Path != "" {
+		return filepath.Base(s.Path)
+	}
+	return s.URL
 }
 
 // engineNote is what else is to be said of an engine.
@@ -81,13 +84,30 @@ func engineNote(e wire.EngineEntry) string {
 	} else if c != nil && c.State == "failed" {
 		all = append(all, c.What+" failed: "+c.Error)
 	}
+	if e.Canary != nil {
+		all = append(all, canaryNote(e))
+	}
 	if e.Former != nil {
-		all = append(all, "rollback to "+cmp.Or(filepath.Base(e.Former.Spec.Path), e.Former.Spec.URL))
+		all = append(all, "rollback to "+modelFrom(e.Former.Spec))
 	}
 	if e.Reason != "" {
 		all = append(all, e.Reason)
 	}
 	return strings.Join(all, "; ")
+}
+
+// canaryNote sets a canary beside the engine's own model.
+func canaryNote(e wire.EngineEntry) string {
+	told := func(es []wire.Engine) string {
+		var answered, failed uint64
+		var seconds float64
+		for _, x := range es {
+			answered, failed, seconds = answered+x.Answered, failed+x.Failed, seconds+x.Mean*float64(x.Answered)
+		}
+		return fmt.Sprintf("%d answered, %d failed, %s each", answered, failed, time.Duration(seconds/float64(max(answered, 1))*float64(time.Second)).Round(time.Millisecond))
+	}
+	return fmt.Sprintf("canary version %d (%s), %d %%: %s; version %d: %s", e.Canary.Version, modelFrom(e.Canary.Spec), e.Canary.Percent,
+		told(e.Canary.Engines), e.Version, told(e.Engines))
 }
 
 // modelFlags are of every command that changes an engine.
@@ -171,6 +191,9 @@ func outcome(e wire.EngineEntry, what string) string {
 	case what == "unload":
 		return "unloaded"
 	}
+	if e.Canary != nil {
+		return fmt.Sprintf("version %d is tried with %d %% of the work: autoglm model list shows how it does; then autoglm model promote %s, or rollback", e.Canary.Version, e.Canary.Percent, e.Name)
+	}
 	text := fmt.Sprintf("%s, version %d, serves %s", e.State, e.Version, strings.Join(e.Models, ", "))
 	if e.Source == "configuration" {
 		text += "; until the node starts again: its configuration says otherwise"
@@ -240,19 +263,46 @@ func newModelLoad(app *cli.App) *cobra.Command {
 
 func newModelSwap(app *cli.App) *cobra.Command {
 	var m modelFlags
+	var canary int
 	cmd := &cobra.Command{
 		Use: "swap NAME", Short: "Put another file or URL in an engine's place", Args: cobra.ExactArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
 		Long: "Starts the new model beside the old one. Once it has answered a probe it takes the work; what the old one runs ends, and it is kept for ten\n" +
 			"minutes for a rollback. When the new one does not come up, nothing changes. What no flag names stays as it was.",
-		Example: "  autoglm model swap glm-9b --path /models/glm-9b-0624.gguf",
+		Example: "  autoglm model swap glm-9b --path /models/glm-9b-0624.gguf\n  autoglm model swap glm-9b --path /models/glm-9b-0624.gguf --canary 10",
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("canary") && (canary < 1 || canary > 99) {
+				return cli.Usage("--canary: %d: use 1 to 99, or leave it out", canary)
+			}
 			return m.run(cmd, app, "swap", func(c *client.Client) (*wire.Engines, error) {
-				return c.SwapEngine(cmd.Context(), args[0], wire.EngineSwap{Node: m.node, Spec: m.spec})
+				return c.SwapEngine(cmd.Context(), args[0], wire.EngineSwap{Node: m.node, Spec: m.spec, Canary: canary})
 			})
 		},
 	}
 	m.add(app, cmd, "all", "those that have it")
 	m.addSpec(cmd)
+	cmd.Flags().IntVar(&canary, "canary", 0, "try it beside the old one with at most this `percent` of the work")
+	return cmd
+}
+
+func newModelPromote(app *cli.App) *cobra.Command {
+	var m modelFlags
+	var percent int
+	cmd := &cobra.Command{
+		Use: "promote NAME", Short: "Give a canary more of the work, or all of it", Args: cobra.ExactArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
+		Long: "Ends what swap --canary began: the new model takes the place of the old one, which is kept for ten minutes for a rollback. With --percent it goes\n" +
+			"on being tried, with another part of the work.",
+		Example: "  autoglm model promote glm-9b --percent 50\n  autoglm model promote glm-9b",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("percent") && (percent < 1 || percent > 99) {
+				return cli.Usage("--percent: %d: use 1 to 99, or leave it out for all of it", percent)
+			}
+			return m.run(cmd, app, "promote", func(c *client.Client) (*wire.Engines, error) {
+				return c.PromoteEngine(cmd.Context(), args[0], wire.EnginePromote{Node: m.node, Percent: percent})
+			})
+		},
+	}
+	m.add(app, cmd, "all", "those that have it")
+	cmd.Flags().IntVar(&percent, "percent", 0, "of the work, at most; left out: it takes the old one's place")
 	return cmd
 }
 
@@ -260,7 +310,7 @@ func newModelRollback(app *cli.App) *cobra.Command {
 	var m modelFlags
 	cmd := &cobra.Command{
 		Use: "rollback NAME", Short: "Bring the former model back", Args: cobra.ExactArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
-		Long: "Brings back what a swap replaced: at once for ten minutes, and by loading it again after that. Again, it brings the other one back.",
+		Long: "Takes a canary away. Else it brings back what a swap replaced: at once for ten minutes, and by loading it again after that. Again, it brings the other one back.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return m.run(cmd, app, "rollback", func(c *client.Client) (*wire.Engines, error) {
 				return c.RollbackEngine(cmd.Context(), args[0], wire.EngineBack{Node: m.node})

@@ -147,5 +147,8 @@ type EngineStatus struct {
 	InFlight  int
 	Paused    time.Time // it asked for nothing before then
 	Restarts  int       // of a supervised child
+	Answered  uint64    // since it was added
+	Failed    uint64    // of what it was asked
+	Mean      float64   // seconds of an answer
 	Circuit   string    // closed, open, half-open; "" from a node of an older program
 }

@@ -28,6 +28,12 @@ func (c *Client) SwapEngine(ctx context.Context, name string, s wire.EngineSwap)
 	return out, c.call(ctx, "client.engine", http.MethodPost, enginePath(name, "/swap"), s, out)
 }
 
+// PromoteEngine begins to give a canary more of the work, or all of it. What became of it is in Engines.
+func (c *Client) PromoteEngine(ctx context.Context, name string, p wire.EnginePromote) (*wire.Engines, error) {
+	out := new(wire.Engines)
+	return out, c.call(ctx, "client.engine", http.MethodPost, enginePath(name, "/promote"), p, out)
+}
+
 // RollbackEngine begins to bring an engine's former model back.
 func (c *Client) RollbackEngine(ctx context.Context, name string, b wire.EngineBack) (*wire.Engines, error) {
 	out := new(wire.Engines)

@@ -29,6 +29,14 @@ type EngineLoad struct {
 type EngineSwap struct {
 	Node string     `json:"node,omitempty" maxLength:"64" doc:"Where; all that have it, or the node that is asked when empty."`
 	Spec EngineSpec `json:"spec" doc:"What is to be different; the rest stays."`
+	// Canary leaves the one before at work beside it.
+	Canary int `json:"canary,omitempty" minimum:"0" maximum:"99" doc:"Percent of the work that the new one gets, at most, beside the one before, until it is promoted or rolled back; 0: it takes its place."`
+}
+
+// EnginePromote asks for more of the work, or all of it, for the model that is tried.
+type EnginePromote struct {
+	Node    string `json:"node,omitempty" maxLength:"64" doc:"Where; all that have it, or the node that is asked when empty."`
+	Percent int    `json:"percent,omitempty" minimum:"0" maximum:"99" doc:"Of the work, at most; 0: it takes the place of the one before."`
 }
 
 // EngineBack asks for the former model, or for none.
@@ -49,8 +57,18 @@ type EngineEntry struct {
 	Engines []Engine      `json:"engines" nullable:"false" doc:"Its processes, or the one behind its URL."`
 	Busy    int           `json:"in_flight"`
 	Pace    float64       `json:"tokens_per_second" doc:"That it answered in the last half a minute or so."`
+	Canary  *CanaryEngine `json:"canary,omitempty" doc:"What is tried beside it."`
 	Former  *FormerEngine `json:"former,omitempty" doc:"What a rollback brings back."`
 	Change  *EngineChange `json:"change,omitempty" doc:"The newest one."`
+}
+
+// CanaryEngine is a model that is tried beside an engine's own.
+type CanaryEngine struct {
+	Version int        `json:"version"`
+	Percent int        `json:"percent" doc:"Of the work, at most."`
+	Spec    EngineSpec `json:"spec"`
+	Since   time.Time  `json:"since"`
+	Engines []Engine   `json:"engines" nullable:"false" doc:"Its processes, or the one behind its URL."`
 }
 
 // FormerEngine is what an engine was before it was swapped.
@@ -64,7 +82,7 @@ type FormerEngine struct {
 // EngineChange is a change that was asked for, and what became of it.
 type EngineChange struct {
 	ID    string    `json:"id"`
-	What  string    `json:"what" enum:"load,swap,rollback,unload"`
+	What  string    `json:"what" enum:"load,swap,canary,promote,rollback,unload"`
 	State string    `json:"state" enum:"running,done,failed"`
 	Error string    `json:"error,omitempty"`
 	At    time.Time `json:"at"`

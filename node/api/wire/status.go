@@ -36,6 +36,9 @@ type Engine struct {
 	InFlight  int       `json:"in_flight"`
 	Paused    time.Time `json:"paused_until,omitzero" doc:"It was overloaded and asked for nothing before then; absent: it never did."`
 	Restarts  int       `json:"restarts" doc:"Of a supervised child."`
+	Answered  uint64    `json:"answered" doc:"Since it was added, or its node started."`
+	Failed    uint64    `json:"failed" doc:"Requests that ended with an error."`
+	Mean      float64   `json:"mean_seconds" doc:"Of its answers."`
 	Circuit   string    `json:"circuit,omitempty" enum:"closed,open,half-open" doc:"open: it kept failing what it was given, and gets nothing for a while; half-open: it gets one task, whose end decides."`
 }
 
