@@ -98,7 +98,7 @@ func TestFlagsThatCannotWork(t *testing.T) {
 		{[]string{"--rate", "NaN"}, "--rate is NaN"},
 		{[]string{"--rate", "100000", "--rate-time", "1h"}, "are more than 1,000,000 tasks"},
 		{[]string{"--rate-time", "0s"}, "--rate-time is 0s"},
-		{[]string{"--engine", "gpt"}, `--engine is "gpt": use fixed or embedded`},
+		{[]string{"--engine", "gpt"}, `--engine is "gpt": use fixed, embedded or the URL of an engine`},
 		{[]string{"--engine-latency", "0s"}, "--engine-latency is 0s"},
 		{[]string{"--repeat", "0"}, "--repeat is 0: use 1 to 100"},
 		{[]string{"--nodes", "2"}, "--nodes is 2: use 1, or 3 to 16 for a cluster"},

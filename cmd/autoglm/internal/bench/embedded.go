@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/open-autoglm/autoglm/actors/infer"
@@ -22,8 +23,8 @@ const (
 	engineEmbedded = settings.EngineEmbedded
 )
 
-// fixedSlots is the engine's, and what a node asks of an engine behind a URL unless it is told otherwise.
-const fixedSlots = 16
+// urlSlots is what a node asks at once of an engine behind a URL unless it is told otherwise.
+const urlSlots = 16
 
 // promptsMax bounds what is read of --prompts.
 const promptsMax = 10_000
@@ -45,7 +46,11 @@ func (r *runner) embedded(ctx context.Context, dir string) (*driven, error) {
 			return nil, err
 		}
 	}
-	pool, err := infer.NewPool(infer.PoolOptions{Binary: m.Worker, Model: m.Path, ModelID: "direct", Workers: m.Workers, Slots: m.Slots,
+	sockets, err := os.MkdirTemp("", "glm-") // a socket's path must be short
+	if err != nil {
+		return nil, fmt.Errorf("bench.engine: %w", err)
+	}
+	pool, err := infer.NewPool(infer.PoolOptions{SocketDir: sockets, Binary: m.Worker, Model: m.Path, ModelID: "direct", Workers: m.Workers, Slots: m.Slots,
 		Ctx: m.Ctx, Threads: m.Threads, LoadTimeout: m.LoadTimeout, StopTimeout: 10 * time.Second, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return nil, err
@@ -56,7 +61,43 @@ func (r *runner) embedded(ctx context.Context, dir string) (*driven, error) {
 		return nil, err
 	}
 	note := fmt.Sprintf("embedded: %d workers of %d slots, %d different prompts", m.Workers, m.Slots, len(prompts))
-	return &driven{engines: pool.Engines(), each: m.Slots, model: "direct", prompts: prompts, flag: engineEmbedded, note: note, stop: pool.Stop}, nil
+	d := &driven{engines: pool.Engines(), each: m.Slots, model: "direct", prompts: prompts, flags: []string{"--engine", engineEmbedded}, note: note, stop: pool.Stop}
+	if r.o.nodes > 1 { // all nodes use these workers: of their own there would be too many for the processors
+		d.each, d.queue, d.flags, d.shared = urlSlots*r.o.nodes, d.model, nil, true
+		for i := range m.Workers {
+			d.flags = append(d.flags, "--engine", "unix://"+filepath.Join(sockets, fmt.Sprintf("w%d.sock", i)))
+		}
+		d.note += fmt.Sprintf(", %d requests at once for each", d.each)
+	}
+	d.stop = func() { pool.Stop(); _ = os.RemoveAll(sockets) } // of the system's folder for such
+	return d, nil
+}
+
+// behind drives an engine that somebody else started.
+func (r *runner) behind(ctx context.Context, _ string) (*driven, error) {
+	prompts, err := r.readPrompts()
+	if err != nil {
+		return nil, err
+	}
+	each := urlSlots * r.o.nodes
+	h, err := infer.NewHTTP(infer.HTTPOptions{URL: r.o.engine, Concurrency: each})
+	if err != nil {
+		return nil, err
+	}
+	models, err := h.Models(ctx)
+	if err == nil && len(models) == 0 {
+		err = errors.New("it serves no model")
+	}
+	if err != nil {
+		h.Close()
+		return nil, fmt.Errorf("bench.engine: %w", err)
+	}
+	note := fmt.Sprintf("%s: %d requests at once, %d different prompts", r.o.engine, each, len(prompts))
+	return &driven{engines: []infer.Engine{h}, each: each, model: models[0], queue: models[0], prompts: prompts, flags: []string{"--engine", r.o.engine}, shared: true, note: note, stop: h.Close}, nil
+}
+
+func isURL(s string) bool {
+	return strings.HasPrefix(s, "http://") || strings.HasPrefix(s, "https://") || strings.HasPrefix(s, "unix://")
 }
 
 // unpacked lets a node unpack the model that it ships, and finds it.
@@ -86,7 +127,7 @@ func (r *runner) readPrompts() ([]prompt, error) {
 		}
 	}
 	if len(b) == 0 {
-		return nil, errors.New("--engine embedded needs --prompts FILE: JSON lines with prompt and max_tokens")
+		return nil, errors.New("--engine " + r.o.engine + " needs --prompts FILE: JSON lines with prompt and max_tokens")
 	}
 	return parsePrompts(b)
 }

@@ -55,7 +55,7 @@ func serve(args []string) error {
 	}
 	n := &fakeNode{Fake: apitest.New(), queue: make(chan *task.Spec, 1<<20)}
 	if *engine != "echo" {
-		h, err := infer.NewHTTP(infer.HTTPOptions{URL: *engine, Concurrency: fixedSlots})
+		h, err := infer.NewHTTP(infer.HTTPOptions{URL: *engine, Concurrency: urlSlots})
 		if err != nil {
 			return err
 		}
@@ -64,7 +64,7 @@ func serve(args []string) error {
 	if err := n.open(*dir); err != nil {
 		return err
 	}
-	for range fixedSlots {
+	for range urlSlots {
 		go n.work()
 	}
 	s, err := api.New(n, api.WithLogger(slog.New(slog.DiscardHandler)))

@@ -50,14 +50,14 @@ type local struct {
 
 // onCluster gives a benchmark a new cluster, once every shard has its replicas and the leads are spread.
 func (r *runner) onCluster(f func(context.Context, *local) ([]reading, error)) func(context.Context, string) ([]reading, error) {
-	return r.onClusterOf("echo", f)
+	return r.onClusterOf([]string{"--engine", "echo"}, f)
 }
 
-// onClusterOf is onCluster with another engine.
-func (r *runner) onClusterOf(engine string, f func(context.Context, *local) ([]reading, error)) func(context.Context, string) ([]reading, error) {
+// onClusterOf is onCluster with other engines, as flags of serve.
+func (r *runner) onClusterOf(engines []string, f func(context.Context, *local) ([]reading, error)) func(context.Context, string) ([]reading, error) {
 	return func(ctx context.Context, dir string) ([]reading, error) {
 		c, err := dev.Open(dev.Options{Dir: filepath.Join(dir, "cluster"), Nodes: r.o.nodes, StopMax: stopMax,
-			Args:    []string{"--engine", engine, "--log-level", "warn"},
+			Args:    append([]string{"--log-level", "warn"}, engines...),
 			Command: func(_ string, args []string) *exec.Cmd { return exec.Command(r.binary, args...) }})
 		if err != nil {
 			return nil, err

@@ -22,9 +22,9 @@ type options struct {
 	streams  int           // bulk streams at once
 	rate     float64       // submits per second of start-latency
 	rateTime time.Duration // of start-latency
-	engine   string        // of utilisation: fixed or embedded
+	engine   string        // of utilisation: fixed, embedded or a URL
 	latency  time.Duration // of the fixed engine
-	prompts  string        // file of the embedded engine's prompts
+	prompts  string        // file of what an engine that is not fixed is asked
 	waiting  int           // tasks of waiting
 	repeat   int
 	timeout  time.Duration // of one benchmark, once
@@ -50,10 +50,8 @@ func (o *options) validate() error {
 		return cli.Usage("--rate-time is %v: use at least 100ms", o.rateTime)
 	case o.rate*o.rateTime.Seconds() > 1e6:
 		return cli.Usage("--rate %g for --rate-time %v are more than 1,000,000 tasks", o.rate, o.rateTime)
-	case o.engine != engineFixed && o.engine != engineEmbedded:
-		return cli.Usage("--engine is %q: use %s or %s", o.engine, engineFixed, engineEmbedded)
-	case o.engine == engineEmbedded && o.nodes > 1:
-		return cli.Usage("--engine %s is for a node alone: each node of a cluster would start as many workers, on the same processors", engineEmbedded)
+	case o.engine != engineFixed && o.engine != engineEmbedded && !isURL(o.engine):
+		return cli.Usage("--engine is %q: use %s, %s or the URL of an engine with OpenAI's API", o.engine, engineFixed, engineEmbedded)
 	case o.latency < time.Millisecond:
 		return cli.Usage("--engine-latency is %v: use at least 1ms", o.latency)
 	case o.repeat < 1 || o.repeat > 100:

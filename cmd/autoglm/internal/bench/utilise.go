@@ -20,7 +20,8 @@ type driven struct {
 	model   string // asked of the engine directly
 	queue   string // model of the tasks; empty: the node's default
 	prompts []prompt
-	flag    string // --engine of serve, for the same engine
+	flags   []string // of serve, for the same engines
+	shared  bool     // the very engine that is driven directly is the nodes', too
 	note    string
 	stop    func() // ends what drives it directly; before a node has it, where it cannot be shared
 }
@@ -33,8 +34,11 @@ const implausible = 1.03
 // compares the answers per second. The node counts an answer once it is recorded.
 func (r *runner) utilisationBench(ctx context.Context, dir string) ([]reading, error) {
 	prepare := r.fixed
-	if r.o.engine == engineEmbedded {
+	switch {
+	case r.o.engine == engineEmbedded:
 		prepare = r.embedded
+	case isURL(r.o.engine):
+		prepare = r.behind
 	}
 	d, err := prepare(ctx, dir)
 	if err != nil {
@@ -42,7 +46,7 @@ func (r *runner) utilisationBench(ctx context.Context, dir string) ([]reading, e
 	}
 	stop := sync.OnceFunc(d.stop)
 	defer stop()
-	single, err := d.direct(ctx, r.o.duration, d.engines[:1], 1)
+	single, err := d.oneByOne(ctx, r.o.duration)
 	if err != nil {
 		return nil, err
 	}
@@ -50,29 +54,34 @@ func (r *runner) utilisationBench(ctx context.Context, dir string) ([]reading, e
 	if err != nil {
 		return nil, err
 	}
-	if r.o.engine == engineEmbedded {
+	if !d.shared {
 		stop() // the node starts workers of its own
 	}
-	through, use, err := r.through(ctx, dir, d, direct)
+	got, err := r.through(ctx, dir, d, direct, single.answers)
 	if err != nil {
 		return nil, err
 	}
 	note := d.note
+	through := got.perSecond
 	if through > implausible*direct {
 		note = "NOT COMPARABLE: other work slowed the direct run more; " + note
 	}
 	return []reading{
 		{figure: figBusy, value: 100 * through / direct, unit: "%", note: note},
-		{figure: "answers through the node", value: through, unit: "answers/s", use: use},
+		{figure: "answers through the node", value: through, unit: "answers/s", use: got.use},
 		{figure: "answers driven directly", value: direct, unit: "answers/s"},
-		{figure: "answers one at a time", value: single, unit: "answers/s", note: "each takes " + (time.Duration(float64(time.Second) / single)).Round(10*time.Microsecond).String()},
-		{figure: "through the node, against one at a time", value: through / single, unit: "times"},
+		{figure: "tokens through the node", value: through * got.job.tokens, unit: "tokens/s", note: figure(got.job.tokens) + " an answer"},
+		{figure: "answers one at a time", value: single.perSecond(), unit: "answers/s", note: "each takes " + (time.Duration(float64(time.Second) / single.perSecond())).Round(10*time.Microsecond).String()},
+		{figure: "through the node, against one at a time", value: through / single.perSecond(), unit: "times"},
+		{figure: "mean latency of a job, one at a time", value: single.mean.Seconds(), unit: "s", note: fmt.Sprintf("%d tasks, from its beginning to each answer", single.answers)},
+		{figure: "mean latency of a job through the node", value: got.job.mean.Seconds(), unit: "s",
+			note: fmt.Sprintf("%s times; in the engine %s s each", figure(got.job.mean.Seconds()/single.mean.Seconds()), figure(got.job.run.Seconds()))},
 	}, nil
 }
 
 // fixed starts an engine of known speed. Its server is in this process, so it is part of the client's cores.
 func (r *runner) fixed(context.Context, string) (*driven, error) {
-	slots := fixedSlots * r.o.nodes
+	slots := urlSlots * r.o.nodes
 	e, err := startFixed(slots, r.o.latency)
 	if err != nil {
 		return nil, err
@@ -85,7 +94,7 @@ func (r *runner) fixed(context.Context, string) (*driven, error) {
 	stop := func() { h.Close(); e.stop() }
 	note := fmt.Sprintf("%d slots of %v: at most %s answers/s", slots, r.o.latency, figure(ceiling(slots, r.o.latency)))
 	return &driven{engines: []infer.Engine{h}, each: slots, model: "fixed", queue: "fixed", prompts: []prompt{{Text: "Write the date as YYYY-MM-DD: 3 March 2024"}},
-		flag: e.url, note: note, stop: stop}, nil
+		flags: []string{"--engine", e.url}, shared: true, note: note, stop: stop}, nil
 }
 
 // direct keeps so many slots of each engine busy for d after a warm-up and returns the answers per second.
@@ -140,26 +149,27 @@ func speed(ctx context.Context, warm, d time.Duration, count func() (int64, erro
 	return rate(int(last-first), time.Since(began)), nil
 }
 
-// through does the same with a node between: a backlog that outlasts the measurement, and the node's own count.
-func (r *runner) through(ctx context.Context, dir string, d *driven, direct float64) (float64, *usage, error) {
-	if r.o.nodes > 1 {
-		var perSecond float64
-		var use *usage
-		_, err := r.onClusterOf(d.flag, func(ctx context.Context, l *local) (_ []reading, err error) {
-			perSecond, use, err = r.measured(ctx, l.asNode(), d, direct)
-			return nil, err
-		})(ctx, dir)
-		return perSecond, use, err
+// through does the same with a node between: a job of so many tasks, then a backlog that outlasts the measurement, and the node's own count.
+func (r *runner) through(ctx context.Context, dir string, d *driven, direct float64, job int) (got loaded, err error) {
+	both := func(ctx context.Context, n *node) (err error) {
+		if got.job, err = r.job(ctx, n, d, job); err == nil {
+			got.perSecond, got.use, err = r.measured(ctx, n, d, direct)
+		}
+		return err
 	}
-	n, err := newNode(r.binary, filepath.Join(dir, "node"), "--engine", d.flag)
+	if r.o.nodes > 1 {
+		_, err := r.onClusterOf(d.flags, func(ctx context.Context, l *local) ([]reading, error) { return nil, both(ctx, l.asNode()) })(ctx, dir)
+		return got, err
+	}
+	n, err := newNode(r.binary, filepath.Join(dir, "node"), d.flags...)
 	if err != nil {
-		return 0, nil, err
+		return got, err
 	}
 	defer n.kill()
 	if _, err := n.start(ctx); err != nil {
-		return 0, nil, err
+		return got, err
 	}
-	return r.measured(ctx, n, d, direct)
+	return got, both(ctx, n)
 }
 
 // measured is the answers per second of a node that works a backlog off.
@@ -170,10 +180,6 @@ func (r *runner) measured(ctx context.Context, n *node, d *driven, direct float6
 	}
 	warm := warmUp(r.o.duration)
 	if _, err := bulk(ctx, n, 1, backlog(direct, warm+r.o.duration), line); err != nil {
-		return 0, nil, err
-	}
-	// Loading the model is no part of the measurement.
-	if err := n.until(ctx, func(st *wire.Status) bool { return st.Tasks["completed"] > 0 || st.Tasks["failed"] > 0 }); err != nil {
 		return 0, nil, err
 	}
 	m, err := startMeter(n.pids()...)
