@@ -57,6 +57,22 @@ func TestChaosBank(t *testing.T) {
 	}
 }
 
+// TestChaosQuota is TestChaos, with the same variables, for a tenant that may have so many tasks running: one engine counts what comes from all
+// nodes.
+func TestChaosQuota(t *testing.T) {
+	if testing.Short() {
+		t.Skip("kills processes for half a minute")
+	}
+	o := chaosOptions(t, built(t, "autoglm"), 3, "kill-one", "kill-owner", "stop-1s")
+	report, err := chaos.RunQuota(t.Context(), o, 16)
+	require.NoError(t, err)
+	t.Log(report)
+	require.GreaterOrEqual(t, report.Most, 12, "it is used")
+	if n := len(report.Violations); n > 0 {
+		t.Fatalf("%d violations", n)
+	}
+}
+
 // withBank builds an autoglm whose nodes have the bank. The one in bin has no such kinds, for it is the product: nobody is to find accounts in
 // it. All but the last package is in the build cache, from bin/autoglm.
 func withBank(t *testing.T) string {

@@ -27,6 +27,7 @@ type Options struct {
 	// BinaryOf is what a node runs when it is started, by its name; nil: Binary. A fault may change its mind.
 	BinaryOf func(node string) string
 	Nodes    int         // 1
+	Engine   string      // of every node; echo
 	Args     []string    // more arguments of `autoglm serve`
 	Seed     uint64      // of everything that is random, but for time itself
 	Rounds   int         // faults, one after the other; 4
@@ -53,6 +54,7 @@ func (o *Options) defaults() {
 	if o.Log == nil {
 		o.Log = func(string, ...any) {}
 	}
+	o.Engine = cmp.Or(o.Engine, "echo")
 	o.Nodes, o.Rounds, o.Clients = cmp.Or(o.Nodes, 1), cmp.Or(o.Rounds, 4), cmp.Or(o.Clients, 5*cmp.Or(o.Nodes, 1))
 	o.Think = cmp.Or(o.Think, 20*time.Millisecond)
 	o.StartMax, o.SettleMax = cmp.Or(o.StartMax, 2*time.Minute), cmp.Or(o.SettleMax, time.Minute)
@@ -164,7 +166,7 @@ func keyOf(o *Options) (string, error) {
 // open makes the cluster of dev with the processes on the Net.
 func open(o *Options) (*dev.Cluster, error) {
 	// Echo forgets with its process how often it was to fail, so a task may meet that failure in every life.
-	args := append([]string{"--engine", "echo", "--log-level", "warn",
+	args := append([]string{"--engine", o.Engine, "--log-level", "warn",
 		"--set", "task.attempts=16", "--set", "task.backoff_min=100ms", "--set", "task.backoff_max=2s"}, o.Args...)
 	d := dev.Options{Dir: o.Dir, Nodes: o.Nodes, StopMax: 30 * time.Second, Args: args}
 	if o.Disks != nil {
