@@ -90,7 +90,9 @@ func await(t testing.TB, sys *actors.System, id string) task.Record {
 }
 
 func TestTasksAreAnswered(t *testing.T) {
-	sys := start(t, persisttest.NewStore(4), actors.Engine{Engine: infer.NewEcho(infer.EchoOptions{}), Concurrency: 32, Prefetch: 8})
+	// A machine that is busy must not make a roll call find a work missing that is about to arrive.
+	patient := func(o *actors.Options) { o.Reconcile = time.Hour }
+	sys := startWith(t, persisttest.NewStore(4), patient, actors.Engine{Engine: infer.NewEcho(infer.EchoOptions{}), Concurrency: 32, Prefetch: 8})
 	const n = 2000
 	for i := range n {
 		submit(t, sys, &task.Spec{ID: fmt.Sprintf("t%d", i), Prompt: fmt.Sprintf("say %d", i)})

@@ -1,11 +1,14 @@
 package chaos
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,12 +25,19 @@ type crowd struct {
 	ended  chan struct{}
 
 	mu    sync.Mutex
-	now   int
-	most  int
-	since time.Time     // of now
-	from  time.Time     // of the measurement
-	area  time.Duration // of requests, summed up since
+	from  time.Time // of the measurement
+	stays []stay
 }
+
+// stay is a request at the engine.
+type stay struct {
+	id         string        // of the attempt
+	begin, end time.Duration // end is 0 while it lasts
+	broken     bool          // it was broken off: its node may have known that earlier than the engine did
+}
+
+// noticeMax is how much later than its node an engine on a busy machine notices that a request was broken off.
+const noticeMax = 250 * time.Millisecond
 
 // newCrowd serves at a path until close.
 func newCrowd(path string) (*crowd, error) {
@@ -35,8 +45,7 @@ func newCrowd(path string) (*crowd, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &crowd{path: path, echo: infer.NewEcho(infer.EchoOptions{Name: "crowd", Directives: true}), ended: make(chan struct{})}
-	c.reset()
+	c := &crowd{path: path, echo: infer.NewEcho(infer.EchoOptions{Name: "crowd", Directives: true}), from: time.Now(), ended: make(chan struct{})}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /health", func(http.ResponseWriter, *http.Request) {})
 	mux.HandleFunc("GET /v1/models", func(w http.ResponseWriter, _ *http.Request) {
@@ -72,9 +81,9 @@ func (c *crowd) answer(w http.ResponseWriter, r *http.Request) {
 		say(w, http.StatusBadRequest, map[string]any{"error": map[string]any{"message": err.Error()}})
 		return
 	}
-	c.add(1)
+	leave := c.enter(r.Header.Get("X-Request-Id"))
 	res, err := c.echo.Do(r.Context(), &infer.Request{Model: q.Model, Messages: q.Messages, Key: r.Header.Get("X-Request-Id")})
-	c.add(-1)
+	leave(r.Context().Err() != nil)
 	var f *fault.Error
 	switch {
 	case err == nil:
@@ -86,28 +95,80 @@ func (c *crowd) answer(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (c *crowd) add(n int) {
+func (c *crowd) enter(id string) (leave func(broken bool)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	at := time.Now()
-	c.area += time.Duration(c.now) * at.Sub(c.since)
-	c.since = at
-	c.now += n
-	c.most = max(c.most, c.now)
+	k := len(c.stays)
+	c.stays = append(c.stays, stay{id: id, begin: time.Since(c.from)})
+	return func(broken bool) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.stays[k].end, c.stays[k].broken = time.Since(c.from), broken
+	}
 }
 
-// reset begins to measure anew.
-func (c *crowd) reset() {
+// all returns every stay from a moment on, and how long that is ago.
+func (c *crowd) all(from time.Time) (all []stay, took time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.from = time.Now()
-	c.since, c.area, c.most = c.from, 0, c.now
+	begin, now := from.Sub(c.from), time.Since(c.from)
+	for _, s := range c.stays {
+		if s.end == 0 {
+			s.end = now
+		}
+		if s.end > begin {
+			s.begin = max(s.begin, begin)
+			all = append(all, s)
+		}
+	}
+	return all, now - begin
 }
 
-// measured is the most and the mean since then.
-func (c *crowd) measured() (most int, mean float64) {
-	c.add(0)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.most, c.area.Seconds() / max(c.since.Sub(c.from).Seconds(), 1e-9)
+// peak is the most that were there at once, and who they were. Those that were broken off count as gone so much before the engine saw it.
+func peak(stays []stay, notice time.Duration) (most int, who []stay) {
+	type edge struct {
+		at time.Duration
+		n  int
+	}
+	end := func(s stay) time.Duration {
+		if s.broken {
+			return max(s.end-notice, s.begin)
+		}
+		return s.end
+	}
+	var edges []edge
+	for _, s := range stays {
+		edges = append(edges, edge{s.begin, 1}, edge{end(s), -1})
+	}
+	slices.SortFunc(edges, func(a, b edge) int { return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.n, b.n)) })
+	now, at := 0, time.Duration(0)
+	for _, e := range edges {
+		if now += e.n; now > most {
+			most, at = now, e.at
+		}
+	}
+	for _, s := range stays {
+		if s.begin <= at && at < end(s) {
+			who = append(who, s)
+		}
+	}
+	return most, who
+}
+
+// mean is how many were there on average.
+func mean(stays []stay, took time.Duration) float64 {
+	var sum time.Duration
+	for _, s := range stays {
+		sum += s.end - s.begin
+	}
+	return sum.Seconds() / max(took.Seconds(), 1e-9)
+}
+
+// String is a line for a person.
+func (s stay) String() string {
+	how := "answered"
+	if s.broken {
+		how = "broken off"
+	}
+	return fmt.Sprintf("%s from %.3fs to %.3fs, %s", s.id, s.begin.Seconds(), s.end.Seconds(), how)
 }

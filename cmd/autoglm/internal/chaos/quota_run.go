@@ -18,12 +18,13 @@ type QuotaReport struct {
 	Report
 	Limit int     // running tasks that the quota allows
 	Most  int     // that were at the engine at once
+	Seen  int     // Most, with those that were broken off and the engine had not noticed
 	Mean  float64 // over the time of all faults
 }
 
 // String is the report in some lines.
 func (r *QuotaReport) String() string {
-	return fmt.Sprintf("quota of %d running tasks: at most %d at once, %.1f on average\n", r.Limit, r.Most, r.Mean) + r.Report.String()
+	return fmt.Sprintf("quota of %d running tasks: at most %d at once (%d with requests that were just broken off), %.1f on average\n", r.Limit, r.Most, r.Seen, r.Mean) + r.Report.String()
 }
 
 // quotaKnown is more than it takes until all nodes know of a first quota.
@@ -56,16 +57,20 @@ func RunQuota(ctx context.Context, o Options, limit int) (*QuotaReport, error) {
 	}
 	load := StartWorkload(r.peers(), r.rec, r.o.Clients, r.o.Think, r.o.Seed)
 	defer load.Stop()
-	c.reset()
+	from := time.Now()
 	if err := r.breakAll(ctx, order); err != nil {
 		return nil, err
 	}
 	report := &QuotaReport{Limit: limit}
-	report.Most, report.Mean = c.measured()
+	stays, took := c.all(from)
+	report.Mean = mean(stays, took)
 	load.Stop()
 	r.judge(ctx, load)
-	if most, _ := c.measured(); most > limit {
-		r.wrong("", "%d tasks were at the engine at once, and the quota is %d", most, limit)
+	stays, _ = c.all(from)
+	report.Seen, _ = peak(stays, 0)
+	var who []stay
+	if report.Most, who = peak(stays, noticeMax); report.Most > limit {
+		r.wrong("", "%d tasks were at the engine at once, and the quota is %d: %v", report.Most, limit, who)
 	}
 	report.Report = *r.report
 	return report, ctx.Err()
