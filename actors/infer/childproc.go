@@ -20,21 +20,24 @@ const pipeWait = 2 * time.Second
 // reaches the node alone. It waits for its own end.
 type process struct {
 	cmd   *exec.Cmd
-	stdin io.Closer // the worker ends when this closes, however this process ends
+	stdin io.Closer // a glm-worker ends when this closes, however this process ends; nil: it has none
 	ctx   context.Context
 	done  <-chan struct{} // closed once it was reaped
 }
 
-// startProcess must be called on a locked thread that outlives the process.
-func startProcess(binary string, args, env []string, stderr io.Writer) (*process, error) {
+// startProcess must be called on a locked thread that outlives the process. whatever it leaves in its group ends with it.
+func startProcess(binary string, args, env []string, pipe bool, stderr io.Writer) (*process, error) {
 	cmd := exec.Command(binary, args...)
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = stderr, stderr
 	cmd.SysProcAttr = processAttr()
 	cmd.WaitDelay = pipeWait
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, err
+	var stdin io.Closer
+	if pipe {
+		var err error
+		if stdin, err = cmd.StdinPipe(); err != nil {
+			return nil, err
+		}
 	}
 	if err := cmd.Start(); err != nil {
 		return nil, err
@@ -42,6 +45,7 @@ func startProcess(binary string, args, env []string, stderr io.Writer) (*process
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &process{cmd: cmd, stdin: stdin, ctx: ctx, done: ctx.Done()}
 	go func() {
+		endGroup(cmd.Process.Pid)
 		_ = cmd.Wait() // what it would say is in ProcessState
 		cancel()
 	}()
@@ -95,6 +99,7 @@ type lineTail struct {
 	mu   sync.Mutex
 	line []byte // unfinished, at most lineMax
 	kept []byte // at most stderrKept
+	new  int    // bytes of kept since begin, or more
 	say  func(line string)
 }
 
@@ -121,6 +126,7 @@ func (l *lineTail) flush() {
 		s := strings.ToValidUTF8(string(l.line), "?")
 		l.say(s)
 		l.kept = append(append(l.kept, s...), '\n')
+		l.new += len(s) + 1
 		if over := len(l.kept) - stderrKept; over > 0 {
 			l.kept = append(l.kept[:0], l.kept[over:]...)
 		}
@@ -134,6 +140,35 @@ func (l *lineTail) String() string {
 	defer l.mu.Unlock()
 	s := string(l.kept) + string(l.line)
 	return strings.TrimSpace(strings.ToValidUTF8(s[max(0, len(s)-stderrKept):], ""))
+}
+
+// begin marks where the next process begins to speak.
+func (l *lineTail) begin() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.line) > 0 {
+		l.flush()
+	}
+	l.new = 0
+}
+
+// fresh is what is kept of what the newest process said.
+func (l *lineTail) fresh() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return string(l.kept[len(l.kept)-min(l.new, len(l.kept)):]) + string(l.line)
+}
+
+// linesShown is how much of a worker's last words an error has.
+const linesShown = 3
+
+// said is the end of an error about a worker that spoke before it ended.
+func said(text string) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	if lines[0] == "" {
+		return ""
+	}
+	return "; it said: " + cut(strings.Join(lines[max(0, len(lines)-linesShown):], " | "))
 }
 
 // errNotFound is FindWorker's cause.

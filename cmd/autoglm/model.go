@@ -64,13 +64,21 @@ func newModelList(app *cli.App) *cobra.Command {
 func writeEngines(w io.Writer, all *wire.Engines) error {
 	tab := cli.NewTable("NODE", "ENGINE", "STATE", "VERSION>", "BUSY>", "TOKENS/S>", "MODELS", "FROM", "")
 	for _, e := range all.Engines {
-		from := cmp.Or(filepath.Base(e.Spec.Path), e.Spec.URL)
-		if e.Spec.Path == "" {
-			from = e.Spec.URL
-		}
-		tab.Row(e.Node, e.Name, e.State, e.Version, e.Busy, fmt.Sprintf("%.0f", e.Pace), cli.Cut(strings.Join(e.Models, ", "), 40), cli.Cut(from, 40), cli.Cut(engineNote(e), 100))
+		tab.Row(e.Node, e.Name, e.State, e.Version, e.Busy, fmt.Sprintf("%.0f", e.Pace), cli.Cut(strings.Join(e.Models, ", "), 40), cli.Cut(engineFrom(e.Spec), 40), cli.Cut(engineNote(e), 100))
 	}
 	return tab.Write(w)
+}
+
+// engineFrom is what an engine is made of, in a word or two.
+func engineFrom(s wire.EngineSpec) string {
+	program := s.Preset
+	if len(s.Command) > 0 {
+		program = filepath.Base(s.Command[0])
+	}
+	if s.Path == "" {
+		return cmp.Or(program, s.URL)
+	}
+	return strings.TrimSpace(program + " " + filepath.Base(s.Path))
 }
 
 // engineNote is what else is to be said of an engine.
@@ -82,7 +90,7 @@ func engineNote(e wire.EngineEntry) string {
 		all = append(all, c.What+" failed: "+c.Error)
 	}
 	if e.Former != nil {
-		all = append(all, "rollback to "+cmp.Or(filepath.Base(e.Former.Spec.Path), e.Former.Spec.URL))
+		all = append(all, "rollback to "+engineFrom(e.Former.Spec))
 	}
 	if e.Reason != "" {
 		all = append(all, e.Reason)
@@ -108,8 +116,12 @@ func (m *modelFlags) add(app *cli.App, cmd *cobra.Command, node, nodes string) {
 
 func (m *modelFlags) addSpec(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVar(&m.spec.Path, "path", "", "GGUF `file` on the node's machine")
+	f.StringVar(&m.spec.Path, "path", "", "GGUF `file` on the node's machine; with --preset what that server takes, a file or a folder")
 	f.StringVar(&m.spec.URL, "url", "", "`URL` of an engine with OpenAI's API, in place of a file")
+	f.StringVar(&m.spec.Preset, "preset", "", "`server` for the path that the node starts: llama-server, vllm or sglang, where its model.allowed_commands has it")
+	f.StringSliceVar(&m.spec.Command, "command", nil, "`program,argument,…` of another server, as templates, where model.allowed_commands has any; may be repeated")
+	f.StringToStringVar(&m.spec.Env, "env", nil, "`NAME=VALUE` for the command's environment; may be repeated")
+	cli.Complete(cmd, "preset", "llama-server", "vllm", "sglang")
 	f.StringSliceVar(&m.spec.Models, "model", nil, "of a file: the `name` that tasks ask for (default NAME); of a URL: what it serves (default: it is asked)")
 	f.StringSliceVar(&m.spec.Aliases, "alias", nil, "another `name` for its first model; may be repeated")
 	f.StringVar(&m.spec.GPU, "gpu", "", "CUDA_VISIBLE_DEVICES of its processes, like `0`")
@@ -226,7 +238,7 @@ func newModelLoad(app *cli.App) *cobra.Command {
 	var m modelFlags
 	cmd := &cobra.Command{
 		Use: "load NAME", Short: "Load a model, or use an engine behind a URL", Args: cobra.ExactArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
-		Example: "  autoglm model load glm-9b --path /models/glm-9b.gguf --gpu 0 --slots 8\n  autoglm model load vllm --url http://gpu:8000/v1 --alias fast --node all",
+		Example: "  autoglm model load glm-9b --path /models/glm-9b.gguf --gpu 0 --slots 8\n  autoglm model load vllm --url http://gpu:8000/v1 --alias fast --node all\n  autoglm model load glm-32b --preset vllm --path /models/glm-32b --gpu 1 --concurrency 64",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return m.run(cmd, app, "load", func(c *client.Client) (*wire.Engines, error) {
 				return c.LoadEngine(cmd.Context(), wire.EngineLoad{Name: args[0], Node: m.node, Spec: m.spec})

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -80,7 +81,7 @@ type unloadEngineInput struct {
 // changeEngine begins a change, and keeps who asked for it.
 func (s *Server) changeEngine(ctx context.Context, node, do, name string, spec wire.EngineSpec) (*enginesOutput, error) {
 	return s.enginesAnswer(ctx, func() (out wire.Engines, err error) {
-		detail := node + " " + spec.Path + spec.URL
+		detail := strings.TrimSpace(strings.Join([]string{node, spec.Preset + strings.Join(spec.Command, " "), spec.Path + spec.URL}, " "))
 		err = s.audited(ctx, "engine."+do, name, tenant.Default, detail, func() error {
 			out, err = s.engines.ChangeEngine(ctx, node, do, name, spec)
 			return err

@@ -1,0 +1,179 @@
+package node
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/open-autoglm/autoglm/node/api/wire"
+	"github.com/open-autoglm/autoglm/persistence/fault"
+)
+
+// childEnv makes this binary a server that answers with what its model's file says; "crash" in a prompt ends it, "eat" has it use eatMost of memory.
+const childEnv = "AUTOGLM_TEST_CHILD"
+
+// eatMost is what a child that nobody stops uses.
+const eatMost = 1 << 30
+
+var eaten [][]byte
+
+func childMain() {
+	port := flag.String("port", "", "")
+	path := flag.String("path", "", "")
+	name := flag.String("name", "", "")
+	flag.Parse()
+	b, err := os.ReadFile(*path)
+	if err != nil || string(b) == "broken" {
+		fmt.Fprintln(os.Stderr, "this is no model")
+		os.Exit(3)
+	}
+	http.HandleFunc("/health", func(http.ResponseWriter, *http.Request) {})
+	http.HandleFunc("/v1/chat/completions", func(w http.ResponseWriter, r *http.Request) {
+		q, _ := io.ReadAll(r.Body)
+		switch text := string(q); {
+		case strings.Contains(text, "crash"):
+			fmt.Fprintln(os.Stderr, "it was too much for me")
+			os.Exit(7)
+		case strings.Contains(text, "eat"):
+			for len(eaten) < eatMost>>24 {
+				chunk := make([]byte, 1<<24)
+				for i := 0; i < len(chunk); i += 4096 {
+					chunk[i] = 1
+				}
+				eaten = append(eaten, chunk)
+			}
+		}
+		fmt.Fprintf(w, `{"model":%q,"choices":[{"message":{"content":%q},"finish_reason":"stop"}]}`, *name, b)
+	})
+	l, err := net.Listen("tcp", "127.0.0.1:"+*port)
+	if err != nil {
+		panic(err)
+	}
+	_ = http.Serve(l, nil)
+}
+
+// childCommand starts this binary as a server.
+func childCommand(t testing.TB) []string {
+	t.Helper()
+	self, err := os.Executable()
+	require.NoError(t, err)
+	return []string{self, "--port", "{{.Port}}", "--path", "{{.Path}}", "--name={{.Model}}"}
+}
+
+func modelFile(t testing.TB, says string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), says+".gguf")
+	require.NoError(t, os.WriteFile(path, []byte(says), 0o600))
+	return path
+}
+
+// TestACommandIsAnEngine like any other: configured, swapped, rolled back, loaded again after a restart, unloaded.
+func TestACommandIsAnEngine(t *testing.T) {
+	c := testConfig(t)
+	one, two := modelFile(t, "one"), modelFile(t, "two")
+	env := map[string]string{childEnv: "yes"}
+	c.Engines = []EngineConfig{{URL: EngineCommand, Name: "own", Command: childCommand(t), Env: env, Path: one, Models: []string{"m"}, Aliases: []string{"fast"}, Concurrency: 8}}
+	c.Model.RestartDelay = time.Millisecond
+	n := boot(t, c)
+	require.NoError(t, n.WaitEngines(t.Context()))
+	got := ask(t, n, "a", "fast")
+	require.Equal(t, "one", got.Answer)
+	require.Equal(t, "own-0", engineOf(t, got))
+
+	e := change(t, n, "POST", "/v1/engines/own/swap", wire.EngineSwap{Spec: wire.EngineSpec{Path: modelFile(t, "broken")}})
+	require.Equal(t, "failed", e.Change.State)
+	require.Contains(t, e.Change.Error, "worker own.2-0 ended: exit status 3; it said: this is no model")
+	e = change(t, n, "POST", "/v1/engines/own/swap", wire.EngineSwap{Spec: wire.EngineSpec{Path: two}})
+	require.Equal(t, "done", e.Change.State, e.Change.Error)
+	require.Equal(t, "two", ask(t, n, "b", "m").Answer)
+	require.Equal(t, two, e.Spec.Path)
+	require.Equal(t, "(set)", e.Spec.Env[childEnv], "a variable may be a secret")
+	e = change(t, n, "POST", "/v1/engines/own/rollback", nil)
+	require.Equal(t, "done", e.Change.State, e.Change.Error)
+	require.Equal(t, "one", ask(t, n, "c", "m").Answer)
+
+	res := call(t, n, "POST", "/v1/engines", wire.EngineLoad{Name: "more", Spec: wire.EngineSpec{Path: two, Command: []string{"sh", "{{.Port}}"}}}, nil)
+	require.Equal(t, http.StatusForbidden, res.StatusCode)
+	res = call(t, n, "POST", "/v1/engines/own/swap", wire.EngineSwap{Spec: wire.EngineSpec{Env: map[string]string{childEnv: "yes", "LD_PRELOAD": "/tmp/x.so"}}}, nil)
+	require.Equal(t, http.StatusForbidden, res.StatusCode)
+	e = change(t, n, "POST", "/v1/engines", wire.EngineLoad{Name: "more", Spec: wire.EngineSpec{Path: two, Command: childCommand(t), Env: env}}) // as the configuration has it
+	require.Equal(t, "done", e.Change.State, e.Change.Error)
+	require.Equal(t, []string{"more"}, e.Spec.Models)
+	require.Equal(t, "two", ask(t, n, "d", "more").Answer)
+	st, err := os.Stat(n.dataPath(tableFile))
+	require.NoError(t, err)
+	require.EqualValues(t, 0o600, st.Mode(), "it has the variables")
+	halt(t, n)
+	n = boot(t, c)
+	require.NoError(t, n.WaitEngines(t.Context()))
+	require.Equal(t, "two", ask(t, n, "e", "more").Answer)
+	halt(t, n)
+	c.Engines = []EngineConfig{{URL: EngineEcho}} // nor is what was loaded once allowed for ever
+	n = boot(t, c)
+	e, there := engineNamed(t, n, "more")
+	require.True(t, there)
+	require.Equal(t, "failed", e.State)
+	require.Contains(t, e.Change.Error, "model.allowed_commands")
+}
+
+// TestACommandThatCrashes costs the task that it died of its tries, and no other task more than one.
+func TestACommandThatCrashes(t *testing.T) {
+	c := testConfig(t)
+	c.Engines = []EngineConfig{
+		{URL: EngineCommand, Name: "own", Command: childCommand(t), Env: map[string]string{childEnv: "yes"}, Path: modelFile(t, "one"), Models: []string{"m"}},
+		{URL: EngineEcho, Models: []string{"other"}},
+	}
+	c.Model.RestartDelay, c.Model.RestartMax, c.Task.Attempts = time.Millisecond, 10*time.Millisecond, 2
+	n := boot(t, c)
+	require.NoError(t, n.WaitEngines(t.Context()))
+	require.Equal(t, http.StatusCreated, call(t, n, "POST", "/v1/tasks", map[string]any{"task_id": "poison", "model": "m", "prompt": "crash"}, nil).StatusCode)
+	var got taskView
+	call(t, n, "GET", "/v1/tasks/poison?wait=60s", nil, &got)
+	require.Equal(t, "failed", got.State)
+	require.Equal(t, "completed", ask(t, n, "beside", "other").State)
+	after := ask(t, n, "after", "m")
+	require.Equal(t, "one", after.Answer)
+	require.GreaterOrEqual(t, n.table.all()[0].pool.Status()[0].Restarts, 1)
+}
+
+func TestCommandsAreAllowed(t *testing.T) {
+	own := EngineConfig{URL: EngineCommand, Name: "own", Command: []string{"serve", "{{.Port}}"}, Env: map[string]string{"A": "b"}}
+	with := func(change func(*EngineConfig)) *EngineConfig { c := own; change(&c); return &c }
+	preset := func(name string, env map[string]string) *EngineConfig {
+		return &EngineConfig{URL: EngineCommand, Preset: name, Env: env}
+	}
+	for name, tc := range map[string]struct {
+		allowed []string
+		c       *EngineConfig
+		want    string // the remedy's; empty: it is allowed
+	}{
+		"a file":                        {nil, &EngineConfig{URL: EngineEmbedded}, ""},
+		"as configured":                 {nil, with(func(c *EngineConfig) { c.Path, c.GPU, c.Name = "/other", "1", "x" }), ""},
+		"another argument":              {nil, with(func(c *EngineConfig) { c.Command = []string{"serve", "--evil", "{{.Port}}"} }), "any"},
+		"another variable":              {nil, with(func(c *EngineConfig) { c.Env = map[string]string{"A": "c"} }), "any"},
+		"another one, any":              {[]string{"vllm", "any"}, with(func(c *EngineConfig) { c.Command = []string{"x", "{{.Port}}"} }), ""},
+		"a preset":                      {nil, preset("vllm", nil), "vllm"},
+		"the preset":                    {[]string{"vllm"}, preset("vllm", nil), ""},
+		"another preset":                {[]string{"vllm"}, preset("sglang", nil), "sglang"},
+		"the preset with a variable":    {[]string{"vllm"}, preset("vllm", map[string]string{"LD_PRELOAD": "x"}), "any"},
+		"a command like the preset":     {[]string{"vllm"}, with(func(c *EngineConfig) { c.Command = []string{"vllm", "{{.Port}}"} }), "any"},
+		"the configured, of other name": {nil, with(func(c *EngineConfig) { c.Preset = "vllm" }), "any"},
+	} {
+		err := commandAllowed(tc.allowed, []EngineConfig{{URL: EngineEcho}, own}, tc.c)
+		if tc.want == "" {
+			require.NoError(t, err, name)
+			continue
+		}
+		require.Equal(t, fault.Refused, fault.KindOf(err), name)
+		require.Contains(t, fault.RemedyOf(err), "or "+tc.want+" into model.allowed_commands", name)
+	}
+}
