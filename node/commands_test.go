@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -18,13 +19,8 @@ import (
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
-// childEnv makes this binary a server that answers with what its model's file says; "crash" in a prompt ends it, "eat" has it use eatMost of memory.
+// childEnv makes this binary a server that answers with what its model's file says; "crash" in a prompt ends it.
 const childEnv = "AUTOGLM_TEST_CHILD"
-
-// eatMost is what a child that nobody stops uses.
-const eatMost = 1 << 30
-
-var eaten [][]byte
 
 func childMain() {
 	port := flag.String("port", "", "")
@@ -39,18 +35,9 @@ func childMain() {
 	http.HandleFunc("/health", func(http.ResponseWriter, *http.Request) {})
 	http.HandleFunc("/v1/chat/completions", func(w http.ResponseWriter, r *http.Request) {
 		q, _ := io.ReadAll(r.Body)
-		switch text := string(q); {
-		case strings.Contains(text, "crash"):
+		if strings.Contains(string(q), "crash") {
 			fmt.Fprintln(os.Stderr, "it was too much for me")
 			os.Exit(7)
-		case strings.Contains(text, "eat"):
-			for len(eaten) < eatMost>>24 {
-				chunk := make([]byte, 1<<24)
-				for i := 0; i < len(chunk); i += 4096 {
-					chunk[i] = 1
-				}
-				eaten = append(eaten, chunk)
-			}
 		}
 		fmt.Fprintf(w, `{"model":%q,"choices":[{"message":{"content":%q},"finish_reason":"stop"}]}`, *name, b)
 	})
@@ -143,6 +130,51 @@ func TestACommandThatCrashes(t *testing.T) {
 	after := ask(t, n, "after", "m")
 	require.Equal(t, "one", after.Answer)
 	require.GreaterOrEqual(t, n.table.all()[0].pool.Status()[0].Restarts, 1)
+}
+
+// TestATaskThatEatsMemory: its engine's process dies of its limit alone. The task fails after its tries, and every other one is answered, by this
+// engine as by the one beside it.
+func TestATaskThatEatsMemory(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "hungry")
+	out, err := exec.Command("go", "build", "-o", path, "../actors/infer/testdata/hungry").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	c := testConfig(t)
+	c.Engines = []EngineConfig{
+		{URL: EngineCommand, Name: "own", Command: []string{path, "--listen", "{{.Host}}:{{.Port}}"}, Models: []string{"m"}, Limits: &LimitsConfig{Memory: 256 << 20, Nice: 1}},
+		{URL: EngineEcho, Models: []string{"other"}},
+	}
+	c.Model.RestartDelay, c.Model.RestartMax, c.Task.Attempts = time.Millisecond, 10*time.Millisecond, 2
+	n := boot(t, c)
+	require.NoError(t, n.WaitEngines(t.Context()))
+	require.Equal(t, http.StatusCreated, call(t, n, "POST", "/v1/tasks", map[string]any{"task_id": "poison", "model": "m", "prompt": "eat"}, nil).StatusCode)
+	for i := range 10 {
+		for _, model := range []string{"m", "other"} {
+			id := fmt.Sprint(model, i)
+			require.Equal(t, http.StatusCreated, call(t, n, "POST", "/v1/tasks", map[string]any{"task_id": id, "model": model, "prompt": "p", "retry": map[string]any{"attempts": 10}}, nil).StatusCode)
+		}
+	}
+	var got taskView
+	call(t, n, "GET", "/v1/tasks/poison?wait=60s", nil, &got)
+	require.Equal(t, "failed", got.State)
+	for i := range 10 {
+		for _, model := range []string{"m", "other"} {
+			call(t, n, "GET", fmt.Sprintf("/v1/tasks/%s%d?wait=60s", model, i), nil, &got)
+			require.Equal(t, "completed", got.State, "%s%d: %s", model, i, got.Attempts)
+		}
+	}
+	s := n.table.all()[0].pool.Status()[0]
+	require.Equal(t, 2, s.Restarts, "once for each try")
+	require.Contains(t, s.LastExit, "limits.memory = 256MiB: raise that")
+	e, there := engineNamed(t, n, "own")
+	require.True(t, there)
+	require.Equal(t, &wire.EngineLimits{Memory: "256MiB", Nice: 1}, e.Spec.Limits)
+	require.Contains(t, e.Engines[0].Limits, "memory 256MiB")
+
+	e = change(t, n, "POST", "/v1/engines/own/swap", wire.EngineSwap{Spec: wire.EngineSpec{Limits: &wire.EngineLimits{Memory: "2GiB"}}})
+	require.Equal(t, "done", e.Change.State, e.Change.Error)
+	require.Equal(t, "completed", ask(t, n, "more", "m").State)
+	res := call(t, n, "POST", "/v1/engines/own/swap", wire.EngineSwap{Spec: wire.EngineSpec{Limits: &wire.EngineLimits{Memory: "lots"}}}, nil)
+	require.Equal(t, http.StatusUnprocessableEntity, res.StatusCode)
 }
 
 func TestCommandsAreAllowed(t *testing.T) {

@@ -24,7 +24,7 @@ type Config struct {
 	HTTP        HTTPConfig     `koanf:"http"`
 	Access      AccessConfig   `koanf:"access"`
 	Cluster     ClusterConfig  `koanf:"cluster"`
-	Engines     []EngineConfig `koanf:"engines" doc:"What answers the tasks: \"embedded\", \"echo\", a URL, or a mapping with url, name, models, aliases, endpoints, concurrency, prefetch, api_key_env, timeout; of an embedded one also path, gpu, workers, slots, ctx; of url: command the same and preset or command, env. See docs/engines.md."`
+	Engines     []EngineConfig `koanf:"engines" doc:"What answers the tasks: \"embedded\", \"echo\", a URL, or a mapping with url, name, models, aliases, endpoints, concurrency, prefetch, api_key_env, timeout; of an embedded one also path, gpu, workers, slots, ctx, limits; of url: command the same and preset or command, env. See docs/engines.md."`
 	Model       ModelConfig    `koanf:"model"`
 	Batch       BatchConfig    `koanf:"batch"`
 	Scheduling  SchedConfig    `koanf:"scheduling"`
@@ -90,10 +90,20 @@ type EngineConfig struct {
 	Slots   int    `koanf:"slots" doc:"Answers that one worker makes at once."`
 	Ctx     int    `koanf:"ctx" doc:"Tokens of a prompt with its answer."`
 
+	Limits *LimitsConfig `koanf:"limits" doc:"What each of its processes may use: {cpu: 2, memory: 8GiB, io_weight: 50, nice: 5}, or some of it."`
+
 	// Of a command.
 	Preset  string            `koanf:"preset" doc:"A server whose command is known: llama-server, vllm or sglang."`
 	Command []string          `koanf:"command" doc:"Program and arguments of any other server with OpenAI's API; templates, with .Path .Model .Host .Port .Socket .Slots .Ctx .GPU."`
 	Env     map[string]string `koanf:"env" doc:"More environment variables of it, templates, too."`
+}
+
+// LimitsConfig bounds one process; what is 0 is not bounded.
+type LimitsConfig struct {
+	CPU      float64 `koanf:"cpu" doc:"Processors."`
+	Memory   Size    `koanf:"memory" doc:"Bytes."`
+	IOWeight int     `koanf:"io_weight" doc:"1 to 10000, where everybody else has 100."`
+	Nice     int     `koanf:"nice" doc:"1 to 19."`
 }
 
 // The engines that are no URL.

@@ -2,6 +2,7 @@ package node
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/open-autoglm/autoglm/actors/infer"
 	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
 const (
@@ -89,7 +91,7 @@ func (e *EngineConfig) check(w *wrong, prefix string) bool {
 	w.when(e.Timeout < 0, prefix+"timeout", e.Timeout, "use 0s or more")
 	w.when(e.APIKeyEnv != "" && os.Getenv(e.APIKeyEnv) == "", prefix+"api_key_env", e.APIKeyEnv+", which is not set", "export %s=…", e.APIKeyEnv)
 	e.checkNames(w, prefix)
-	for field, set := range map[string]bool{"path": e.Path != "", "gpu": e.GPU != "", "workers": e.Workers != 0, "slots": e.Slots != 0, "ctx": e.Ctx != 0} {
+	for field, set := range map[string]bool{"path": e.Path != "", "gpu": e.GPU != "", "workers": e.Workers != 0, "slots": e.Slots != 0, "ctx": e.Ctx != 0, "limits": e.Limits != nil} {
 		w.when(set && !embedded && !command, prefix+field, "set, and the engine is "+e.URL, "it is for url: embedded and url: command, whose processes this node starts; leave it out")
 	}
 	for field, set := range map[string]bool{"preset": e.Preset != "", "command": len(e.Command) > 0, "env": len(e.Env) > 0} {
@@ -105,6 +107,12 @@ func (e *EngineConfig) check(w *wrong, prefix string) bool {
 	}
 	w.when(e.Workers < 0 || e.Workers > infer.WorkersMax, prefix+"workers", e.Workers, "use 1 to %d, or 0 for %s", infer.WorkersMax, workers)
 	w.when(e.Ctx < 0 || e.Ctx == 1, prefix+"ctx", e.Ctx, "use at least 2, or 0 for %s", ctx)
+	if err := e.Limits.limits().Validate(); err != nil {
+		var f *fault.Error
+		if errors.As(err, &f) {
+			w.add(invalidConfig(prefix+"limits."+f.Key, strings.TrimPrefix(f.Err.Error(), "is "), "%s", f.Remedy))
+		}
+	}
 	if command {
 		e.checkCommand(w, prefix)
 		return true
@@ -124,4 +132,12 @@ func (e *EngineConfig) checkNames(w *wrong, prefix string) {
 		bad := a == "" || a == "*" || a == task.AnyModel || (&task.Spec{ID: "x", Model: a, Prompt: "x"}).Validate() != nil || slices.Contains(e.Models, a) || slices.Contains(e.Aliases[:i], a)
 		w.when(bad, fmt.Sprintf("%saliases[%d]", prefix, i), fmt.Sprintf("%q", a), "use a name that tasks may ask for, other than its model's and its other aliases")
 	}
+}
+
+// limits are those of an engine's processes.
+func (l *LimitsConfig) limits() infer.Limits {
+	if l == nil {
+		return infer.Limits{}
+	}
+	return infer.Limits{CPU: l.CPU, Memory: uint64(l.Memory), IOWeight: l.IOWeight, Nice: l.Nice}
 }

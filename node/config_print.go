@@ -96,6 +96,15 @@ func yamlOf(v reflect.Value, indent string) (text string, hidden bool) {
 			fmt.Fprintf(&b, ", %q: %q", k, x[k])
 		}
 		return "{" + strings.TrimPrefix(b.String(), ", ") + "}", false
+	case *LimitsConfig:
+		var b strings.Builder
+		walk("", reflect.ValueOf(*x), func(key, _ string, v reflect.Value) {
+			if !v.IsZero() {
+				t, _ := yamlOf(v, "")
+				b.WriteString(", " + key + ": " + t)
+			}
+		})
+		return "{" + strings.TrimPrefix(b.String(), ", ") + "}", false
 	case []EngineConfig:
 		var b strings.Builder
 		for _, e := range x {

@@ -62,7 +62,8 @@ engines: [echo, {url: "http://gpu:8000/v1", name: gpu, models: [glm-4], concurre
 func TestPrintedConfigLoads(t *testing.T) {
 	c := Default()
 	c.Engines = append(c.Engines, EngineConfig{URL: "http://gpu:8000", Name: "gpu", Models: []string{"a", "b"}, Timeout: time.Minute})
-	c.Engines = append(c.Engines, EngineConfig{URL: EngineCommand, Name: "own", Command: []string{"serve it", "--port={{.Port}}", `"quoted"`}, Env: map[string]string{"A": "b c", "PORT": "{{.Port}}"}})
+	c.Engines = append(c.Engines, EngineConfig{URL: EngineCommand, Name: "own", Command: []string{"serve it", "--port={{.Port}}", `"quoted"`}, Env: map[string]string{"A": "b c", "PORT": "{{.Port}}"},
+		Limits: &LimitsConfig{CPU: 1.5, Memory: 8 << 30, Nice: 5}})
 	c.Source.AllowedDirs = []string{"/data sets"}
 	c.Sink = SinkConfig{AllowedDirs: []string{"/srv/results"}, Allow: []string{"db", "minio:9000"}}
 	c.Scheduling = SchedConfig{Priorities: PrioritiesWeighted, Ageing: time.Minute, Ratio: 1.5, Weights: []string{"acme=3"}}

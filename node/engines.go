@@ -165,7 +165,7 @@ func (n *Node) newPool(c *EngineConfig, name string) (*infer.Pool, error) {
 // poolOptions are what all of a node's children have in common.
 func (n *Node) poolOptions(c *EngineConfig, name string) infer.PoolOptions {
 	m := n.cfg.Model
-	return infer.PoolOptions{Name: name, GPU: c.GPU, Timeout: c.Timeout, LoadTimeout: m.LoadTimeout, HangAfter: m.HangAfter, StopTimeout: m.StopTimeout,
+	return infer.PoolOptions{Name: name, GPU: c.GPU, Limits: c.Limits.limits(), Timeout: c.Timeout, LoadTimeout: m.LoadTimeout, HangAfter: m.HangAfter, StopTimeout: m.StopTimeout,
 		Backoff: backoff.Exponential{Min: m.RestartDelay, Max: m.RestartMax, Jitter: 0.5}, Log: n.log}
 }
 
@@ -196,18 +196,18 @@ func (n *Node) defaultModel() string {
 }
 
 func (n *Node) engineStatus() []api.EngineStatus {
-	restarts := map[string]int{}
+	children := map[string]infer.ChildStatus{}
 	for _, m := range n.table.all() {
 		if m.pool == nil {
 			continue
 		}
 		for _, c := range m.pool.Children() {
-			restarts[c.Name()] = c.Status().Restarts
+			children[c.Name()] = c.Status()
 		}
 	}
 	var all []api.EngineStatus
 	for _, e := range n.sys.Engines() {
-		all = append(all, engineStatus(e, restarts[e.Name]))
+		all = append(all, engineStatus(e, children[e.Name]))
 	}
 	return all
 }

@@ -368,6 +368,6 @@ func (s *service) tallyAll(ctx context.Context) (t task.Tally, err error) {
 func (s *service) Backup(ctx context.Context, dir string) error { return s.store.Backup(ctx, dir) }
 
 // engineStatus shows an inference actor's state as the API does.
-func engineStatus(e infer.EngineState, restarts int) api.EngineStatus {
-	return api.EngineStatus{Name: e.Name, Models: e.Models, Endpoints: e.Endpoints, Healthy: e.Healthy, Reason: e.Reason, Limit: e.Limit, InFlight: e.InFlight, Paused: e.Paused, Restarts: restarts, Circuit: e.Circuit.String()}
+func engineStatus(e infer.EngineState, child infer.ChildStatus) api.EngineStatus {
+	return api.EngineStatus{Name: e.Name, Models: e.Models, Endpoints: e.Endpoints, Healthy: e.Healthy, Reason: e.Reason, Limit: e.Limit, InFlight: e.InFlight, Paused: e.Paused, Restarts: child.Restarts, Limits: child.Limits, Circuit: e.Circuit.String()}
 }

@@ -23,6 +23,14 @@ func configOf(name string, s wire.EngineSpec) (EngineConfig, error) {
 	c := EngineConfig{Name: name, URL: s.URL, Path: s.Path, Models: s.Models, Aliases: s.Aliases, Endpoints: s.Endpoints, GPU: s.GPU, Workers: s.Workers,
 		Slots: s.Slots, Ctx: s.Ctx, Concurrency: s.Concurrency, Prefetch: s.Prefetch, APIKeyEnv: s.APIKeyEnv, Preset: s.Preset, Command: s.Command, Env: s.Env}
 	var w wrong
+	if l := s.Limits; l != nil {
+		c.Limits = &LimitsConfig{CPU: l.CPU, IOWeight: l.IOWeight, Nice: l.Nice}
+		if l.Memory != "" {
+			if err := c.Limits.Memory.UnmarshalText([]byte(l.Memory)); err != nil {
+				w.add(invalidConfig("limits.memory", l.Memory, "write it like 512MiB or 8GiB"))
+			}
+		}
+	}
 	w.when(!engineForm.MatchString(name), "name", name, "use 1 to 63 letters, digits, _ and -, beginning with a letter or digit")
 	w.when(s.Path != "" && !filepath.IsAbs(s.Path), "path", s.Path, "give an absolute path on the node's machine")
 	switch {
@@ -55,6 +63,12 @@ func configOf(name string, s wire.EngineSpec) (EngineConfig, error) {
 func specOf(c *EngineConfig) wire.EngineSpec {
 	s := wire.EngineSpec{Path: c.Path, URL: c.URL, Models: c.Models, Aliases: c.Aliases, Endpoints: c.Endpoints, GPU: c.GPU, Workers: c.Workers,
 		Slots: c.Slots, Ctx: c.Ctx, Concurrency: c.Concurrency, Prefetch: c.Prefetch, APIKeyEnv: c.APIKeyEnv, Preset: c.Preset, Command: c.Command, Env: c.Env}
+	if l := c.Limits; l != nil {
+		s.Limits = &wire.EngineLimits{CPU: l.CPU, IOWeight: l.IOWeight, Nice: l.Nice}
+		if l.Memory > 0 {
+			s.Limits.Memory = l.Memory.String()
+		}
+	}
 	if c.URL == EngineEmbedded && c.Path != "" || c.URL == EngineCommand {
 		s.URL = ""
 	}
@@ -77,7 +91,10 @@ func over(s, more wire.EngineSpec) wire.EngineSpec {
 		s.Env = more.Env
 	}
 	if s.Path == "" && !runsCommand(s) { // no processes here
-		s.GPU, s.Workers, s.Slots, s.Ctx = "", 0, 0, 0
+		s.GPU, s.Workers, s.Slots, s.Ctx, s.Limits = "", 0, 0, 0, nil
+	}
+	if more.Limits != nil {
+		s.Limits = more.Limits
 	}
 	list := func(old, new []string) []string {
 		if len(new) > 0 {

@@ -31,6 +31,9 @@ type PoolOptions struct {
 	GPU     string // CUDA_VISIBLE_DEVICES of each; empty: this process' own
 
 	Timeout time.Duration // of one request; HTTPTimeout when 0
+	Limits  Limits        // of each
+
+	grounds func() grounds // delegated when nil
 
 	SocketDir string   // for the workers' sockets; empty: a temporary one, removed by Stop
 	Args, Env []string // more flags and NAME=value for the workers
@@ -126,6 +129,12 @@ func (o *PoolOptions) complete() error {
 	}
 	if err := o.Backoff.Validate(); err != nil {
 		return bad("%w", err)
+	}
+	if err := o.Limits.Validate(); err != nil {
+		return err
+	}
+	if o.grounds == nil {
+		o.grounds = delegated
 	}
 	if o.Command != nil {
 		return o.completeCommand()

@@ -66,12 +66,18 @@ func (p *Pool) remedy() string {
 func (c *Child) spawn() (*process, error) {
 	o := &c.pool.o
 	c.tail.begin()
+	s := start{binary: o.Binary, out: c.tail, name: c.Name()}
+	if o.Limits != (Limits{}) {
+		g := o.grounds()
+		s.root, s.plan = g.root, planLimits(o.Limits, g)
+	}
 	env := o.Env
 	if o.GPU != "" {
 		env = append([]string{"CUDA_VISIBLE_DEVICES=" + o.GPU}, env...)
 	}
 	if o.Command == nil {
-		return startProcess(o.Binary, c.pool.args(c.socket), env, true, c.tail)
+		s.args, s.env, s.pipe = c.pool.args(c.socket), env, true
+		return startProcess(s)
 	}
 	f := CommandFields{Path: o.Model, Model: o.ModelID, Host: commandHost, Socket: c.socket, Slots: o.Slots, Ctx: o.Ctx, GPU: o.GPU}
 	at := &place{network: "unix", address: c.socket}
@@ -91,7 +97,8 @@ func (c *Child) spawn() (*process, error) {
 	if err == nil {
 		c.at.Store(at)
 		var p *process
-		if p, err = startProcess(o.Binary, args[1:], append(env[:len(env):len(env)], more...), false, c.tail); err == nil {
+		s.args, s.env = args[1:], append(env[:len(env):len(env)], more...)
+		if p, err = startProcess(s); err == nil {
 			return p, nil
 		}
 	}

@@ -56,7 +56,7 @@ func TestCommandIsRestarted(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			x := newPoolTest(t, "crash-once", change)
 			x.Start()
-			require.Equal(t, "signal: killed", x.until(ChildBackingOff).LastExit)
+			require.Contains(t, x.until(ChildBackingOff).LastExit, "signal: killed, not by this node")
 			require.Equal(t, 1, x.until(ChildReady).Restarts)
 			_, err := x.Engines()[0].Do(t.Context(), ask("x"))
 			require.NoError(t, err)

@@ -43,6 +43,7 @@ type ChildStatus struct {
 	Restarts int       // starts after the first
 	LastExit string    // how it ended last, with a signal's name; empty before
 	Stderr   string    // the last stderrKept bytes it wrote
+	Limits   string    // which are in force, by which means, and which are not; empty: it has none
 }
 
 // exitRefused is the code of a glm-worker that would fail the same way again: a bad flag or a
@@ -186,12 +187,20 @@ func (c *Child) liveOnce(ctx context.Context, mayTryAgain bool) (refused, again 
 		return false, false
 	}
 	defer c.leave()
+	if limits := p.plan.String(); limits != c.Status().Limits {
+		c.mu.Lock()
+		c.status.Limits = limits
+		c.mu.Unlock()
+		c.pool.o.Log.Info("worker has limits", "worker", c.Name(), "limits", limits)
+	}
 	c.enter(ChildStarting, func(s *ChildStatus) { s.PID = p.pid() })
 	why, readyFor := c.watch(ctx, p)
 	c.http.Close() // its idle connections lead to a dead process
 	exit := p.exit()
 	if why != "" {
 		exit = why + ", " + exit
+	} else if want := wantOfMemory(ending{killed: p.killedByOthers(), ooms: p.ooms, words: c.tail.lacks()}, c.pool.o.Limits, p.plan); want != "" {
+		exit += ", " + want
 	}
 	if ctx.Err() != nil { // as asked: no failure
 		c.mu.Lock()

@@ -14,6 +14,8 @@
 //	Response, or a fault: Timeout · Unavailable · Overloaded (RetryAfterOf) · TooLarge · NotFound ·
 //	                      Refused · Invalid
 //
+// What one process may use is in limits.go, as a plan on whatever grounds there are; cgroup.go and childattr_linux.go carry it out.
+//
 // Limit and Estimator are pure values; their owner (the inference actor, the batcher) feeds them.
 //
 // Left to others: which task goes to which engine, when to try again and how often (actors/task,

@@ -28,6 +28,9 @@ func fakeMain(mode string) {
 	case "parent", "parent-command":
 		fakeParent(mode)
 		return
+	case "cgroup-node":
+		fakeCgroupNode()
+		return
 	case "grandchild":
 		fakeGrandchild()
 		return
@@ -60,8 +63,8 @@ func fakeMain(mode string) {
 			fmt.Fprintf(os.Stderr, "[Errno 98] error while attempting to bind on address: Address already in use\n")
 			os.Exit(1)
 		}
-	case "family", "orphans":
-		startGrandchild(w.dir)
+	case "family", "orphans", "runaways":
+		startGrandchild(w.dir, mode == "runaways")
 		if mode == "orphans" && os.Mkdir(filepath.Join(w.dir, "crashed"), 0o700) == nil {
 			os.Exit(3)
 		}
@@ -201,7 +204,7 @@ func fakeCommand(args ...string) *Command {
 }
 
 // startGrandchild starts a process that outlives its parent and hears no SIGTERM; it returns once that holds its lock.
-func startGrandchild(dir string) {
+func startGrandchild(dir string, runsAway bool) {
 	self, err := os.Executable()
 	if err != nil {
 		panic(err)
@@ -209,6 +212,7 @@ func startGrandchild(dir string) {
 	c := exec.Command(self)
 	c.Env = append(os.Environ(), fakeEnv+"=grandchild")
 	c.Stderr = os.Stderr
+	c.SysProcAttr = &syscall.SysProcAttr{Setsid: runsAway} // out of its parent's group
 	out, err := c.StdoutPipe()
 	if err != nil {
 		panic(err)

@@ -95,6 +95,9 @@ func engineNote(e wire.EngineEntry) string {
 	if e.Reason != "" {
 		all = append(all, e.Reason)
 	}
+	if len(e.Engines) > 0 && e.Engines[0].Limits != "" {
+		all = append(all, "limits: "+e.Engines[0].Limits)
+	}
 	return strings.Join(all, "; ")
 }
 
@@ -104,6 +107,7 @@ type modelFlags struct {
 	noWait bool
 	limit  time.Duration
 	spec   wire.EngineSpec
+	limits wire.EngineLimits
 }
 
 func (m *modelFlags) add(app *cli.App, cmd *cobra.Command, node, nodes string) {
@@ -128,6 +132,10 @@ func (m *modelFlags) addSpec(cmd *cobra.Command) {
 	f.IntVar(&m.spec.Workers, "workers", 0, "processes (default model.workers)")
 	f.IntVar(&m.spec.Slots, "slots", 0, "answers that one process makes at once (default model.slots)")
 	f.IntVar(&m.spec.Ctx, "ctx", 0, "`tokens` of a prompt with its answer (default model.ctx)")
+	f.Float64Var(&m.limits.CPU, "cpu-limit", 0, "`processors` that each process may use (default: all); with one of the four limits, those that are left out are none")
+	f.StringVar(&m.limits.Memory, "memory-limit", "", "`bytes` that each process may use, like 8GiB")
+	f.IntVar(&m.limits.IOWeight, "io-weight", 0, "`share` of the disks, 1 to 10000, where everybody else has 100")
+	f.IntVar(&m.limits.Nice, "nice", 0, "niceness of each process, `1` to 19")
 	f.IntVar(&m.spec.Concurrency, "concurrency", 0, "`requests` at once (default: its slots, 16 for a URL)")
 	f.StringVar(&m.spec.APIKeyEnv, "api-key-env", "", "environment `variable` of the node with the URL's key; its name begins with ENGINE_")
 }
@@ -142,6 +150,9 @@ func (m *modelFlags) run(cmd *cobra.Command, app *cli.App, what string, begin fu
 		if m.spec.Path, err = filepath.Abs(m.spec.Path); err != nil {
 			return cli.Usage("--path: %v", err)
 		}
+	}
+	if m.limits != (wire.EngineLimits{}) {
+		m.spec.Limits = &m.limits
 	}
 	begun, err := begin(c)
 	if err != nil {

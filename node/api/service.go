@@ -147,5 +147,6 @@ type EngineStatus struct {
 	InFlight  int
 	Paused    time.Time // it asked for nothing before then
 	Restarts  int       // of a supervised child
+	Limits    string    // of it: which are in force, and which are not
 	Circuit   string    // closed, open, half-open; "" from a node of an older program
 }

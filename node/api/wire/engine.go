@@ -16,9 +16,18 @@ type EngineSpec struct {
 	Workers     int               `json:"workers,omitempty" doc:"Processes; 0: model.workers."`
 	Slots       int               `json:"slots,omitempty" doc:"Answers that one process makes at once; 0: model.slots."`
 	Ctx         int               `json:"ctx,omitempty" doc:"Tokens of a prompt with its answer; 0: model.ctx."`
+	Limits      *EngineLimits     `json:"limits,omitempty" doc:"What each process may use."`
 	Concurrency int               `json:"concurrency,omitempty" doc:"Requests at once; 0: the slots of each process, 16 of a URL."`
 	Prefetch    int               `json:"prefetch,omitempty"`
 	APIKeyEnv   string            `json:"api_key_env,omitempty" maxLength:"128" doc:"Environment variable of the node with the key of a URL; its name begins with ENGINE_."`
+}
+
+// EngineLimits bounds one process; what is left out is not bounded.
+type EngineLimits struct {
+	CPU      float64 `json:"cpu,omitempty" doc:"Processors."`
+	Memory   string  `json:"memory,omitempty" maxLength:"32" doc:"Like 8GiB."`
+	IOWeight int     `json:"io_weight,omitempty" doc:"1 to 10000, where everybody else has 100."`
+	Nice     int     `json:"nice,omitempty" doc:"1 to 19."`
 }
 
 // EngineLoad asks for an engine.

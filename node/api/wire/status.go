@@ -36,6 +36,7 @@ type Engine struct {
 	InFlight  int       `json:"in_flight"`
 	Paused    time.Time `json:"paused_until,omitzero" doc:"It was overloaded and asked for nothing before then; absent: it never did."`
 	Restarts  int       `json:"restarts" doc:"Of a supervised child."`
+	Limits    string    `json:"limits,omitempty" doc:"Of a supervised child: which are in force and by which means, and which are not kept and why."`
 	Circuit   string    `json:"circuit,omitempty" enum:"closed,open,half-open" doc:"open: it kept failing what it was given, and gets nothing for a while; half-open: it gets one task, whose end decides."`
 }
 
