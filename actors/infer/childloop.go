@@ -199,7 +199,7 @@ func (c *Child) liveOnce(ctx context.Context, mayTryAgain bool) (refused, again 
 	exit := p.exit()
 	if why != "" {
 		exit = why + ", " + exit
-	} else if want := wantOfMemory(ending{killed: p.killedByOthers(), ooms: p.ooms, words: c.tail.lacks()}, c.pool.o.Limits, p.plan); want != "" {
+	} else if want := wantOfMemory(ending{killed: p.killedByOthers(), crashed: p.crashed(), ooms: p.ooms, words: c.tail.lacks()}, c.pool.o.Limits, p.plan); want != "" {
 		exit += ", " + want
 	}
 	if ctx.Err() != nil { // as asked: no failure

@@ -147,6 +147,12 @@ func (p *process) killedByOthers() bool {
 	return ok && ws.Signaled() && ws.Signal() == syscall.SIGKILL && !p.ours.Load()
 }
 
+// crashed tells whether it died of a fault of its own. Only after done.
+func (p *process) crashed() bool {
+	ws, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	return ok && ws.Signaled() && (ws.Signal() == syscall.SIGSEGV || ws.Signal() == syscall.SIGABRT || ws.Signal() == syscall.SIGBUS)
+}
+
 // code is the exit code, -1 after a signal. Only after done.
 func (p *process) code() int { return p.cmd.ProcessState.ExitCode() }
 

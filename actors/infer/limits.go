@@ -156,9 +156,10 @@ const childScore = 500
 
 // ending is what is known of a process that ended by itself.
 type ending struct {
-	killed bool   // by a SIGKILL that this process did not send
-	ooms   int    // times that the kernel killed for memory in its group
-	words  string // what it said of memory
+	killed  bool   // by a SIGKILL that this process did not send
+	crashed bool   // by a fault of its own, as a program does that has not looked at what malloc gave it
+	ooms    int    // times that the kernel killed for memory in its group
+	words   string // what it said of memory
 }
 
 // wantOfMemory says that a child ended for want of memory, and what to do; empty where nothing says so.
@@ -170,6 +171,8 @@ func wantOfMemory(e ending, l Limits, p plan) string {
 		return "not by this node: where the kernel's log says that memory ran out, lower its slots, ctx or limits.memory"
 	case p.data > 0 && saysMemory(e.words):
 		return fmt.Sprintf("it wanted more than limits.memory = %s: raise that, or lower its slots or ctx", bytesText(l.Memory))
+	case p.data > 0 && e.crashed:
+		return fmt.Sprintf("maybe for want of more than limits.memory = %s: try it with a higher one", bytesText(l.Memory))
 	}
 	return ""
 }

@@ -80,6 +80,8 @@ func TestWantOfMemoryIsTold(t *testing.T) {
 		"malloc failed":            {ending{words: "terminate called\nwhat(): std::bad_alloc"}, rlimit, "it wanted more than limits.memory = 1GiB"},
 		"Go's":                     {ending{words: "fatal error: runtime: out of memory"}, rlimit, "it wanted more"},
 		"of a GPU, without limits": {ending{words: "CUDA error: out of memory"}, plan{}, ""},
+		"a fault under an rlimit":  {ending{crashed: true}, rlimit, "maybe for want of more than limits.memory = 1GiB"},
+		"a fault":                  {ending{crashed: true}, group, ""},
 		"a crash":                  {ending{words: "segmentation fault"}, rlimit, ""},
 	} {
 		got := wantOfMemory(tc.e, l, tc.p)
