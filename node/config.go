@@ -24,7 +24,7 @@ type Config struct {
 	HTTP        HTTPConfig     `koanf:"http"`
 	Access      AccessConfig   `koanf:"access"`
 	Cluster     ClusterConfig  `koanf:"cluster"`
-	Engines     []EngineConfig `koanf:"engines" doc:"What answers the tasks: \"embedded\", \"echo\", a URL, or a mapping with url, name, models, aliases, endpoints, concurrency, prefetch, api_key_env, timeout; of an embedded one also path, gpu, workers, slots, ctx."`
+	Engines     []EngineConfig `koanf:"engines" doc:"What answers the tasks: \"embedded\", \"echo\", a URL, or a mapping with url, name, models, aliases, endpoints, concurrency, prefetch, api_key_env, timeout; of an embedded one also path, gpu, workers, slots, ctx, limits; of url: command the same and preset or command, env. See docs/engines.md."`
 	Model       ModelConfig    `koanf:"model"`
 	Batch       BatchConfig    `koanf:"batch"`
 	Scheduling  SchedConfig    `koanf:"scheduling"`
@@ -73,7 +73,7 @@ type ClusterConfig struct {
 
 // EngineConfig is one engine. In YAML, in a flag and in the environment its URL alone will do.
 type EngineConfig struct {
-	URL         string        `koanf:"url" doc:"embedded, echo, http(s)://host[:port][/v1] or unix:///path."`
+	URL         string        `koanf:"url" doc:"embedded, command, echo, http(s)://host[:port][/v1] or unix:///path."`
 	Name        string        `koanf:"name" doc:"In attempts and metrics, and of an embedded one before its workers' numbers; from the URL when empty."`
 	Models      []string      `koanf:"models" doc:"What it serves; it is asked when empty. Of an embedded one with a path of its own: the one name of its model, instead of the file's."`
 	Aliases     []string      `koanf:"aliases" doc:"Other names under which tasks may ask for its first model."`
@@ -83,17 +83,33 @@ type EngineConfig struct {
 	APIKeyEnv   string        `koanf:"api_key_env" doc:"Environment variable with its API key."`
 	Timeout     time.Duration `koanf:"timeout" doc:"Of one request, under the attempt's own; 0: 10 minutes."`
 
-	// Of an embedded engine; what is empty or 0 is as model.* has it.
-	Path    string `koanf:"path" doc:"GGUF file, so that several embedded engines serve a model each."`
+	// Of an embedded engine, where what is empty or 0 is as model.* has it, and of a command.
+	Path    string `koanf:"path" doc:"GGUF file, so that several embedded engines serve a model each; of a command whatever it calls {{.Path}}, a file or a folder."`
 	GPU     string `koanf:"gpu" doc:"CUDA_VISIBLE_DEVICES of its workers, like 0 or 1,2."`
 	Workers int    `koanf:"workers" doc:"Worker processes."`
 	Slots   int    `koanf:"slots" doc:"Answers that one worker makes at once."`
 	Ctx     int    `koanf:"ctx" doc:"Tokens of a prompt with its answer."`
+
+	Limits *LimitsConfig `koanf:"limits" doc:"What each of its processes may use: {cpu: 2, memory: 8GiB, io_weight: 50, nice: 5}, or some of it."`
+
+	// Of a command.
+	Preset  string            `koanf:"preset" doc:"A server whose command is known: llama-server, vllm or sglang."`
+	Command []string          `koanf:"command" doc:"Program and arguments of any other server with OpenAI's API; templates, with .Path .Model .Host .Port .Socket .Slots .Ctx .GPU."`
+	Env     map[string]string `koanf:"env" doc:"More environment variables of it, templates, too."`
+}
+
+// LimitsConfig bounds one process; what is 0 is not bounded.
+type LimitsConfig struct {
+	CPU      float64 `koanf:"cpu" doc:"Processors."`
+	Memory   Size    `koanf:"memory" doc:"Bytes."`
+	IOWeight int     `koanf:"io_weight" doc:"1 to 10000, where everybody else has 100."`
+	Nice     int     `koanf:"nice" doc:"1 to 19."`
 }
 
 // The engines that are no URL.
 const (
 	EngineEmbedded = "embedded" // glm-worker child processes
+	EngineCommand  = "command"  // a server that this node starts as a child
 	EngineEcho     = "echo"     // in process, answers with the prompt
 	EngineNone     = "none"     // this node of a cluster runs no engine
 )
@@ -112,6 +128,7 @@ type ModelConfig struct {
 	StopTimeout  time.Duration `koanf:"stop_timeout" doc:"Time for a worker to finish what it accepted, before it is killed."`
 	RestartDelay time.Duration `koanf:"restart_delay" doc:"Wait before the first restart of a worker; doubles, with jitter."`
 	RestartMax   time.Duration `koanf:"restart_max" doc:"Longest wait before a restart."`
+	Allowed      []string      `koanf:"allowed_commands" doc:"Servers that the operator may have this node start over the API: names of presets (llama-server, vllm, sglang), which then have no environment of their own, or any for whatever command, which is to run any program as this node's user. None: only what engines names here."`
 }
 
 // BatchConfig says when a batch is ripe.

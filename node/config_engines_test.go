@@ -17,6 +17,30 @@ func TestEngineEntries(t *testing.T) {
 		{"{url: embedded, path: FILE, gpu: 'GPU-8932f937-d72c,MIG-3/1'}", ""},
 		{"{url: 'http://h:1/v1', aliases: [fast]}", ""},
 		{"embedded", ""},
+		{"{url: command, preset: vllm, path: DIR, gpu: 0, concurrency: 64, env: {HF_HUB_OFFLINE: 1}, models: [glm-9b], aliases: [fast]}", ""},
+		{"{url: command, command: [serve, '--port={{.Port}}']}", ""},
+		{"{url: command}", "engines[0].command: names no program (write [program, argument"},
+		{"{url: command, preset: ollama, path: FILE}", "engines[0].preset: is ollama (use llama-server, sglang, vllm, or write the whole command"},
+		{"{url: command, preset: vllm, command: [x], path: FILE}", "engines[0].command: is set beside preset"},
+		{"{url: command, preset: vllm}", "engines[0].path: is empty (name the model's file or folder"},
+		{"{url: command, preset: vllm, path: /nowhere}", "engines[0].path: is /nowhere, which cannot be read"},
+		{"{url: command, command: [x, '{{.Prot}}']}", "can't evaluate field Prot"},
+		{"{url: command, command: [x, '8000']}", "engines[0].command: does not say where the server listens, or says it twice (tell the server {{.Port}}"},
+		{"{url: command, preset: vllm, path: FILE, models: [a, b]}", "engines[0].models: is a, b (the server serves one model"},
+		{"{url: command, preset: vllm, path: FILE, models: ['--trust-remote-code']}", "does not begin like a flag"},
+		{"{url: command, preset: vllm, path: FILE, ctx: 1}", "engines[0].ctx: is 1 (use at least 2, or 0 for the model's own"},
+		{"{url: command, preset: vllm, path: FILE, slots: -1}", "engines[0].slots: is -1"},
+		{"{url: command, preset: vllm, path: FILE, limits: {cpu: 1.5, memory: 8GiB, io_weight: 50, nice: 5}}", ""},
+		{"{url: embedded, limits: {memory: 8GiB}}", ""},
+		{"{url: embedded, limits: {memory: 8}}", "engines[0].limits.memory: is 8 (use at least 16MiB"},
+		{"{url: embedded, limits: {cpu: -1}}", "engines[0].limits.cpu: is -1 (use 0.01 to 4096 processors"},
+		{"{url: embedded, limits: {io_weight: 20000}}", "engines[0].limits.io_weight: is 20000 (use 1 to 10000"},
+		{"{url: embedded, limits: {nice: -5}}", "engines[0].limits.nice: is -5 (use 1 to 19"},
+		{"{url: embedded, limits: {memory: lots}}", "is no size"},
+		{"{url: embedded, limits: {mem: 1GiB}}", "mem"},
+		{"{url: 'http://h:1', limits: {cpu: 1}}", "engines[0].limits: is set, and the engine is http://h:1"},
+		{"{url: embedded, preset: vllm}", "engines[0].preset: is set, and the engine is embedded (it is for url: command"},
+		{"{url: echo, env: {A: b}}", "engines[0].env: is set"},
 		{"{url: embedded, path: /nowhere.gguf}", "engines[0].path: is /nowhere.gguf, which is no file that can be read (name a GGUF file on this node's machine"},
 		{"{url: embedded, models: [a]}", "engines[0].models: is a (an embedded engine serves one model"},
 		{"{url: embedded, path: FILE, models: [a, b]}", "engines[0].models: is a, b (an embedded engine serves one model"},
@@ -32,7 +56,7 @@ func TestEngineEntries(t *testing.T) {
 		{"{url: echo, aliases: [default]}", `engines[0].aliases[0]: is "default" (use a name`},
 		{"{url: echo, weight: 2}", "weight"},
 	} {
-		_, _, err := Load(writeConfig(t, "engines: ["+strings.ReplaceAll(tc.engine, "FILE", gguf)+"]"), nil, nil)
+		_, _, err := Load(writeConfig(t, "engines: ["+strings.NewReplacer("FILE", gguf, "DIR", filepath.Dir(gguf)).Replace(tc.engine)+"]"), nil, nil)
 		if tc.want == "" {
 			require.NoError(t, err, tc.engine)
 			continue

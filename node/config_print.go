@@ -4,7 +4,9 @@ import (
 	"encoding"
 	"fmt"
 	"io"
+	"maps"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -88,6 +90,21 @@ func yamlOf(v reflect.Value, indent string) (text string, hidden bool) {
 			quoted[i] = strconv.Quote(s)
 		}
 		return "[" + strings.Join(quoted, ", ") + "]", false
+	case map[string]string:
+		var b strings.Builder
+		for _, k := range slices.Sorted(maps.Keys(x)) {
+			fmt.Fprintf(&b, ", %q: %q", k, x[k])
+		}
+		return "{" + strings.TrimPrefix(b.String(), ", ") + "}", false
+	case *LimitsConfig:
+		var b strings.Builder
+		walk("", reflect.ValueOf(*x), func(key, _ string, v reflect.Value) {
+			if !v.IsZero() {
+				t, _ := yamlOf(v, "")
+				b.WriteString(", " + key + ": " + t)
+			}
+		})
+		return "{" + strings.TrimPrefix(b.String(), ", ") + "}", false
 	case []EngineConfig:
 		var b strings.Builder
 		for _, e := range x {

@@ -62,6 +62,8 @@ engines: [echo, {url: "http://gpu:8000/v1", name: gpu, models: [glm-4], concurre
 func TestPrintedConfigLoads(t *testing.T) {
 	c := Default()
 	c.Engines = append(c.Engines, EngineConfig{URL: "http://gpu:8000", Name: "gpu", Models: []string{"a", "b"}, Timeout: time.Minute})
+	c.Engines = append(c.Engines, EngineConfig{URL: EngineCommand, Name: "own", Command: []string{"serve it", "--port={{.Port}}", `"quoted"`}, Env: map[string]string{"A": "b c", "PORT": "{{.Port}}"},
+		Limits: &LimitsConfig{CPU: 1.5, Memory: 8 << 30, Nice: 5}})
 	c.Source.AllowedDirs = []string{"/data sets"}
 	c.Sink = SinkConfig{AllowedDirs: []string{"/srv/results"}, Allow: []string{"db", "minio:9000"}}
 	c.Scheduling = SchedConfig{Priorities: PrioritiesWeighted, Ageing: time.Minute, Ratio: 1.5, Weights: []string{"acme=3"}}
@@ -74,7 +76,7 @@ func TestPrintedConfigLoads(t *testing.T) {
 	require.NoError(t, err, b.String())
 	require.Empty(t, unknown)
 	if got.HTTP.AllowedHosts == nil || len(got.HTTP.AllowedHosts) == 0 { // [] and nothing are the same
-		got.HTTP.AllowedHosts, got.Source.AllowedNets, got.Callback.AllowedNets, got.Webhook.URLs = nil, nil, nil, nil
+		got.HTTP.AllowedHosts, got.Source.AllowedNets, got.Callback.AllowedNets, got.Webhook.URLs, got.Model.Allowed = nil, nil, nil, nil, nil
 	}
 	require.Equal(t, c, got)
 

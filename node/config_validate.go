@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/open-autoglm/autoglm/actors/infer"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
@@ -137,6 +138,9 @@ func (c *Config) checkModel(w *wrong) {
 	w.when(m.Slots < 1 || m.Slots > 256, "model.slots", m.Slots, "use 1 to 256")
 	w.when(m.Ctx < 0 || m.Ctx == 1, "model.ctx", m.Ctx, "use at least 2, or 0 for the model's own")
 	w.when(m.Threads < 1 || m.Threads > 1024, "model.threads", m.Threads, "use 1 to 1024")
+	for i, name := range m.Allowed {
+		w.when(name != anyCommand && infer.Preset(name) == nil, fmt.Sprintf("model.allowed_commands[%d]", i), name, "use %s or %s", strings.Join(infer.Presets(), ", "), anyCommand)
+	}
 	for field, d := range map[string]time.Duration{"model.load_timeout": m.LoadTimeout, "model.hang_after": m.HangAfter,
 		"model.stop_timeout": m.StopTimeout, "model.restart_delay": m.RestartDelay, "model.restart_max": m.RestartMax} {
 		if d <= 0 {

@@ -25,7 +25,7 @@ const (
 	echoConcurrency    = 1024 // the echo engine answers at once: many under way hide the commits
 )
 
-// made is one engine of the table: an engine behind a URL, or the workers of an embedded one.
+// made is one engine of the table: an engine behind a URL, or the processes of an embedded one or of a command.
 type made struct {
 	pool    *infer.Pool // nil: it has no processes here
 	engines []actors.Engine
@@ -51,6 +51,13 @@ func (n *Node) makeEngine(c *EngineConfig, name string) (m *made, err error) {
 		es = m.pool.Engines()
 		limit = orDefault(limit, orDefault(c.Slots, n.cfg.Model.Slots))
 		endpoints = orAll(endpoints, infer.EchoEndpoints()) // glm-worker serves the same
+	case EngineCommand:
+		limit = orDefault(limit, orDefault(c.Slots, concurrencyDefault))
+		endpoints = orAll(endpoints, task.Endpoints())
+		if m.pool, err = n.newCommandPool(c, name, limit); err != nil {
+			return nil, err
+		}
+		es = m.pool.Engines()
 	case EngineEcho:
 		es = []infer.Engine{infer.NewEcho(infer.EchoOptions{Name: name, Models: c.Models, Directives: true})}
 		limit = orDefault(limit, echoConcurrency)
@@ -149,16 +156,17 @@ func (n *Node) newPool(c *EngineConfig, name string) (*infer.Pool, error) {
 			id = n.shipped.name
 		}
 	}
-	var env []string
-	if c.GPU != "" {
-		env = append(env, "CUDA_VISIBLE_DEVICES="+c.GPU)
-	}
-	return infer.NewPool(infer.PoolOptions{
-		Binary: m.Worker, Model: path, ModelID: id, Name: name, Env: env,
-		Workers: orDefault(c.Workers, m.Workers), Slots: orDefault(c.Slots, m.Slots), Ctx: orDefault(c.Ctx, m.Ctx), Threads: m.Threads,
-		LoadTimeout: m.LoadTimeout, HangAfter: m.HangAfter, StopTimeout: m.StopTimeout,
-		Backoff: backoff.Exponential{Min: m.RestartDelay, Max: m.RestartMax, Jitter: 0.5}, Log: n.log,
-	})
+	o := n.poolOptions(c, name)
+	o.Binary, o.Model, o.ModelID, o.Threads = m.Worker, path, id, m.Threads
+	o.Workers, o.Slots, o.Ctx = orDefault(c.Workers, m.Workers), orDefault(c.Slots, m.Slots), orDefault(c.Ctx, m.Ctx)
+	return infer.NewPool(o)
+}
+
+// poolOptions are what all of a node's children have in common.
+func (n *Node) poolOptions(c *EngineConfig, name string) infer.PoolOptions {
+	m := n.cfg.Model
+	return infer.PoolOptions{Name: name, GPU: c.GPU, Limits: c.Limits.limits(), Timeout: c.Timeout, LoadTimeout: m.LoadTimeout, HangAfter: m.HangAfter, StopTimeout: m.StopTimeout,
+		Backoff: backoff.Exponential{Min: m.RestartDelay, Max: m.RestartMax, Jitter: 0.5}, Log: n.log}
 }
 
 // unpackModel puts the shipped model where a worker can map it, once for each version.
@@ -188,18 +196,18 @@ func (n *Node) defaultModel() string {
 }
 
 func (n *Node) engineStatus() []api.EngineStatus {
-	restarts := map[string]int{}
+	children := map[string]infer.ChildStatus{}
 	for _, m := range n.table.all() {
 		if m.pool == nil {
 			continue
 		}
 		for _, c := range m.pool.Children() {
-			restarts[c.Name()] = c.Status().Restarts
+			children[c.Name()] = c.Status()
 		}
 	}
 	var all []api.EngineStatus
 	for _, e := range n.sys.Engines() {
-		all = append(all, engineStatus(e, restarts[e.Name]))
+		all = append(all, engineStatus(e, children[e.Name]))
 	}
 	return all
 }

@@ -368,10 +368,11 @@ func (s *service) tallyAll(ctx context.Context) (t task.Tally, err error) {
 func (s *service) Backup(ctx context.Context, dir string) error { return s.store.Backup(ctx, dir) }
 
 // engineStatus shows an inference actor's state as the API does.
-func engineStatus(e infer.EngineState, restarts int) api.EngineStatus {
+func engineStatus(e infer.EngineState, child infer.ChildStatus) api.EngineStatus {
 	mean := 0.0
 	if e.Answered > 0 {
 		mean = e.Took.Seconds() / float64(e.Answered)
 	}
-	return api.EngineStatus{Answered: e.Answered, Failed: e.Failed, Mean: mean, Name: e.Name, Models: e.Models, Endpoints: e.Endpoints, Healthy: e.Healthy, Reason: e.Reason, Limit: e.Limit, InFlight: e.InFlight, Paused: e.Paused, Restarts: restarts, Circuit: e.Circuit.String()}
+	return api.EngineStatus{Name: e.Name, Models: e.Models, Endpoints: e.Endpoints, Healthy: e.Healthy, Reason: e.Reason, Limit: e.Limit, InFlight: e.InFlight, Paused: e.Paused,
+		Answered: e.Answered, Failed: e.Failed, Mean: mean, Restarts: child.Restarts, Limits: child.Limits, Circuit: e.Circuit.String()}
 }

@@ -173,6 +173,9 @@ func (t *table) begin(e *entry, what string, do func(context.Context) error) err
 
 // comeUp makes an engine, and returns it once it has answered a probe. On an error nothing of it is left.
 func (t *table) comeUp(ctx context.Context, e *entry, cfg *EngineConfig, version int) (*made, error) {
+	if err := t.n.mayStart(cfg); err != nil { // a former one may be of a time when it was allowed
+		return nil, err
+	}
 	m, err := t.n.makeEngine(cfg, engineName(e.name, version))
 	if err != nil {
 		return nil, err

@@ -101,5 +101,5 @@ func (m *made) names() (all []string) {
 
 // shown is a canary as the API has it. Under mu.
 func (c *canary) shown(engines []wire.Engine) *wire.CanaryEngine {
-	return &wire.CanaryEngine{Version: c.version, Percent: c.percent, Spec: specOf(&c.cfg), Since: c.since, Engines: engines}
+	return &wire.CanaryEngine{Version: c.version, Percent: c.percent, Spec: specShown(&c.cfg), Since: c.since, Engines: engines}
 }

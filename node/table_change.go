@@ -21,20 +21,34 @@ var engineForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_-]{0,62}$`)
 // for it may.
 func configOf(name string, s wire.EngineSpec) (EngineConfig, error) {
 	c := EngineConfig{Name: name, URL: s.URL, Path: s.Path, Models: s.Models, Aliases: s.Aliases, Endpoints: s.Endpoints, GPU: s.GPU, Workers: s.Workers,
-		Slots: s.Slots, Ctx: s.Ctx, Concurrency: s.Concurrency, Prefetch: s.Prefetch, APIKeyEnv: s.APIKeyEnv}
+		Slots: s.Slots, Ctx: s.Ctx, Concurrency: s.Concurrency, Prefetch: s.Prefetch, APIKeyEnv: s.APIKeyEnv, Preset: s.Preset, Command: s.Command, Env: s.Env}
 	var w wrong
+	if l := s.Limits; l != nil {
+		c.Limits = &LimitsConfig{CPU: l.CPU, IOWeight: l.IOWeight, Nice: l.Nice}
+		if l.Memory != "" {
+			if err := c.Limits.Memory.UnmarshalText([]byte(l.Memory)); err != nil {
+				w.add(invalidConfig("limits.memory", l.Memory, "write it like 512MiB or 8GiB"))
+			}
+		}
+	}
 	w.when(!engineForm.MatchString(name), "name", name, "use 1 to 63 letters, digits, _ and -, beginning with a letter or digit")
+	w.when(s.Path != "" && !filepath.IsAbs(s.Path), "path", s.Path, "give an absolute path on the node's machine")
 	switch {
+	case runsCommand(s):
+		w.when(s.URL != "", "url", s.URL, "leave it out: the engine is what the command starts")
+		c.URL = EngineCommand
+		if cmd, err := c.command(); err == nil && cmd.NamesModel() && len(c.Models) == 0 {
+			c.Models = []string{name}
+		}
 	case (s.Path == "") == (s.URL == ""):
-		w.add(invalidConfig("path", "not the only one of path and url", "give one of them"))
+		w.add(invalidConfig("path", "not the only one of path and url", "give one of them, or a preset or command"))
 	case s.Path != "":
-		w.when(!filepath.IsAbs(s.Path), "path", s.Path, "give an absolute path on the node's machine")
 		c.URL = EngineEmbedded
 		if len(c.Models) == 0 {
 			c.Models = []string{name}
 		}
-	case s.URL == EngineNone || s.URL == EngineEmbedded:
-		w.add(invalidConfig("url", s.URL, "name a GGUF file as path, or a URL"))
+	case s.URL == EngineNone || s.URL == EngineEmbedded || s.URL == EngineCommand:
+		w.add(invalidConfig("url", s.URL, "name a GGUF file as path, a URL, or a preset or command"))
 	}
 	w.when(s.APIKeyEnv != "" && !strings.HasPrefix(s.APIKeyEnv, "ENGINE_"), "api_key_env", s.APIKeyEnv, "use a variable whose name begins with ENGINE_: an engine that is loaded sees no other")
 	if len(w) == 0 {
@@ -48,8 +62,14 @@ func configOf(name string, s wire.EngineSpec) (EngineConfig, error) {
 
 func specOf(c *EngineConfig) wire.EngineSpec {
 	s := wire.EngineSpec{Path: c.Path, URL: c.URL, Models: c.Models, Aliases: c.Aliases, Endpoints: c.Endpoints, GPU: c.GPU, Workers: c.Workers,
-		Slots: c.Slots, Ctx: c.Ctx, Concurrency: c.Concurrency, Prefetch: c.Prefetch, APIKeyEnv: c.APIKeyEnv}
-	if c.URL == EngineEmbedded && c.Path != "" {
+		Slots: c.Slots, Ctx: c.Ctx, Concurrency: c.Concurrency, Prefetch: c.Prefetch, APIKeyEnv: c.APIKeyEnv, Preset: c.Preset, Command: c.Command, Env: c.Env}
+	if l := c.Limits; l != nil {
+		s.Limits = &wire.EngineLimits{CPU: l.CPU, IOWeight: l.IOWeight, Nice: l.Nice}
+		if l.Memory > 0 {
+			s.Limits.Memory = l.Memory.String()
+		}
+	}
+	if c.URL == EngineEmbedded && c.Path != "" || c.URL == EngineCommand {
 		s.URL = ""
 	}
 	return s
@@ -57,11 +77,24 @@ func specOf(c *EngineConfig) wire.EngineSpec {
 
 // over is a spec with what another one says differently.
 func over(s, more wire.EngineSpec) wire.EngineSpec {
-	if more.Path != "" || more.URL != "" {
+	switch {
+	case runsCommand(more):
+		s.Path, s.URL = cmp.Or(more.Path, s.Path), more.URL
+		s.Preset, s.Command = more.Preset, more.Command
+	case more.URL == "" && runsCommand(s): // the same program with another path
+		s.Path = cmp.Or(more.Path, s.Path)
+	case more.Path != "" || more.URL != "":
 		s.Path, s.URL = more.Path, more.URL
+		s.Preset, s.Command, s.Env = "", nil, nil
 	}
-	if s.Path == "" { // no processes here
-		s.GPU, s.Workers, s.Slots, s.Ctx = "", 0, 0, 0
+	if len(more.Env) > 0 {
+		s.Env = more.Env
+	}
+	if s.Path == "" && !runsCommand(s) { // no processes here
+		s.GPU, s.Workers, s.Slots, s.Ctx, s.Limits = "", 0, 0, 0, nil
+	}
+	if more.Limits != nil {
+		s.Limits = more.Limits
 	}
 	list := func(old, new []string) []string {
 		if len(new) > 0 {
@@ -79,6 +112,9 @@ func over(s, more wire.EngineSpec) wire.EngineSpec {
 // load begins to load an engine. One that did not come up may be loaded again.
 func (t *table) load(name string, s wire.EngineSpec) (*entry, error) {
 	cfg, err := configOf(name, s)
+	if err == nil {
+		err = t.n.mayStart(&cfg)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -135,6 +171,9 @@ func (t *table) swap(name string, more wire.EngineSpec, percent int, keep time.D
 		old.Models = e.live.ids()
 	}
 	cfg, err := configOf(e.name, over(old, more))
+	if err == nil {
+		err = t.n.mayStart(&cfg)
+	}
 	if err != nil {
 		return nil, err
 	}

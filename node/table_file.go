@@ -48,7 +48,7 @@ func (t *table) save() error {
 	}
 	b, err := json.MarshalIndent(out, "", "  ")
 	if err == nil {
-		err = persistence.ReplaceFile(t.n.dataPath(tableFile), append(b, '\n'))
+		err = persistence.ReplaceSecretFile(t.n.dataPath(tableFile), append(b, '\n'))
 	}
 	if err != nil {
 		return fault.New(fault.Unavailable, "node.engines", tableFile, "the change is made, and is forgotten when this node starts again: it cannot be written: %w", err)
@@ -91,6 +91,9 @@ func (t *table) restore() error {
 		}
 		t.entries = append(t.entries, e)
 		if e.cfg, err = configOf(s.Name, s.Spec); err == nil {
+			err = t.n.mayStart(&e.cfg)
+		}
+		if err == nil {
 			e.live, err = t.n.makeEngine(&e.cfg, engineName(e.name, e.version))
 		}
 		if err != nil {

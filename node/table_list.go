@@ -49,7 +49,7 @@ func (t *table) list() []wire.EngineEntry {
 
 // shown is an entry as the API has it. Under mu.
 func (e *entry) shown(node string, states map[string]api.EngineStatus) wire.EngineEntry {
-	x := wire.EngineEntry{Node: node, Name: e.name, Source: "loaded", Version: e.version, Spec: specOf(&e.cfg), Models: []string{}, Engines: []wire.Engine{}, Change: e.change, State: "down"}
+	x := wire.EngineEntry{Node: node, Name: e.name, Source: "loaded", Version: e.version, Spec: specShown(&e.cfg), Models: []string{}, Engines: []wire.Engine{}, Change: e.change, State: "down"}
 	why := []string{}
 	if e.configured {
 		x.Source = "configuration"
@@ -66,7 +66,7 @@ func (e *entry) shown(node string, states map[string]api.EngineStatus) wire.Engi
 		x.Canary = e.canary.shown(engines)
 	}
 	if e.former != nil {
-		x.Former = &wire.FormerEngine{Version: e.former.version, Spec: specOf(&e.former.cfg), Loaded: e.former.live != nil, Until: e.former.until}
+		x.Former = &wire.FormerEngine{Version: e.former.version, Spec: specShown(&e.former.cfg), Loaded: e.former.live != nil, Until: e.former.until}
 	}
 	switch {
 	case e.live != nil:

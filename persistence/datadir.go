@@ -189,9 +189,14 @@ func (d *dataDir) save() error {
 
 // ReplaceFile replaces a file so that a crash leaves the old or the new one, on disk, and so does a crash right after
 // it returned. For the small files that a node keeps in its data directory.
-func ReplaceFile(path string, b []byte) error {
+func ReplaceFile(path string, b []byte) error { return replaceFile(path, b, 0o644) }
+
+// ReplaceSecretFile is ReplaceFile for what only this user may read.
+func ReplaceSecretFile(path string, b []byte) error { return replaceFile(path, b, 0o600) }
+
+func replaceFile(path string, b []byte, mode os.FileMode) error {
 	tmp := path + ".new"
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
 	if err != nil {
 		return err
 	}

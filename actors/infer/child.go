@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -19,15 +18,22 @@ import (
 
 // PoolOptions say which worker processes to keep alive.
 type PoolOptions struct {
-	Binary  string // of glm-worker; empty: FindWorker beside this executable
-	Model   string // GGUF file
-	ModelID string // name it is served under; the file's name without .gguf when empty
-	Name    string // of its engines, before "-" and their numbers; "embedded" when empty
+	Binary  string   // of glm-worker; empty: FindWorker beside this executable
+	Model   string   // GGUF file; of a command: whatever that calls its path, or empty
+	ModelID string   // name it is served under; the file's name without .gguf when empty
+	Command *Command // what to start in place of glm-worker
+	Name    string   // of its engines, before "-" and their numbers; "embedded" when empty
 
-	Workers int // processes; 1 when 0, at most WorkersMax
-	Slots   int // answers made at once by each; 16 when 0
-	Ctx     int // tokens of a prompt with its answer; 0 leaves it to the model
-	Threads int // of each; 1 when 0: more are much slower on a busy machine
+	Workers int    // processes; 1 when 0, at most WorkersMax
+	Slots   int    // answers made at once by each; 16 when 0
+	Ctx     int    // tokens of a prompt with its answer; 0 leaves it to the model
+	Threads int    // of each; 1 when 0: more are much slower on a busy machine
+	GPU     string // CUDA_VISIBLE_DEVICES of each; empty: this process' own
+
+	Timeout time.Duration // of one request; HTTPTimeout when 0
+	Limits  Limits        // of each
+
+	grounds func() grounds // delegated when nil
 
 	SocketDir string   // for the workers' sockets; empty: a temporary one, removed by Stop
 	Args, Env []string // more flags and NAME=value for the workers
@@ -116,13 +122,22 @@ func (o *PoolOptions) complete() error {
 	switch {
 	case o.Workers < 1 || o.Workers > WorkersMax:
 		return bad("workers is %d: use 1 to %d", o.Workers, WorkersMax)
-	case o.Slots < 1 || o.Ctx < 0 || o.Threads < 1:
-		return bad("slots %d, ctx %d, threads %d: use at least 1, 0 and 1", o.Slots, o.Ctx, o.Threads)
+	case o.Slots < 1 || o.Ctx < 0 || o.Threads < 1 || o.Timeout < 0:
+		return bad("slots %d, ctx %d, threads %d, timeout %v: use at least 1, 0, 1 and 0s", o.Slots, o.Ctx, o.Threads, o.Timeout)
 	case o.LoadTimeout < 0 || o.ProbeEvery < 0 || o.HangAfter < o.ProbeEvery || o.StopTimeout < 0:
 		return bad("load %v, probe %v, hang %v, stop %v: none may be negative, and hang is at least probe", o.LoadTimeout, o.ProbeEvery, o.HangAfter, o.StopTimeout)
 	}
 	if err := o.Backoff.Validate(); err != nil {
 		return bad("%w", err)
+	}
+	if err := o.Limits.Validate(); err != nil {
+		return err
+	}
+	if o.grounds == nil {
+		o.grounds = delegated
+	}
+	if o.Command != nil {
+		return o.completeCommand()
 	}
 	if o.Binary == "" {
 		var err error
@@ -288,7 +303,7 @@ func (p *Pool) announce(s ChildStatus) {
 	p.o.Notify(s)
 }
 
-// args is the command line of the worker that listens on socket.
+// args is the command line of the glm-worker that listens on socket.
 func (p *Pool) args(socket string) []string {
 	a := []string{"--model", p.o.Model, "--socket", socket, "--name", p.o.ModelID, "--slots", fmt.Sprint(p.o.Slots),
 		"--threads", fmt.Sprint(p.o.Threads), "--parent-stdin",
@@ -297,10 +312,6 @@ func (p *Pool) args(socket string) []string {
 		a = append(a, "--ctx", fmt.Sprint(p.o.Ctx))
 	}
 	return append(a, p.o.Args...)
-}
-
-func (p *Pool) spawn(socket string, stderr io.Writer) (*process, error) {
-	return startProcess(p.o.Binary, p.args(socket), p.o.Env, stderr)
 }
 
 // random is the jitter of restarts; nothing needs it to be reproducible.

@@ -3,8 +3,10 @@ package infer
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/open-autoglm/autoglm/persistence/fault"
@@ -41,6 +43,7 @@ type ChildStatus struct {
 	Restarts int       // starts after the first
 	LastExit string    // how it ended last, with a signal's name; empty before
 	Stderr   string    // the last stderrKept bytes it wrote
+	Limits   string    // which are in force, by which means, and which are not; empty: it has none
 }
 
 // exitRefused is the code of a glm-worker that would fail the same way again: a bad flag or a
@@ -52,6 +55,7 @@ type Child struct {
 	pool   *Pool
 	http   *HTTP
 	socket string
+	at     atomic.Pointer[place] // where it listens now; nil: nowhere yet
 	tail   *lineTail
 
 	mu       sync.Mutex
@@ -60,12 +64,19 @@ type Child struct {
 }
 
 func newChild(p *Pool, name, socket string) (*Child, error) {
-	h, err := NewHTTP(HTTPOptions{Name: name, URL: "unix://" + socket, Models: []string{p.o.ModelID}, Concurrency: p.o.Slots + 1, DialTimeout: time.Second})
-	if err != nil {
+	c := &Child{pool: p, socket: socket, status: ChildStatus{Name: name, Since: time.Now()}}
+	o := HTTPOptions{Name: name, URL: "unix://" + socket, Models: p.models(), Concurrency: p.o.Slots + 1, DialTimeout: time.Second, Timeout: p.o.Timeout}
+	level := slog.LevelInfo // a glm-worker says little
+	if p.o.Command != nil {
+		o.URL, o.dial, level = "http://localhost", c.dial, slog.LevelDebug
+	}
+	var err error
+	if c.http, err = NewHTTP(o); err != nil {
 		return nil, err
 	}
-	c := &Child{pool: p, http: h, socket: socket, status: ChildStatus{Name: name, Since: time.Now()}}
-	c.tail = newLineTail(func(line string) { p.o.Log.Info("worker says", "worker", name, "line", line) })
+	c.tail = newLineTail(func(line string) {
+		p.o.Log.Log(context.Background(), level, "worker says", "worker", name, "line", line)
+	})
 	return c, nil
 }
 
@@ -111,7 +122,7 @@ func (c *Child) unready() error {
 	}
 	err := fault.New(fault.Unavailable, "infer.child", c.Name(), "the worker is %v", state)
 	if exit != "" {
-		err = fault.New(fault.Unavailable, "infer.child", c.Name(), "the worker is %v (last: %s)", state, exit)
+		err = fault.New(fault.Unavailable, "infer.child", c.Name(), "the worker is %v (last: %s%s)", state, exit, said(c.tail.String()))
 	}
 	return err
 }
@@ -158,12 +169,29 @@ func (c *Child) supervise(ctx context.Context) {
 	}
 }
 
-// live runs one process from start to end. refused: it said that another start would be no better.
+// live runs processes until one ends for another reason than that its port was taken between its choice and its start. refused: it said that
+// another start would be no better.
 func (c *Child) live(ctx context.Context) (refused bool) {
-	p, err := c.pool.spawn(c.socket, c.tail)
+	for try := 1; ; try++ {
+		refused, again := c.liveOnce(ctx, try < portTriesMax)
+		if !again {
+			return refused
+		}
+	}
+}
+
+func (c *Child) liveOnce(ctx context.Context, mayTryAgain bool) (refused, again bool) {
+	p, err := c.spawn()
 	if err != nil {
 		c.ended(fmt.Sprintf("cannot start: %v", err), 0)
-		return false
+		return false, false
+	}
+	defer c.leave()
+	if limits := p.plan.String(); limits != c.Status().Limits {
+		c.mu.Lock()
+		c.status.Limits = limits
+		c.mu.Unlock()
+		c.pool.o.Log.Info("worker has limits", "worker", c.Name(), "limits", limits)
 	}
 	c.enter(ChildStarting, func(s *ChildStatus) { s.PID = p.pid() })
 	why, readyFor := c.watch(ctx, p)
@@ -171,15 +199,20 @@ func (c *Child) live(ctx context.Context) (refused bool) {
 	exit := p.exit()
 	if why != "" {
 		exit = why + ", " + exit
+	} else if want := wantOfMemory(ending{killed: p.killedByOthers(), crashed: p.crashed(), ooms: p.ooms, words: c.tail.lacks()}, c.pool.o.Limits, p.plan); want != "" {
+		exit += ", " + want
 	}
 	if ctx.Err() != nil { // as asked: no failure
 		c.mu.Lock()
 		c.status.LastExit = exit
 		c.mu.Unlock()
-		return false
+		return false, false
+	}
+	if mayTryAgain && readyFor == 0 && why == "" && c.portWasTaken() {
+		return false, true
 	}
 	c.ended(exit, readyFor)
-	return p.code() == exitRefused && readyFor == 0 // a Go panic also exits with 2, but rarely before serving
+	return p.code() == exitRefused && readyFor == 0, false // a Go panic also exits with 2, but rarely before serving
 }
 
 // watch probes until the process has ended, which it also brings about: when ctx ends, when it

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -20,32 +22,90 @@ const pipeWait = 2 * time.Second
 // reaches the node alone. It waits for its own end.
 type process struct {
 	cmd   *exec.Cmd
-	stdin io.Closer // the worker ends when this closes, however this process ends
+	stdin io.Closer // a glm-worker ends when this closes, however this process ends; nil: it has none
 	ctx   context.Context
-	done  <-chan struct{} // closed once it was reaped
+	done  <-chan struct{} // closed once it was reaped, and nothing of it is left
+
+	plan plan
+	ours atomic.Bool // this process sent it SIGKILL
+	ooms int         // in its cgroup; only after done
 }
 
-// startProcess must be called on a locked thread that outlives the process.
-func startProcess(binary string, args, env []string, stderr io.Writer) (*process, error) {
-	cmd := exec.Command(binary, args...)
-	cmd.Env = append(os.Environ(), env...)
-	cmd.Stdout, cmd.Stderr = stderr, stderr
-	cmd.SysProcAttr = processAttr()
-	cmd.WaitDelay = pipeWait
-	stdin, err := cmd.StdinPipe()
+// start says which process is wanted.
+type start struct {
+	binary    string
+	args, env []string
+	pipe      bool // it gets a standard input that ends with this process
+	out       io.Writer
+	name      string // of its cgroup, where the plan has one
+	root      string // below which that is
+	plan      plan
+}
+
+// startProcess must be called on a locked thread that outlives the process, and that runs nothing else: it takes the child's niceness. Whatever the
+// process leaves in its group ends with it.
+func startProcess(s start) (p *process, err error) {
+	var group *childGroup
+	if s.plan.group {
+		if group, err = newChildGroup(s.root, s.name, &s.plan); err != nil {
+			return nil, fmt.Errorf("its cgroup: %w", err)
+		}
+		defer group.started()
+	}
+	if s.plan.nice > 0 {
+		if err := setNice(s.plan.nice); err != nil {
+			s.plan.missed = append(s.plan.missed, fmt.Sprintf("nice: %v", err))
+		}
+	}
+	cmd, stdin, err := s.command(group)
+	if err == nil {
+		err = cmd.Start()
+	}
+	if errors.Is(err, errors.ErrUnsupported) && group != nil { // no clone3, as under systemd's RestrictNamespaces: a moment later, then
+		if cmd, stdin, err = s.command(nil); err == nil {
+			err = cmd.Start()
+		}
+		if err == nil {
+			if err = group.add(cmd.Process.Pid); err != nil {
+				_ = cmd.Process.Kill()
+				_ = cmd.Wait()
+			}
+		}
+	}
 	if err != nil {
+		if group != nil {
+			err = errors.Join(err, group.remove())
+		}
 		return nil, err
 	}
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
+	s.plan.missed = append(s.plan.missed, limitProcess(cmd.Process.Pid, s.plan)...)
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &process{cmd: cmd, stdin: stdin, ctx: ctx, done: ctx.Done()}
+	p = &process{cmd: cmd, stdin: stdin, ctx: ctx, done: ctx.Done(), plan: s.plan}
 	go func() {
+		endGroup(cmd.Process.Pid)
+		if group != nil {
+			p.ooms = group.ooms()
+			group.kill() // before Wait, which waits for whoever holds its stderr
+		}
 		_ = cmd.Wait() // what it would say is in ProcessState
+		if group != nil {
+			_ = group.remove() // the next node's start does it, too
+		}
 		cancel()
 	}()
 	return p, nil
+}
+
+func (s *start) command(group *childGroup) (cmd *exec.Cmd, stdin io.Closer, err error) {
+	cmd = exec.Command(s.binary, s.args...)
+	cmd.Env = append(os.Environ(), s.env...)
+	cmd.Stdout, cmd.Stderr = s.out, s.out
+	cmd.SysProcAttr = processAttr(group)
+	cmd.WaitDelay = pipeWait
+	if s.pipe {
+		stdin, err = cmd.StdinPipe()
+	}
+	return cmd, stdin, err
 }
 
 func (p *process) pid() int { return p.cmd.Process.Pid }
@@ -64,6 +124,7 @@ func (p *process) terminate(limit time.Duration) {
 
 // kill ends the whole group and returns when the process was reaped.
 func (p *process) kill() {
+	p.ours.Store(true)
 	if p.ctx.Err() == nil { // else the number may be somebody else's by now
 		_ = syscall.Kill(-p.pid(), syscall.SIGKILL)
 		_ = p.cmd.Process.Kill()
@@ -78,6 +139,18 @@ func (p *process) exit() string {
 		s += " (the worker was built for a newer processor: run `make build` on this machine)"
 	}
 	return s
+}
+
+// killedByOthers tells whether it died of a SIGKILL that this process did not send. Only after done.
+func (p *process) killedByOthers() bool {
+	ws, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	return ok && ws.Signaled() && ws.Signal() == syscall.SIGKILL && !p.ours.Load()
+}
+
+// crashed tells whether it died of a fault of its own. Only after done.
+func (p *process) crashed() bool {
+	ws, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	return ok && ws.Signaled() && (ws.Signal() == syscall.SIGSEGV || ws.Signal() == syscall.SIGABRT || ws.Signal() == syscall.SIGBUS)
 }
 
 // code is the exit code, -1 after a signal. Only after done.
@@ -95,6 +168,8 @@ type lineTail struct {
 	mu   sync.Mutex
 	line []byte // unfinished, at most lineMax
 	kept []byte // at most stderrKept
+	new  int    // bytes of kept since begin, or more
+	lack string // the line of the newest process that tells of memory which it could not have: much may follow it
 	say  func(line string)
 }
 
@@ -120,7 +195,11 @@ func (l *lineTail) flush() {
 	if len(bytes.TrimSpace(l.line)) > 0 {
 		s := strings.ToValidUTF8(string(l.line), "?")
 		l.say(s)
+		if saysMemory(s) {
+			l.lack = s
+		}
 		l.kept = append(append(l.kept, s...), '\n')
+		l.new += len(s) + 1
 		if over := len(l.kept) - stderrKept; over > 0 {
 			l.kept = append(l.kept[:0], l.kept[over:]...)
 		}
@@ -134,6 +213,45 @@ func (l *lineTail) String() string {
 	defer l.mu.Unlock()
 	s := string(l.kept) + string(l.line)
 	return strings.TrimSpace(strings.ToValidUTF8(s[max(0, len(s)-stderrKept):], ""))
+}
+
+// begin marks where the next process begins to speak.
+func (l *lineTail) begin() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.line) > 0 {
+		l.flush()
+	}
+	l.new, l.lack = 0, ""
+}
+
+// lacks is what the newest process said of memory that it could not have; empty: nothing.
+func (l *lineTail) lacks() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.lack == "" && saysMemory(string(l.line)) {
+		return string(l.line)
+	}
+	return l.lack
+}
+
+// fresh is what is kept of what the newest process said.
+func (l *lineTail) fresh() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return string(l.kept[len(l.kept)-min(l.new, len(l.kept)):]) + string(l.line)
+}
+
+// linesShown is how much of a worker's last words an error has.
+const linesShown = 3
+
+// said is the end of an error about a worker that spoke before it ended.
+func said(text string) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	if lines[0] == "" {
+		return ""
+	}
+	return "; it said: " + cut(strings.Join(lines[max(0, len(lines)-linesShown):], " | "))
 }
 
 // errNotFound is FindWorker's cause.

@@ -15,15 +15,15 @@ func (p *Pool) ComeUp(ctx context.Context) error {
 		p.mu.Lock()
 		changed := p.changed
 		p.mu.Unlock()
-		ready := 0
+		ready, words := 0, ""
 		for _, s := range p.Status() {
 			switch {
 			case s.State == ChildReady:
 				ready++
 			case s.LastExit != "":
-				last := s.Stderr[strings.LastIndexByte(s.Stderr, '\n')+1:]
-				return fault.New(fault.Unavailable, "infer.pool", p.o.Model, "worker %s ended: %s; it said: %s", s.Name, s.LastExit, cut(last)).
-					WithRemedy("check that the file is a GGUF model that this machine has the memory for; the node's log has all that it said")
+				return fault.New(fault.Unavailable, "infer.pool", p.o.Model, "worker %s ended: %s%s", s.Name, s.LastExit, said(s.Stderr)).WithRemedy("%s", p.remedy())
+			default:
+				words = said(s.Stderr)
 			}
 		}
 		if ready == len(p.children) {
@@ -35,7 +35,7 @@ func (p *Pool) ComeUp(ctx context.Context) error {
 		case <-ctx.Done():
 		case <-p.ctx.Done():
 		}
-		return fault.New(fault.Timeout, "infer.pool", p.o.Model, "%d of %d workers were ready in time", ready, len(p.children)).WithRemedy("give a large model more time: model.load_timeout")
+		return fault.New(fault.Timeout, "infer.pool", p.o.Model, "%d of %d workers were ready in time%s", ready, len(p.children), words).WithRemedy("give a large model more time: model.load_timeout")
 	}
 }
 

@@ -7,11 +7,14 @@
 //	batch of requests
 //	      │  as many at a time as Limit allows (AIMD: grows by one, halves on Overloaded)
 //	┌─────▼──────┐ HTTP   ──► any base URL, or unix socket: chat/completions, health, models
-//	│ Engine.Do  │ Child  ──► HTTP on the socket of one glm-worker, which Pool starts, probes,
-//	└─────┬──────┘            drains, kills and restarts with backoff; not ready = Unavailable at once
+//	│ Engine.Do  │ Child  ──► HTTP on the socket of one glm-worker, or of any other server that a Command
+//	└─────┬──────┘            starts; Pool starts, probes, drains, kills and restarts it with backoff; not
+//	      │                   ready = Unavailable at once
 //	      │        Echo   ──► the last user message, for benchmarks and tests
 //	Response, or a fault: Timeout · Unavailable · Overloaded (RetryAfterOf) · TooLarge · NotFound ·
 //	                      Refused · Invalid
+//
+// What one process may use is in limits.go, as a plan on whatever grounds there are; cgroup.go and childattr_linux.go carry it out.
 //
 // Limit and Estimator are pure values; their owner (the inference actor, the batcher) feeds them.
 //

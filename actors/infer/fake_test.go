@@ -1,6 +1,7 @@
 package infer
 
 import (
+	"bufio"
 	"context"
 	"flag"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strconv"
@@ -22,12 +24,20 @@ import (
 const fakeEnv, fakeDir = "AUTOGLM_FAKE_WORKER", "AUTOGLM_FAKE_DIR"
 
 func fakeMain(mode string) {
-	if mode == "parent" {
-		fakeParent()
+	switch mode {
+	case "parent", "parent-command":
+		fakeParent(mode)
+		return
+	case "cgroup-node":
+		fakeCgroupNode()
+		return
+	case "grandchild":
+		fakeGrandchild()
 		return
 	}
 	f := flag.NewFlagSet("fake", flag.ExitOnError)
 	socket := f.String("socket", "", "")
+	listen := f.String("listen", "", "") // a TCP address, in place of a socket
 	name := f.String("name", "", "")
 	stdin := f.Bool("parent-stdin", false, "")
 	for _, known := range []string{"model", "slots", "ctx", "threads", "drain"} {
@@ -48,6 +58,16 @@ func fakeMain(mode string) {
 			syscall.Kill(os.Getpid(), syscall.SIGKILL)
 			select {}
 		}
+	case "port-taken":
+		if os.Mkdir(filepath.Join(w.dir, "taken"), 0o700) == nil {
+			fmt.Fprintf(os.Stderr, "[Errno 98] error while attempting to bind on address: Address already in use\n")
+			os.Exit(1)
+		}
+	case "family", "orphans", "runaways":
+		startGrandchild(w.dir, mode == "runaways")
+		if mode == "orphans" && os.Mkdir(filepath.Join(w.dir, "crashed"), 0o700) == nil {
+			os.Exit(3)
+		}
 	case "deaf":
 		signal.Ignore(syscall.SIGTERM)
 	case "pdeath":
@@ -59,7 +79,12 @@ func fakeMain(mode string) {
 			os.Exit(1)
 		}()
 	}
-	w.serve(*socket, mode)
+	if *listen != "" {
+		w.serve("tcp", *listen, mode)
+		return
+	}
+	os.Remove(*socket)
+	w.serve("unix", *socket, mode)
 }
 
 type fakeWorker struct {
@@ -86,9 +111,8 @@ func (w *fakeWorker) on(name string) bool {
 	return err == nil
 }
 
-func (w *fakeWorker) serve(socket, mode string) {
-	os.Remove(socket)
-	l, err := net.Listen("unix", socket)
+func (w *fakeWorker) serve(network, address, mode string) {
+	l, err := net.Listen(network, address)
 	if err != nil {
 		panic(err)
 	}
@@ -97,6 +121,9 @@ func (w *fakeWorker) serve(socket, mode string) {
 		if mode == "never" || (mode == "slow" && !w.on("loaded")) {
 			rw.WriteHeader(503)
 		}
+	})
+	mux.HandleFunc("GET /v1/models", func(rw http.ResponseWriter, r *http.Request) {
+		io.WriteString(rw, `{"data":[{"id":"its-own"}]}`)
 	})
 	mux.HandleFunc("POST /v1/chat/completions", func(rw http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body)
@@ -130,8 +157,11 @@ var stopRequested = make(chan struct{})
 const okAnswer = `{"model":%q,"choices":[{"message":{"content":"hi"},"finish_reason":"stop"}]}`
 
 // fakeParent runs a pool until it is killed; it says "ready" on stdout once the worker is.
-func fakeParent() {
+func fakeParent(mode string) {
 	o := fakeOptions(os.Getenv(fakeDir), "pdeath")
+	if mode == "parent-command" {
+		o.Command = fakeCommand("--listen", "{{.Host}}:{{.Port}}")
+	}
 	o.Log = slog.New(slog.DiscardHandler)
 	p, err := NewPool(o)
 	if err != nil {
@@ -158,4 +188,46 @@ func fakeOptions(dir, mode string) PoolOptions {
 		panic(err)
 	}
 	return o
+}
+
+// fakeCommand is the fake worker as a command.
+func fakeCommand(args ...string) *Command {
+	self, err := os.Executable()
+	if err != nil {
+		panic(err)
+	}
+	c, err := ParseCommand(append([]string{self}, args...), nil)
+	if err != nil {
+		panic(err)
+	}
+	return c
+}
+
+// startGrandchild starts a process that outlives its parent and hears no SIGTERM; it returns once that holds its lock.
+func startGrandchild(dir string, runsAway bool) {
+	self, err := os.Executable()
+	if err != nil {
+		panic(err)
+	}
+	c := exec.Command(self)
+	c.Env = append(os.Environ(), fakeEnv+"=grandchild")
+	c.Stderr = os.Stderr
+	c.SysProcAttr = &syscall.SysProcAttr{Setsid: runsAway} // out of its parent's group
+	out, err := c.StdoutPipe()
+	if err != nil {
+		panic(err)
+	}
+	if err := c.Start(); err != nil {
+		panic(err)
+	}
+	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		panic(err)
+	}
+}
+
+func fakeGrandchild() {
+	signal.Ignore(syscall.SIGTERM, syscall.SIGPIPE)
+	(&fakeWorker{dir: os.Getenv(fakeDir)}).hold()
+	fmt.Println("held")
+	select {}
 }

@@ -30,6 +30,8 @@ type HTTPOptions struct {
 	DialTimeout time.Duration // of one connection; HTTPDialTimeout when 0
 	Concurrency int           // connections kept open; HTTPConcurrency when 0
 	MaxBody     int64         // bytes of one answer; HTTPMaxBody when 0
+
+	dial func(ctx context.Context) (net.Conn, error) // in place of the URL's address
 }
 
 // Defaults of HTTPOptions.
@@ -108,6 +110,10 @@ func NewHTTP(o HTTPOptions) (*HTTP, error) {
 		}
 	default:
 		return bad("engine URL has scheme %q", u.Scheme)
+	}
+	if o.dial != nil {
+		tr.Proxy = nil
+		tr.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return o.dial(ctx) }
 	}
 	h.o = o
 	return h, nil

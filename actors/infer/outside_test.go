@@ -35,7 +35,7 @@ func startOutside(t *testing.T, binary string, args ...string) outside {
 	started, end := make(chan *process, 1), make(chan struct{})
 	var thread sync.WaitGroup
 	thread.Go(func() { // a thread that outlives the process: see Child.supervise
-		p, err := startProcess(binary, args, nil, tail)
+		p, err := startProcess(start{binary: binary, args: args, pipe: true, out: tail})
 		if err != nil {
 			started <- nil
 			return

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -63,17 +64,21 @@ func newModelList(app *cli.App) *cobra.Command {
 func writeEngines(w io.Writer, all *wire.Engines) error {
 	tab := cli.NewTable("NODE", "ENGINE", "STATE", "VERSION>", "BUSY>", "TOKENS/S>", "MODELS", "FROM", "")
 	for _, e := range all.Engines {
-		tab.Row(e.Node, e.Name, e.State, e.Version, e.Busy, fmt.Sprintf("%.0f", e.Pace), cli.Cut(strings.Join(e.Models, ", "), 40), cli.Cut(modelFrom(e.Spec), 40), cli.Cut(engineNote(e), 160))
+		tab.Row(e.Node, e.Name, e.State, e.Version, e.Busy, fmt.Sprintf("%.0f", e.Pace), cli.Cut(strings.Join(e.Models, ", "), 40), cli.Cut(engineFrom(e.Spec), 40), cli.Cut(engineNote(e), 160))
 	}
 	return tab.Write(w)
 }
 
-// modelFrom is where a model is from, in short.
-func modelFrom(s wire.EngineSpec) string {
-	if s.Path != "" {
-		return filepath.Base(s.Path)
+// engineFrom is what an engine is made of, in a word or two.
+func engineFrom(s wire.EngineSpec) string {
+	program := s.Preset
+	if len(s.Command) > 0 {
+		program = filepath.Base(s.Command[0])
 	}
-	return s.URL
+	if s.Path == "" {
+		return cmp.Or(program, s.URL)
+	}
+	return strings.TrimSpace(program + " " + filepath.Base(s.Path))
 }
 
 // engineNote is what else is to be said of an engine.
@@ -88,10 +93,13 @@ func engineNote(e wire.EngineEntry) string {
 		all = append(all, canaryNote(e))
 	}
 	if e.Former != nil {
-		all = append(all, "rollback to "+modelFrom(e.Former.Spec))
+		all = append(all, "rollback to "+engineFrom(e.Former.Spec))
 	}
 	if e.Reason != "" {
 		all = append(all, e.Reason)
+	}
+	if len(e.Engines) > 0 && e.Engines[0].Limits != "" {
+		all = append(all, "limits: "+e.Engines[0].Limits)
 	}
 	return strings.Join(all, "; ")
 }
@@ -106,7 +114,7 @@ func canaryNote(e wire.EngineEntry) string {
 		}
 		return fmt.Sprintf("%d answered, %d failed, %s each", answered, failed, time.Duration(seconds/float64(max(answered, 1))*float64(time.Second)).Round(time.Millisecond))
 	}
-	return fmt.Sprintf("canary version %d (%s), %d %%: %s; version %d: %s", e.Canary.Version, modelFrom(e.Canary.Spec), e.Canary.Percent,
+	return fmt.Sprintf("canary version %d (%s), %d %%: %s; version %d: %s", e.Canary.Version, engineFrom(e.Canary.Spec), e.Canary.Percent,
 		told(e.Canary.Engines), e.Version, told(e.Engines))
 }
 
@@ -116,6 +124,7 @@ type modelFlags struct {
 	noWait bool
 	limit  time.Duration
 	spec   wire.EngineSpec
+	limits wire.EngineLimits
 }
 
 func (m *modelFlags) add(app *cli.App, cmd *cobra.Command, node, nodes string) {
@@ -128,14 +137,22 @@ func (m *modelFlags) add(app *cli.App, cmd *cobra.Command, node, nodes string) {
 
 func (m *modelFlags) addSpec(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVar(&m.spec.Path, "path", "", "GGUF `file` on the node's machine")
+	f.StringVar(&m.spec.Path, "path", "", "GGUF `file` on the node's machine; with --preset what that server takes, a file or a folder")
 	f.StringVar(&m.spec.URL, "url", "", "`URL` of an engine with OpenAI's API, in place of a file")
+	f.StringVar(&m.spec.Preset, "preset", "", "`server` for the path that the node starts: llama-server, vllm or sglang, where its model.allowed_commands has it")
+	f.StringSliceVar(&m.spec.Command, "command", nil, "`program,argument,…` of another server, as templates, where model.allowed_commands has any; may be repeated")
+	f.StringToStringVar(&m.spec.Env, "env", nil, "`NAME=VALUE` for the command's environment; may be repeated")
+	cli.Complete(cmd, "preset", "llama-server", "vllm", "sglang")
 	f.StringSliceVar(&m.spec.Models, "model", nil, "of a file: the `name` that tasks ask for (default NAME); of a URL: what it serves (default: it is asked)")
 	f.StringSliceVar(&m.spec.Aliases, "alias", nil, "another `name` for its first model; may be repeated")
 	f.StringVar(&m.spec.GPU, "gpu", "", "CUDA_VISIBLE_DEVICES of its processes, like `0`")
 	f.IntVar(&m.spec.Workers, "workers", 0, "processes (default model.workers)")
 	f.IntVar(&m.spec.Slots, "slots", 0, "answers that one process makes at once (default model.slots)")
 	f.IntVar(&m.spec.Ctx, "ctx", 0, "`tokens` of a prompt with its answer (default model.ctx)")
+	f.Float64Var(&m.limits.CPU, "cpu-limit", 0, "`processors` that each process may use (default: all); with one of the four limits, those that are left out are none")
+	f.StringVar(&m.limits.Memory, "memory-limit", "", "`bytes` that each process may use, like 8GiB")
+	f.IntVar(&m.limits.IOWeight, "io-weight", 0, "`share` of the disks, 1 to 10000, where everybody else has 100")
+	f.IntVar(&m.limits.Nice, "nice", 0, "niceness of each process, `1` to 19")
 	f.IntVar(&m.spec.Concurrency, "concurrency", 0, "`requests` at once (default: its slots, 16 for a URL)")
 	f.StringVar(&m.spec.APIKeyEnv, "api-key-env", "", "environment `variable` of the node with the URL's key; its name begins with ENGINE_")
 }
@@ -150,6 +167,9 @@ func (m *modelFlags) run(cmd *cobra.Command, app *cli.App, what string, begin fu
 		if m.spec.Path, err = filepath.Abs(m.spec.Path); err != nil {
 			return cli.Usage("--path: %v", err)
 		}
+	}
+	if m.limits != (wire.EngineLimits{}) {
+		m.spec.Limits = &m.limits
 	}
 	begun, err := begin(c)
 	if err != nil {
@@ -249,7 +269,7 @@ func newModelLoad(app *cli.App) *cobra.Command {
 	var m modelFlags
 	cmd := &cobra.Command{
 		Use: "load NAME", Short: "Load a model, or use an engine behind a URL", Args: cobra.ExactArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
-		Example: "  autoglm model load glm-9b --path /models/glm-9b.gguf --gpu 0 --slots 8\n  autoglm model load vllm --url http://gpu:8000/v1 --alias fast --node all",
+		Example: "  autoglm model load glm-9b --path /models/glm-9b.gguf --gpu 0 --slots 8\n  autoglm model load vllm --url http://gpu:8000/v1 --alias fast --node all\n  autoglm model load glm-32b --preset vllm --path /models/glm-32b --gpu 1 --concurrency 64",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return m.run(cmd, app, "load", func(c *client.Client) (*wire.Engines, error) {
 				return c.LoadEngine(cmd.Context(), wire.EngineLoad{Name: args[0], Node: m.node, Spec: m.spec})

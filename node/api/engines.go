@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -95,7 +96,7 @@ type unloadEngineInput struct {
 // changeEngine begins a change, and keeps who asked for it.
 func (s *Server) changeEngine(ctx context.Context, node, do, name string, spec wire.EngineSpec, percent int) (*enginesOutput, error) {
 	return s.enginesAnswer(ctx, func() (out wire.Engines, err error) {
-		detail := node + " " + spec.Path + spec.URL
+		detail := strings.TrimSpace(strings.Join([]string{node, spec.Preset + strings.Join(spec.Command, " "), spec.Path + spec.URL}, " "))
 		if percent > 0 {
 			detail += fmt.Sprintf(" %d %%", percent)
 		}

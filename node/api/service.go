@@ -150,5 +150,6 @@ type EngineStatus struct {
 	Answered  uint64    // since it was added
 	Failed    uint64    // of what it was asked
 	Mean      float64   // seconds of an answer
+	Limits    string    // of it: which are in force, and which are not
 	Circuit   string    // closed, open, half-open; "" from a node of an older program
 }

@@ -2,20 +2,32 @@ package wire
 
 import "time"
 
-// EngineSpec is what an engine is: a model's file that the node starts processes for, or a URL.
+// EngineSpec is what an engine is: a model's file that the node starts processes for, a server that it starts, or a URL.
 type EngineSpec struct {
-	Path        string   `json:"path,omitempty" maxLength:"4096" doc:"GGUF file on the node's machine, as an absolute path."`
-	URL         string   `json:"url,omitempty" maxLength:"2048" doc:"Of an engine with OpenAI's API: http(s)://host[:port][/v1] or unix:///path; in place of path."`
-	Models      []string `json:"models,omitempty" maxItems:"64" doc:"Of a path: the one name under which tasks ask for it, the engine's when empty. Of a URL: what it serves; it is asked when empty."`
-	Aliases     []string `json:"aliases,omitempty" maxItems:"64" doc:"Other names for its first model."`
-	Endpoints   []string `json:"endpoints,omitempty" maxItems:"16"`
-	GPU         string   `json:"gpu,omitempty" maxLength:"1024" doc:"CUDA_VISIBLE_DEVICES of its processes."`
-	Workers     int      `json:"workers,omitempty" doc:"Processes; 0: model.workers."`
-	Slots       int      `json:"slots,omitempty" doc:"Answers that one process makes at once; 0: model.slots."`
-	Ctx         int      `json:"ctx,omitempty" doc:"Tokens of a prompt with its answer; 0: model.ctx."`
-	Concurrency int      `json:"concurrency,omitempty" doc:"Requests at once; 0: the slots of each process, 16 of a URL."`
-	Prefetch    int      `json:"prefetch,omitempty"`
-	APIKeyEnv   string   `json:"api_key_env,omitempty" maxLength:"128" doc:"Environment variable of the node with the key of a URL; its name begins with ENGINE_."`
+	Path        string            `json:"path,omitempty" maxLength:"4096" doc:"GGUF file on the node's machine, as an absolute path; with a preset or a command whatever that takes, a file or a folder."`
+	Preset      string            `json:"preset,omitempty" maxLength:"64" doc:"A server that the node starts: llama-server, vllm or sglang, where model.allowed_commands has it."`
+	Command     []string          `json:"command,omitempty" maxItems:"256" doc:"Program and arguments of another one, as templates, where model.allowed_commands has any."`
+	Env         map[string]string `json:"env,omitempty" doc:"More environment variables of a preset or command; their values are not shown."`
+	URL         string            `json:"url,omitempty" maxLength:"2048" doc:"Of an engine with OpenAI's API: http(s)://host[:port][/v1] or unix:///path; in place of path."`
+	Models      []string          `json:"models,omitempty" maxItems:"64" doc:"Of a path: the one name under which tasks ask for it, the engine's when empty. Of a URL: what it serves; it is asked when empty."`
+	Aliases     []string          `json:"aliases,omitempty" maxItems:"64" doc:"Other names for its first model."`
+	Endpoints   []string          `json:"endpoints,omitempty" maxItems:"16"`
+	GPU         string            `json:"gpu,omitempty" maxLength:"1024" doc:"CUDA_VISIBLE_DEVICES of its processes."`
+	Workers     int               `json:"workers,omitempty" doc:"Processes; 0: model.workers."`
+	Slots       int               `json:"slots,omitempty" doc:"Answers that one process makes at once; 0: model.slots."`
+	Ctx         int               `json:"ctx,omitempty" doc:"Tokens of a prompt with its answer; 0: model.ctx."`
+	Limits      *EngineLimits     `json:"limits,omitempty" doc:"What each process may use."`
+	Concurrency int               `json:"concurrency,omitempty" doc:"Requests at once; 0: the slots of each process, 16 of a URL."`
+	Prefetch    int               `json:"prefetch,omitempty"`
+	APIKeyEnv   string            `json:"api_key_env,omitempty" maxLength:"128" doc:"Environment variable of the node with the key of a URL; its name begins with ENGINE_."`
+}
+
+// EngineLimits bounds one process; what is left out is not bounded.
+type EngineLimits struct {
+	CPU      float64 `json:"cpu,omitempty" doc:"Processors."`
+	Memory   string  `json:"memory,omitempty" maxLength:"32" doc:"Like 8GiB."`
+	IOWeight int     `json:"io_weight,omitempty" doc:"1 to 10000, where everybody else has 100."`
+	Nice     int     `json:"nice,omitempty" doc:"1 to 19."`
 }
 
 // EngineLoad asks for an engine.

@@ -39,6 +39,7 @@ type Engine struct {
 	Answered  uint64    `json:"answered" doc:"Since it was added, or its node started."`
 	Failed    uint64    `json:"failed" doc:"Requests that ended with an error."`
 	Mean      float64   `json:"mean_seconds" doc:"Of its answers."`
+	Limits    string    `json:"limits,omitempty" doc:"Of a supervised child: which are in force and by which means, and which are not kept and why."`
 	Circuit   string    `json:"circuit,omitempty" enum:"closed,open,half-open" doc:"open: it kept failing what it was given, and gets nothing for a while; half-open: it gets one task, whose end decides."`
 }
 
