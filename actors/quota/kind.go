@@ -121,6 +121,7 @@ func (q *Quotas) Book(ctx context.Context) (Book, error) {
 
 // Set makes or replaces a tenant's quota.
 func (q *Quotas) Set(ctx context.Context, s Terms) error {
+	s = s.Numbered()
 	if err := s.Check(); err != nil {
 		return err
 	}

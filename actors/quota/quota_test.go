@@ -21,7 +21,7 @@ func TestCheck(t *testing.T) {
 		"hard.running: is -1":                func(s *Terms) { s.Hard.Running = -1 },
 		"use queue or reject":                func(s *Terms) { s.Over = "drop" },
 		"classes[0].priorities: is \"2-0\"":  func(s *Terms) { s.Classes = []Class{{Priorities: "2-0"}} },
-		"classes[0].priorities: is \"high\"": func(s *Terms) { s.Classes = []Class{{Priorities: "high"}} },
+		"classes[0].priorities: is \"urgent\"": func(s *Terms) { s.Classes = []Class{{Priorities: "urgent"}} },
 		"classes[1].priorities: is 9, as": func(s *Terms) {
 			s.Classes = []Class{{Priorities: "9"}, {Priorities: "9"}}
 		},

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/actors/tenant"
@@ -21,7 +22,7 @@ type Limits struct {
 
 // Class limits the tasks of some priorities, beside what limits all of the tenant's.
 type Class struct {
-	Priorities      string `json:"priorities" yaml:"priorities" doc:"Like 0-2, or 9."`
+	Priorities      string `json:"priorities" yaml:"priorities" doc:"Like 0-2, or 9, or words: high-normal. A word stands for its number: high 2, normal 5, low 8."`
 	Running         int    `json:"running,omitempty" yaml:"running,omitempty" minimum:"0"`
 	TokensPerMinute int    `json:"tokens_per_minute,omitempty" yaml:"tokens_per_minute,omitempty" minimum:"0"`
 }
@@ -74,7 +75,7 @@ func (s *Terms) Check() error {
 	}
 	for i, c := range s.Classes {
 		if _, _, err := c.span(); err != nil {
-			return bad(fmt.Sprintf("classes[%d].priorities", i), "is %.20q: write a priority of 0 to %d, or two like 0-2", c.Priorities, task.PriorityMax)
+			return bad(fmt.Sprintf("classes[%d].priorities", i), "is %.20q: write a priority of 0 to %d or high, normal or low, or two like 0-2", c.Priorities, task.PriorityMax)
 		}
 		if c.Running < 0 || c.Running > numberMax || c.TokensPerMinute < 0 || c.TokensPerMinute > numberMax {
 			return bad(fmt.Sprintf("classes[%d]", i), "has a limit out of 0 to %d", numberMax)
@@ -98,13 +99,31 @@ func (c Class) span() (from, to int, err error) {
 	if !two {
 		b = a
 	}
-	if from, err = strconv.Atoi(a); err == nil {
-		to, err = strconv.Atoi(b)
+	first, err := task.ParsePriority(a)
+	if err != nil {
+		return 0, 0, err
 	}
-	if err == nil && (from < 0 || to > task.PriorityMax || from > to) {
+	last, err := task.ParsePriority(b)
+	if err == nil && first > last {
 		err = fmt.Errorf("out of range")
 	}
-	return from, to, err
+	return int(first), int(last), err
+}
+
+// Numbered is the terms with classes that name priorities by numbers, as they are kept: a node of the version before knows no words.
+func (s Terms) Numbered() Terms {
+	s.Classes = slices.Clone(s.Classes)
+	for i, c := range s.Classes {
+		from, to, err := c.span()
+		switch {
+		case err != nil || !strings.ContainsFunc(c.Priorities, unicode.IsLetter): // Check says what is wrong
+		case from == to:
+			s.Classes[i].Priorities = strconv.Itoa(from)
+		default:
+			s.Classes[i].Priorities = fmt.Sprintf("%d-%d", from, to)
+		}
+	}
+	return s
 }
 
 // String is a line for people.

@@ -22,8 +22,8 @@ const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 // full is a record with every field set, so that a field that does not travel is seen.
 func full(t testing.TB) Record {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC)
-	seed, half, prio := int64(7), 0.5, 3
-	spec := &Spec{ID: "t", Prompt: "say <\"x\">", System: "s", Steps: append(Texts("and", "then"), everyStep()), Repair: &prio, Model: "m", MaxTokens: 9, Temperature: &half, TopP: &half, Seed: &seed,
+	seed, half, prio := int64(7), 0.5, Priority(3)
+	spec := &Spec{ID: "t", Prompt: "say <\"x\">", System: "s", Steps: append(Texts("and", "then"), everyStep()), Repair: new(3), Model: "m", MaxTokens: 9, Temperature: &half, TopP: &half, Seed: &seed,
 		Stop: []string{"."}, Format: json.RawMessage(`{"type":"json_object"}`), DataURL: "http://d", CallbackURL: "http://c", Priority: &prio,
 		Timeout: Duration(time.Minute), Deadline: &at, NotBefore: &at, Retry: &Retry{Attempts: 3, BackoffMin: Duration(time.Second), BackoffMax: Duration(time.Minute)},
 		Metadata: map[string]string{"k": "v"}, RetryOf: "t0", Endpoint: EndpointEmbeddings, Request: json.RawMessage(`{"model":"<m>"}`)}

@@ -39,16 +39,12 @@ func newBatchCreate(app *cli.App) *cobra.Command {
 	q := client.NewBatch{}
 	var metadata []string
 	var wait bool
-	var priority int
 	cmd := &cobra.Command{
 		Use: "create FILE|FILE_ID", Short: "Upload a file and make a batch of it", Args: cobra.ExactArgs(1),
 		Long: "Uploads the file (- is the standard input), or takes one that was uploaded (file-…), and makes a batch. --wait waits for its end.",
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if q.Metadata, err = cli.Metadata(metadata); err != nil {
 				return err
-			}
-			if cmd.Flags().Changed("priority") {
-				q.Priority = &priority
 			}
 			c, err := app.Client()
 			if err != nil {
@@ -74,7 +70,7 @@ func newBatchCreate(app *cli.App) *cobra.Command {
 	cmd.Flags().StringArrayVar(&metadata, "metadata", nil, "kept with the batch, as `KEY=VALUE`; may be repeated")
 	cmd.Flags().BoolVar(&q.MixedModels, "mixed-models", false, "the requests may name several models")
 	cmd.Flags().StringVar(&q.CallbackURL, "callback-url", "", "`URL` that hears of the batch's end")
-	cmd.Flags().IntVar(&priority, "priority", task.PriorityDefault, "`n`, from 0 (first) to 9 (last)")
+	priorityFlag(cmd, &q.Priority, "of lines that name none (default normal)")
 	cmd.Flags().BoolVar(&wait, "wait", false, "wait until the batch has ended")
 	return cmd
 }
@@ -228,14 +224,10 @@ func newBatchSay(app *cli.App, verb, short, long string) *cobra.Command {
 
 func newBatchRetry(app *cli.App) *cobra.Command {
 	var q client.RetryBatch
-	var priority int
 	cmd := &cobra.Command{
 		Use: "retry ID", Short: "Make a batch of the lines of another that did not complete", Args: cobra.ExactArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
 		Long: "Makes a batch of the lines of another that did not complete, and prints it.",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if cmd.Flags().Changed("priority") {
-				q.Priority = &priority
-			}
 			c, err := app.Client()
 			if err != nil {
 				return err
@@ -249,7 +241,7 @@ func newBatchRetry(app *cli.App) *cobra.Command {
 	}
 	app.ClientFlags(cmd)
 	cmd.Flags().StringVar(&q.Window, "window", "", "`time` for the whole new batch; that of the other when not given")
-	cmd.Flags().IntVar(&priority, "priority", task.PriorityDefault, "`n`, from 0 (first) to 9 (last); that of the other when not given")
+	priorityFlag(cmd, &q.Priority, "(default: that of the other)")
 	return cmd
 }
 

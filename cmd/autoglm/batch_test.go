@@ -82,7 +82,7 @@ func TestBatchCommands(t *testing.T) {
 	require.NotContains(t, out, id)
 	require.Contains(t, must("get", id), "/v1/tasks")
 
-	require.NoError(t, json.Unmarshal([]byte(must("retry", failed, "--window", "48h", "--priority", "2", "-o", "json")), &got))
+	require.NoError(t, json.Unmarshal([]byte(must("retry", failed, "--window", "48h", "--priority", "high", "-o", "json")), &got))
 	var again struct {
 		Window   string `json:"completion_window"`
 		Priority int    `json:"priority"`

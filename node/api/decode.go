@@ -109,6 +109,9 @@ func jsonProblem(err error) *wire.Problem {
 	if errors.As(err, &p) {
 		return p
 	}
+	if _, ok := errors.AsType[*fault.Error](err); ok { // of a field that reads itself, which says what is right
+		return wire.ProblemOf(err)
+	}
 	var syntax *json.SyntaxError
 	if errors.As(err, &syntax) {
 		return malformed("", "no valid JSON at byte %d: %s", syntax.Offset, syntax.Error())

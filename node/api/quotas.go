@@ -67,7 +67,7 @@ type setQuotaInput struct {
 type quotaOutput struct{ Body quota.Terms }
 
 func (s *Server) setQuota(ctx context.Context, in *setQuotaInput) (*quotaOutput, error) {
-	spec := in.Body
+	spec := in.Body.Numbered()
 	var err error
 	switch {
 	case spec.Tenant == "":

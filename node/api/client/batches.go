@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
@@ -65,7 +66,7 @@ type NewBatch struct {
 	Metadata    map[string]string `json:"metadata,omitempty"`
 	MixedModels bool              `json:"mixed_models,omitempty"`
 	CallbackURL string            `json:"callback_url,omitempty"`
-	Priority    *int              `json:"priority,omitempty"`
+	Priority    *task.Priority    `json:"priority,omitempty"`
 }
 
 // UploadFile uploads the input of a batch from r and returns the file's id. sent, unless nil, is called as bytes go.
@@ -149,8 +150,8 @@ func (c *Client) SayBatch(ctx context.Context, id, verb string) (*Batch, error) 
 
 // RetryBatch is what a retry may want otherwise than the batch that it repeats.
 type RetryBatch struct {
-	Window   string `json:"completion_window,omitempty"`
-	Priority *int   `json:"priority,omitempty"`
+	Window   string         `json:"completion_window,omitempty"`
+	Priority *task.Priority `json:"priority,omitempty"`
 }
 
 // RetryBatch makes a batch of the lines of another that did not complete, under an idempotency key.

@@ -169,7 +169,7 @@ func TestSubmitLines(t *testing.T) {
 	require.Equal(t, "http.line_max", got[4].Error.Limit)
 	rec, err := f.Get(t.Context(), "mine")
 	require.NoError(t, err)
-	require.Equal(t, 7, *rec.Spec.Priority)
+	require.EqualValues(t, 7, *rec.Spec.Priority)
 
 	sum, err = c.SubmitLines(t.Context(), strings.NewReader(""), nil, nil)
 	require.NoError(t, err)

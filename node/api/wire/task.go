@@ -61,7 +61,7 @@ func TaskOf(id string, r *task.Record) *Task {
 		Error: withoutBody(r.Error), Attempts: r.Attempts, Answer: r.Text(), Response: responseOf(r), Answers: answersOf(r), Usage: usageOf(r), Callback: callbackOf(r), RetriedAs: r.RetriedAs}
 	if r.Spec != nil {
 		t.Spec = *r.Spec
-		p := r.Spec.PriorityOr()
+		p := task.Priority(r.Spec.PriorityOr())
 		t.Priority = &p
 	}
 	t.ID, t.TraceID = id, trace.Parent(r.Trace).ID()
