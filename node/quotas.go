@@ -23,10 +23,13 @@ func (q quotas) Used(ctx context.Context) (map[string]wire.QuotaUse, error) {
 	}
 	use := func(name string) wire.QuotaUse {
 		n := t.Of(name)
-		return wire.QuotaUse{Running: int(n[task.Running]), Waiting: int(n[task.Pending])}
+		return wire.QuotaUse{Running: int(n[task.Running]), Waiting: int(n[task.Pending]), Bytes: int(t.Bytes[name])}
 	}
 	all := map[string]wire.QuotaUse{tenant.Default: use(tenant.Default)}
 	for name := range t.Tenants {
+		all[name] = use(name)
+	}
+	for name := range t.Bytes { // files may be all that it has
 		all[name] = use(name)
 	}
 	return all, nil

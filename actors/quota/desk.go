@@ -132,13 +132,13 @@ func (d *Desk) ask(ctx context.Context) error {
 	return nil
 }
 
-// Admit takes n new tasks of a tenant in, or refuses them: Overloaded, and backoff.AskedBy says when to come again. A node that has not heard
+// Admit takes n new tasks of a tenant in with the bytes that they keep, or with none a file, or refuses them: Overloaded, and backoff.AskedBy says when to come again. A node that has not heard
 // of any quota within admitWithin lets them in: they wait all the same until it has.
-func (d *Desk) Admit(ctx context.Context, tenant string, priority, n int) error {
+func (d *Desk) Admit(ctx context.Context, tenant string, priority, n, bytes int) error {
 	if !d.limited(tenant) {
 		return nil
 	}
-	again, err := d.admit(tenant, priority, n)
+	again, err := d.admit(tenant, priority, n, bytes)
 	if err == nil {
 		return nil
 	}
@@ -148,14 +148,14 @@ func (d *Desk) Admit(ctx context.Context, tenant string, priority, n int) error 
 		if d.ask(ctx) != nil && !d.knows() {
 			return nil
 		}
-		again, err = d.admit(tenant, priority, n)
+		again, err = d.admit(tenant, priority, n, bytes)
 	}
 	if err == nil {
 		return nil
 	}
 	for tries := 0; err != nil && tries < admitAsks; tries++ {
 		if d.soon() && d.ask(ctx) == nil { // there may be a share for who asks
-			again, err = d.admit(tenant, priority, n)
+			again, err = d.admit(tenant, priority, n, bytes)
 		}
 	}
 	return backoff.Asked(err, again)

@@ -99,11 +99,11 @@ func (l *lender) alive() map[string]string {
 	return all
 }
 
-// count is how many tasks of tenants have not ended, where the node wants to know; nil when it does not, or a shard does not say.
-func (l *lender) count(ctx context.Context, book Book, q Ask) map[string]int {
+// count is what tenants have, where the node wants to know; nil when it does not, or a shard does not say.
+func (l *lender) count(ctx context.Context, book Book, q Ask) map[string]Count {
 	wanted := false
 	for _, w := range q.Wants {
-		wanted = wanted || w.Queue > 0
+		wanted = wanted || w.Queue > 0 || w.Bytes > 0
 	}
 	if !wanted || l.failed > 0 && l.mono()-l.failed < failedFor {
 		return nil
@@ -119,10 +119,10 @@ func (l *lender) count(ctx context.Context, book Book, q Ask) map[string]int {
 		}
 		t.Add(c)
 	}
-	n := map[string]int{}
+	n := map[string]Count{}
 	for whose := range book.Terms {
 		of := t.Of(whose)
-		n[whose] = int(of[task.Pending] + of[task.Running])
+		n[whose] = Count{Tasks: int(of[task.Pending] + of[task.Running]), Bytes: int(t.Bytes[whose])}
 	}
 	return n
 }

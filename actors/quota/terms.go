@@ -18,6 +18,7 @@ type Limits struct {
 	TokensPerMinute   int `json:"tokens_per_minute,omitempty" yaml:"tokens_per_minute,omitempty" doc:"Tokens of prompts and answers; tasks wait when they are used up." minimum:"0"`
 	RequestsPerMinute int `json:"requests_per_minute,omitempty" yaml:"requests_per_minute,omitempty" doc:"Tasks submitted one by one or in bulk; more are refused with 429. Lines of a batch do not count." minimum:"0"`
 	Queued            int `json:"queued,omitempty" yaml:"queued,omitempty" doc:"Tasks that have not ended; more are refused with 429. Lines of a batch count, but are not refused." minimum:"0"`
+	Bytes             int `json:"bytes,omitempty" yaml:"bytes,omitempty" doc:"Bytes that are kept: prompts and results of tasks until they are deleted, and files. More tasks and files are refused with 429; results of tasks that were taken, and lines of a batch, count and are not." minimum:"0"`
 }
 
 // Class limits the tasks of some priorities, beside what limits all of the tenant's.
@@ -45,6 +46,7 @@ const (
 const (
 	classesMax = 10
 	numberMax  = 1_000_000_000
+	bytesMax   = 1 << 53
 	weightMin  = 0.001
 	weightMax  = 1000
 	// TermsMax is how many tenants may have quotas.
@@ -64,6 +66,9 @@ func (s *Terms) Check() error {
 		if n < 0 || n > numberMax {
 			return bad(field, "is %d: use 0 (no limit) to %d", n, numberMax)
 		}
+	}
+	if s.Hard.Bytes < 0 || s.Hard.Bytes > bytesMax {
+		return bad("hard.bytes", "is %d: use 0 (no limit) to %d", s.Hard.Bytes, bytesMax)
 	}
 	switch {
 	case s.Weight != 0 && !(s.Weight >= weightMin && s.Weight <= weightMax):
@@ -141,6 +146,7 @@ func (s Terms) String() string {
 	add(s.Hard.TokensPerMinute, "tokens a minute")
 	add(s.Hard.RequestsPerMinute, "requests a minute")
 	add(s.Hard.Queued, "queued")
+	add(s.Hard.Bytes, "bytes")
 	for _, c := range s.Classes {
 		parts = append(parts, c.String())
 	}

@@ -77,6 +77,21 @@ func (s *Spec) PriorityOr() int {
 	return int(*s.Priority)
 }
 
+// Bytes is what the task keeps of its client's words, for quotas.
+func (s *Spec) Bytes() int {
+	n := len(s.Prompt) + len(s.System) + len(s.Request) + len(s.Format)
+	for _, m := range s.Messages {
+		n += len(m.Content)
+	}
+	for i := range s.Steps {
+		n += s.Steps[i].size()
+	}
+	for k, v := range s.Metadata {
+		n += len(k) + len(v)
+	}
+	return n
+}
+
 // PriorityDefault is the priority of a task that names none.
 const PriorityDefault = 5
 

@@ -30,7 +30,7 @@ func full(t testing.TB) Record {
 	answer := Answer{Text: "a", Status: 200, Body: json.RawMessage(`{"x":"<&>"}`), FinishReason: "stop", Model: "m", PromptTokens: 1, OutputTokens: 2, StartedAt: at, EndedAt: at.Add(time.Second), DataSHA256: "aa", DataBytes: 4, Part: &Part{Level: 1, Index: 2, Of: 3}}
 	failure := &Failure{Kind: "timeout", Message: "m", Remedy: "r", Status: 429, Body: json.RawMessage(`{"e":1}`)}
 	r := Record{State: Running, Version: 9, Spec: spec, Model: "m", Trace: traceparent, Line: &Line{Batch: "b", Number: 7, CustomID: "c", Model: "m"}, CreatedAt: at, UpdatedAt: at, Attempt: 4, Tries: 2, Moves: 1, Epoch: 6, Boot: "boot", Lease: at, NotBefore: at, AtOnce: true, Fair: true,
-		Answers: []Answer{answer}, Error: failure, EndedAt: at, Repairs: 1, Repair: &Repair{Text: "<a>", Error: "e"}, Callback: CallbackWaiting, CallbackTries: 2, CallbackNext: at, CallbackReason: failure, RetriedAs: "t2",
+		Answers: []Answer{answer}, Error: failure, EndedAt: at, Repairs: 1, Repair: &Repair{Text: "<a>", Error: "e"}, Callback: CallbackWaiting, CallbackTries: 2, CallbackNext: at, CallbackReason: failure, Kept: 8, RetriedAs: "t2",
 		Attempts: []Attempt{{Number: 4, Step: 1, Node: "n", Engine: "e", ClaimedAt: at, Answer: &answer, EndedAt: at, Outcome: "answered", Error: failure}}}
 	v := reflect.ValueOf(r)
 	for i := range v.NumField() {

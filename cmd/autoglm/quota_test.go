@@ -14,7 +14,7 @@ func TestQuotaFiles(t *testing.T) {
 		"tenant: a\nhard: {running: 1.5}":                          "document 1: line 2: hard.running is 1.5: use a whole number",
 		"tenant: a\nhard:\n  running: many":                        "document 1: line 3: hard.running is many: use a whole number",
 		"tenant: a\nhard: {queued: 1e400}":                         "document 1: line 2: hard.queued is 1e400: use a whole number",
-		"tenant: a\nhard: {runing: 1}":                             "document 1: line 2: hard.runing is no field of a quota: use one of running, tokens_per_minute, requests_per_minute, queued",
+		"tenant: a\nhard: {runing: 1}":                             "document 1: line 2: hard.runing is no field of a quota: use one of running, tokens_per_minute, requests_per_minute, queued, bytes",
 		"tenant: a\nweight: heavy":                                 "document 1: line 2: weight is heavy: use a number",
 		"tenant: a\nhard: 5":                                       "document 1: line 2: hard is 5: use fields, each as NAME: VALUE",
 		"tenant: a\nclasses: {running: 1}":                         "document 1: line 2: classes is something else: use a list, each entry on a line of its own that begins with -",

@@ -17,4 +17,5 @@ type Quota struct {
 type QuotaUse struct {
 	Running int `json:"running"`
 	Waiting int `json:"waiting"`
+	Bytes   int `json:"bytes" doc:"Kept by tasks and files that a version that counts them took in."`
 }
