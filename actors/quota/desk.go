@@ -57,6 +57,7 @@ func (d *Desk) Start(r *cluster.Router) {
 	d.router = r
 	d.lender = &lender{router: r, alone: d.o.Alone, mono: d.o.Mono}
 	r.HandleOwner(opLease, d.lender.serve)
+	r.HandleOwner(opSpent, d.lender.spent)
 	d.wg.Go(d.run)
 }
 
@@ -159,6 +160,23 @@ func (d *Desk) Admit(ctx context.Context, tenant string, priority, n, bytes int)
 		}
 	}
 	return backoff.Asked(err, again)
+}
+
+// Spent is what tenants have used up of what they may have in a minute.
+func (d *Desk) Spent(ctx context.Context) (all map[string]Spent, err error) {
+	here := false
+	out, err := d.router.CallOwner(ctx, d.router.ShardOf(Key), opSpent, []byte("{}"), func(_ context.Context, o *cluster.Owner) (err error) {
+		here = true
+		all, err = d.lender.spentHere(o)
+		return err
+	})
+	if err == nil && !here {
+		err = json.Unmarshal(out, &all)
+	}
+	if fault.KindOf(err) == fault.Invalid { // a node of the version before lends
+		return nil, nil
+	}
+	return all, err
 }
 
 // soon tells whether another question may be asked already.

@@ -135,6 +135,29 @@ func NewLedger(now, after time.Duration) *Ledger {
 	return &Ledger{from: now + after, until: now + after + tellWithin, nodes: map[string]*holder{}, pools: map[string]*pools{}, heir: after > 0}
 }
 
+// Spent is what of a minute's an account has used up: with what a task took more than was thought it may be more than there is.
+type Spent struct {
+	Tokens   int `json:"tokens,omitempty"`
+	Requests int `json:"requests,omitempty"`
+}
+
+// Spent is what tenants' own accounts have used up, as far as nodes have said.
+func (l *Ledger) Spent(now time.Duration, terms map[string]Terms) map[string]Spent {
+	all := map[string]Spent{}
+	for name, t := range terms {
+		p := l.pools[account{Tenant: name}.String()]
+		if p == nil {
+			continue
+		}
+		of := func(p pool, perMinute int) int {
+			p.fill(now, perMinute) // a copy
+			return max(perMinute-int(p.level), 0)
+		}
+		all[name] = Spent{of(p.tokens, t.Hard.TokensPerMinute), of(p.requests, t.Hard.RequestsPerMinute)}
+	}
+	return all
+}
+
 // Grant decides what a node is lent, and remembers it under seq, which grows. alive is the nodes whose tasks are still theirs, by name with
 // their boots; count is what tenants have, counted since the question came; nil where nobody counted.
 func (l *Ledger) Grant(now time.Duration, seq uint64, ask Ask, terms map[string]Terms, count map[string]Count, alive map[string]string) map[string]Share {

@@ -14,6 +14,9 @@ import (
 // opLease asks the owner of the quotas for shares. The name is for ever; bodies grow by fields only.
 const opLease = "quota.lease"
 
+// opSpent asks it what tenants have used up.
+const opSpent = "quota.spent"
+
 const (
 	lendAfter   = leaseFor + time.Second // of a new owner: shares of the one before are over then
 	countWithin = 500 * time.Millisecond // of all shards; where it takes longer, nobody is let in to wait
@@ -86,6 +89,28 @@ func (l *lender) lend(ctx context.Context, o *cluster.Owner, q Ask) (a Answer, e
 		a.Book = &book
 	}
 	return a, nil
+}
+
+// spent answers what tenants have used up of this minute.
+func (l *lender) spent(_ context.Context, _ string, o *cluster.Owner, _ []byte) ([]byte, error) {
+	all, err := l.spentHere(o)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(all)
+}
+
+func (l *lender) spentHere(o *cluster.Owner) (map[string]Spent, error) {
+	book, _, err := kind.Load(o, Key.ID)
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.owner != o { // nobody has asked it yet
+		return nil, nil
+	}
+	return l.ledger.Spent(l.mono(), book.Terms), nil
 }
 
 func (l *lender) alive() map[string]string {

@@ -1,6 +1,7 @@
 package openaitest
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +22,42 @@ func used(t *testing.T, call func(method, path string, body, out any) int) int {
 	require.Equal(t, 200, call("GET", "/v1/quotas", nil, &all))
 	require.Len(t, all.Quotas, 1)
 	return all.Quotas[0].Used.Bytes
+}
+
+// TestQuotasAreSetTogether: one that is wrong, wherever it stands, leaves all as they were; and what is used of this minute is shown.
+func TestQuotasAreSetTogether(t *testing.T) {
+	n := boot(t, testConfig(t))
+	do := func(path string, body any, out any) int { return call(t, n, "PUT", path, body, out).StatusCode }
+	quota := func(tenant string, requests int) map[string]any {
+		return map[string]any{"tenant": tenant, "hard": map[string]int{"requests_per_minute": requests, "tokens_per_minute": 1000000}}
+	}
+	set := func(all ...map[string]any) map[string]any { return map[string]any{"quotas": all} }
+	type entry struct {
+		Tenant string
+		Used   struct{ Requests, Tokens int }
+	}
+	list := func() []entry {
+		var all struct{ Quotas []entry }
+		require.Equal(t, 200, call(t, n, "GET", "/v1/quotas", nil, &all).StatusCode)
+		return all.Quotas
+	}
+	var p struct{ Detail, Remedy string }
+	for bad, detail := range map[string]string{"nobody": "document 2: nobody: there is no such tenant: it never had a key; none of the 2 was set", "default": "document 2: tenant default has another document before; none of the 2 was set",
+		"A b": `document 2: tenant is "A b": use 1 to 40 of a-z, 0-9 and -, with a letter or digit at both ends; none of the 2 was set`} {
+		require.GreaterOrEqual(t, do("/v1/quotas", set(quota("default", 600), quota(bad, 5)), &p), 400, bad)
+		require.Equal(t, detail, p.Detail)
+		require.Empty(t, list())
+	}
+	require.Equal(t, 200, do("/v1/quotas", set(quota("default", 600)), nil))
+	require.Equal(t, 201, call(t, n, "POST", "/v1/tasks", map[string]string{"task_id": "a", "prompt": "x"}, nil).StatusCode)
+	require.Equal(t, 200, call(t, n, "GET", "/v1/tasks/a?wait=20s", nil, nil).StatusCode)
+	number := 0
+	require.Eventually(t, func() bool {
+		number++
+		call(t, n, "POST", "/v1/tasks", map[string]string{"task_id": fmt.Sprint(number), "prompt": "x"}, nil) // may be early: 429
+		all := list()
+		return len(all) == 1 && all[0].Used.Requests > 0 && all[0].Used.Tokens > 0
+	}, 20*time.Second, 100*time.Millisecond, "what the node says it has spent is shown")
 }
 
 // TestAQuotaOfBytes: prompts, results and files count until they are deleted, to the byte, and what has no room is refused and leaves nothing.
