@@ -35,6 +35,7 @@ type Line struct {
 
 	model   string
 	timeout time.Duration
+	newForm bool // it has steps that programs from before them cannot read
 }
 
 // Codes of Problems.
@@ -96,7 +97,7 @@ func decode(b []byte, endpoint string) (l Line, p *Problem) {
 		}
 		return bad(codeOf(err), param, "%s", strings.ReplaceAll(fault.Sentence(err), "'request.", "'"))
 	}
-	l.timeout = time.Duration(spec.Timeout)
+	l.timeout, l.newForm = time.Duration(spec.Timeout), spec.NewForm()
 	if l.model = spec.ModelOr(""); l.model == "" && endpoint != EndpointTasks {
 		return bad(codeMissing, "body.model", "Missing required parameter: 'body.model'.")
 	}
