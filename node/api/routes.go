@@ -42,7 +42,7 @@ func (s *Server) routes(mux *http.ServeMux) error {
 		Summary: "What happened to a task, and why it is not further",
 		Description: "Its journal with the time that each part took, and in why what it waits for now: its time, an engine (none serves its model; those that do are down, paused or busy; " +
 			"how many are before it), the end of an attempt, or its callback.",
-		Errors: []int{404, 422, 503}}, s.explain)
+		Errors: []int{404, 422, 429, 503}}, s.explain)
 	huma.Register(api, huma.Operation{OperationID: "cancel-task", Method: "POST", Path: "/v1/tasks/{id}/cancel", Tags: []string{"tasks"},
 		Summary: "Cancel a task", Description: "Harmless when it is cancelled already; 409 when it ended otherwise.",
 		Errors: []int{404, 409, 422, 503}}, s.cancel)
