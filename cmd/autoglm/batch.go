@@ -113,7 +113,16 @@ func showBatch(app *cli.App, b *client.Batch) error {
 	line("status", status)
 	line("endpoint", b.Endpoint)
 	line("lines", fmt.Sprintf("%d: %d completed, %d failed", b.Counts.Total, b.Counts.Completed, b.Counts.Failed))
-	line("created", time.Unix(b.CreatedAt, 0).UTC().Format(time.RFC3339))
+	if b.Counts.Total > 0 && !b.Final() {
+		line("left", b.Counts.Total-b.Counts.Completed-b.Counts.Failed)
+	}
+	if r := b.Rate(time.Now()); r > 0 {
+		line("rate", fmt.Sprintf("%.3g lines/s", r))
+	}
+	line("created", time.Unix(b.CreatedAt, 0).UTC().Format(time.RFC3339)+", "+cli.Ago(time.Unix(b.CreatedAt, 0))+" ago")
+	if end := b.EndedAt(); end > 0 {
+		line("ended", fmt.Sprintf("%s, after %v", time.Unix(end, 0).UTC().Format(time.RFC3339), time.Duration(end-b.CreatedAt)*time.Second))
+	}
 	line("expires", time.Unix(b.ExpiresAt, 0).UTC().Format(time.RFC3339))
 	line("input", b.InputFileID)
 	if b.OutputFileID != nil {
@@ -150,7 +159,7 @@ func newBatchList(app *cli.App) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			tab := cli.NewTable("BATCH", "STATUS", "TOTAL>", "COMPLETED>", "FAILED>", "AGE>", "ENDPOINT")
+			tab := cli.NewTable("BATCH", "STATUS", "TOTAL>", "COMPLETED>", "FAILED>", "RATE>", "AGE>", "ENDPOINT", "OUTPUT", "ERRORS", "PROBLEM")
 			after, more := "", true
 			for left := limit; left > 0 && more; {
 				var page []client.Batch
@@ -164,7 +173,7 @@ func newBatchList(app *cli.App) *cobra.Command {
 						fmt.Fprintln(app.Out, string(b.Raw))
 						continue
 					}
-					tab.Row(b.ID, b.Status, b.Counts.Total, b.Counts.Completed, b.Counts.Failed, cli.Ago(time.Unix(b.CreatedAt, 0)), b.Endpoint)
+					tab.Row(b.ID, b.Status, b.Counts.Total, b.Counts.Completed, b.Counts.Failed, rateOf(b), cli.Ago(time.Unix(b.CreatedAt, 0)), b.Endpoint, or(b.OutputFileID), or(b.ErrorFileID), problemOf(b))
 				}
 				left -= len(page)
 				more = more && len(page) > 0
@@ -184,6 +193,34 @@ func newBatchList(app *cli.App) *cobra.Command {
 	app.ClientFlags(cmd)
 	cmd.Flags().IntVar(&limit, "limit", 20, "`number` of batches")
 	return cmd
+}
+
+// rateOf is how fast a batch is, or was; "" while that cannot be told.
+func rateOf(b *client.Batch) string {
+	if r := b.Rate(time.Now()); r > 0 {
+		return fmt.Sprintf("%.3g/s", r)
+	}
+	return ""
+}
+
+func or(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
+}
+
+// problemOf is the first error of a batch that was refused.
+func problemOf(b *client.Batch) string {
+	if b.Errors == nil || len(b.Errors.Data) == 0 {
+		return ""
+	}
+	e := b.Errors.Data[0]
+	text := e.Code + ": " + e.Message
+	if e.Line > 0 {
+		text = fmt.Sprintf("line %d: %s", e.Line, text)
+	}
+	return cli.Cut(text, 60)
 }
 
 // newOfBatch is a command about one batch.

@@ -24,6 +24,11 @@ type Batch struct {
 	ErrorFileID  *string `json:"error_file_id"`
 	CreatedAt    int64   `json:"created_at"`
 	ExpiresAt    int64   `json:"expires_at"`
+	InProgressAt int64   `json:"in_progress_at"` // 0: not yet
+	CompletedAt  int64   `json:"completed_at"`
+	FailedAt     int64   `json:"failed_at"`
+	ExpiredAt    int64   `json:"expired_at"`
+	CancelledAt  int64   `json:"cancelled_at"`
 	Paused       bool    `json:"paused"`
 	Counts       struct {
 		Total     int64 `json:"total"`
@@ -48,6 +53,21 @@ func (b *Batch) Final() bool {
 		return true
 	}
 	return false
+}
+
+// EndedAt is when it became final, in Unix seconds; 0: it is not.
+func (b *Batch) EndedAt() int64 { return max(b.CompletedAt, b.FailedAt, b.ExpiredAt, b.CancelledAt) }
+
+// Rate is how many of its lines ended in a second, from when they began to now or to its end; 0 while that cannot be told.
+func (b *Batch) Rate(now time.Time) float64 {
+	until := now.Unix()
+	if end := b.EndedAt(); end > 0 {
+		until = end
+	}
+	if b.InProgressAt == 0 || until <= b.InProgressAt {
+		return 0
+	}
+	return float64(b.Counts.Completed+b.Counts.Failed) / float64(until-b.InProgressAt)
 }
 
 // UnmarshalJSON keeps the whole of it, too.
