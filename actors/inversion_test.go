@@ -54,9 +54,9 @@ func TestInversion(t *testing.T) {
 	}
 	w.spread("a", "b", "c")
 	rng := rand.New(rand.NewPCG(1, 2))
-	priority := map[string]int{}
+	priority := map[string]task.Priority{}
 	for i := range tasks {
-		id, p := fmt.Sprintf("t-%03d", i), rng.IntN(10)
+		id, p := fmt.Sprintf("t-%03d", i), task.Priority(rng.IntN(10))
 		priority[id] = p
 		submit(t, nodes[i%3].System, &task.Spec{ID: id, Prompt: "p", Priority: &p})
 	}
@@ -68,7 +68,7 @@ func TestInversion(t *testing.T) {
 	defer came.mu.Unlock()
 	require.Equal(t, tasks, len(came.ids), "each came once")
 	early := 3 * (slots + ahead) // claimed while the others were not there yet
-	var left [10]int
+	var left [task.PriorityMax + 1]int
 	for _, id := range came.ids[early:] {
 		left[priority[id]]++
 	}

@@ -81,7 +81,7 @@ func (e *turnstile) until(t *testing.T, prefix string, n int) (others int) {
 // who sends the ten, but for the first case, and the other one has its half meanwhile.
 func TestTheOrderOfWork(t *testing.T) {
 	const slots, ahead, shards = 4, 4, 4
-	urgent, late := 0, 9
+	urgent, late := task.Priority(0), task.Priority(9)
 	soon := time.Now().Add(time.Hour)
 	for _, c := range []struct {
 		name  string

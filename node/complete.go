@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	completeFirst = 0                      // priority of a task that somebody waits for
+	completeFirst = task.Priority(0)       // priority of a task that somebody waits for
 	cancelWithin  = 10 * time.Second       // for the task of a client that went away
 	lookAgain     = 250 * time.Millisecond // after a look at a task whose shard had no owner for a moment
 )

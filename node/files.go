@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"math"
 	"time"
 
@@ -19,4 +20,16 @@ func (c *Config) checkFiles(w *wrong) {
 // openFiles makes the library of the cluster's files.
 func (n *Node) openFiles() {
 	n.files = file.NewLibrary(n.sys.Router, blob.New(n.sys.Router), n.now, file.WithBytesMax(int64(n.cfg.Files.BytesMax)), file.WithStaleAfter(n.cfg.Files.StaleAfter))
+	n.files.Admits(func(ctx context.Context, whose string, bytes int64) (func(bool), error) {
+		if err := n.sys.Quota.Admit(ctx, whose, 0, 0, int(bytes)); err != nil {
+			return nil, err
+		}
+		return func(kept bool) {
+			fresh := 0
+			if kept {
+				fresh = int(bytes)
+			}
+			n.sys.Quota.Settled(whose, 0, 0, int(bytes), fresh)
+		}, nil
+	})
 }

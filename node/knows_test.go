@@ -33,6 +33,8 @@ func TestNoKeysWhileAnOldNodeIsIn(t *testing.T) {
 	}
 	steps := map[string]any{"steps": []any{map[string]any{"prompt": "p"}}}
 	require.Contains(t, l.ask(l.root, "POST", "/v1/tasks", steps, 409)["detail"], "old (v0.9)")
+	plan := map[string]any{"name": "x", "cron": "@daily", "task": steps}
+	require.Contains(t, l.ask(l.root, "POST", "/v1/schedules", plan, 409)["detail"], "old (v0.9)")
 	l.ask(l.root, "POST", "/v1/tasks", map[string]any{"prompt": "p", "steps": []string{"q"}}, 201)
 	l.ask(l.root, "GET", "/v1/keys", nil, 200)
 	old.Knows = knowsAll

@@ -319,7 +319,7 @@ func (n *Node) open() error {
 	}
 	a, err := api.New(n.svc, api.WithFront(n.front), api.WithLimits(n.cfg.HTTP.Limits), api.WithLogger(n.log), api.WithHosts(n.cfg.HTTP.AllowedHosts...), api.WithActors(outside), api.WithAccess(n.access()),
 		api.WithOpenAI(openai.Deps{Completions: n.svc, Started: n.svc.started, Files: tenantFiles{n.files}, Batches: tenantBatches{n.batches}}),
-		api.WithSinks(n.sinks), api.WithEngines(n.svc), api.WithSchedules(n.schedules), api.WithQuotas(quotas{quota.New(n.sys.Router), n.svc.tallyAll}), api.WithVersion(n.version), api.WithMetrics(n.reg, promhttp.HandlerFor(n.reg, promhttp.HandlerOpts{Registry: n.reg})))
+		api.WithSinks(n.sinks), api.WithEngines(n.svc), api.WithSchedules(n.schedules), api.WithQuotas(quotas{quota.New(n.sys.Router), n.svc.tallyAll, n.sys.Quota.Spent}), api.WithVersion(n.version), api.WithMetrics(n.reg, promhttp.HandlerFor(n.reg, promhttp.HandlerOpts{Registry: n.reg})))
 	if err != nil {
 		return err
 	}

@@ -28,11 +28,11 @@ func (s *service) submitScheduled(ctx context.Context, id string, spec *task.Spe
 	if err != nil {
 		return err
 	}
-	whose, fresh := tenant.Of(id), 0
-	if err := s.sys.Quota.Admit(ctx, whose, spec.PriorityOr(), 1); err != nil { // it is tried again
+	whose, fresh, bytes := tenant.Of(id), 0, spec.Bytes()
+	if err := s.sys.Quota.Admit(ctx, whose, spec.PriorityOr(), 1, bytes); err != nil { // it is tried again
 		return err
 	}
-	defer func() { s.sys.Quota.Settled(whose, 1, fresh) }()
+	defer func() { s.sys.Quota.Settled(whose, 1, fresh, bytes, fresh*bytes) }()
 	if err = s.sys.Router.Create(ctx, []persistence.Write{w})[0]; err == nil {
 		fresh = 1
 	}

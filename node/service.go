@@ -67,7 +67,7 @@ func (s *service) SubmitLines(ctx context.Context, msgs []*task.Submit) []api.Su
 	writes := make([]persistence.Write, 0, len(msgs))
 	at := make([]int, 0, len(msgs)) // of each write: its message
 	check := s.checker(ctx)
-	whose, admitted, fresh := tenant.From(ctx), 0, 0
+	whose, admitted, fresh, bytes, freshBytes := tenant.From(ctx), 0, 0, 0, 0
 	for i, m := range msgs {
 		spec := m.Spec
 		given := spec.ID != ""
@@ -88,7 +88,7 @@ func (s *service) SubmitLines(ctx context.Context, msgs []*task.Submit) []api.Su
 			if out[i].Err = s.judge(ctx, m, check); out[i].Err != nil {
 				continue
 			}
-			if out[i].Err = s.sys.Quota.Admit(ctx, whose, spec.PriorityOr(), 1); out[i].Err != nil {
+			if out[i].Err = s.sys.Quota.Admit(ctx, whose, spec.PriorityOr(), 1, spec.Bytes()); out[i].Err != nil {
 				if given { // a repeat costs nothing
 					if _, there := s.Get(ctx, spec.ID); there == nil {
 						out[i] = s.resubmit(ctx, m)
@@ -97,6 +97,7 @@ func (s *service) SubmitLines(ctx context.Context, msgs []*task.Submit) []api.Su
 				continue
 			}
 			admitted++
+			bytes += spec.Bytes()
 		}
 		if m.Trace == "" {
 			m.Trace = string(trace.From(ctx))
@@ -115,6 +116,7 @@ func (s *service) SubmitLines(ctx context.Context, msgs []*task.Submit) []api.Su
 			out[i].Version, out[i].State = 1, task.Pending
 			if msgs[i].Line == nil {
 				fresh++
+				freshBytes += msgs[i].Spec.Bytes()
 			}
 		case fault.KindOf(err) == fault.Conflict:
 			out[i] = s.resubmit(ctx, msgs[i])
@@ -122,7 +124,7 @@ func (s *service) SubmitLines(ctx context.Context, msgs []*task.Submit) []api.Su
 			out[i].Err = err
 		}
 	}
-	s.sys.Quota.Settled(whose, admitted, fresh)
+	s.sys.Quota.Settled(whose, admitted, fresh, bytes, freshBytes)
 	return out
 }
 

@@ -61,8 +61,8 @@ func (h *Header) Validate() (err error) {
 		return bad("metadata", "has %d pairs, the limit is %d", len(h.Metadata), metaMax)
 	case h.OutputExpires != 0 && (h.OutputExpires < file.ExpiresMin || h.OutputExpires > file.ExpiresMax):
 		return bad("output_expires_after.seconds", "is %d: use %d to %d", int64(h.OutputExpires.Seconds()), int64(file.ExpiresMin.Seconds()), int64(file.ExpiresMax.Seconds()))
-	case h.Priority != nil && (*h.Priority < 0 || *h.Priority > task.PriorityMax):
-		return bad("priority", "is %d: use 0 (first) to %d (last)", *h.Priority, task.PriorityMax)
+	case h.Priority != nil && !h.Priority.Valid():
+		return h.Priority.Check()
 	}
 	for k, v := range h.Metadata {
 		if k == "" || len([]rune(k)) > metaKeyMax || len([]rune(v)) > metaValueMax {
@@ -183,7 +183,7 @@ func (b *Batches) Used(ctx context.Context, file string) (string, error) {
 // Again is what a retry may want otherwise than the batch that it repeats: what is empty stays as it was.
 type Again struct {
 	Window   string
-	Priority *int
+	Priority *task.Priority
 }
 
 // Retry makes a batch of the lines of a final one that did not complete. Its input is a new file with those lines.

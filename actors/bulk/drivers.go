@@ -39,13 +39,14 @@ type Files interface {
 	Forget(ctx context.Context, id string) error
 }
 
-// Options of Batches. All are needed but Hooks, Post, Counted and Ended.
+// Options of Batches. All are needed but Hooks, Post, Steps, Counted and Ended.
 type Options struct {
 	Router     Router
 	Files      Files
 	Tasks      *entity.Kind[task.Record, task.Fact]
 	Submit     func(ctx context.Context, lines []*task.Submit) []error    // makes them tasks; the same ones again are harmless
 	Served     func(ctx context.Context, endpoint, model string) error    // refuses what no engine serves; model "" is any
+	Steps      func() error                                               // refuses steps that are objects; nil: all nodes know them
 	Post       func(ctx context.Context, d callback.Delivery) error       // nil: nobody is told
 	Next       func(try int, err error) (wait time.Duration, giveUp bool) // after a failed Post
 	Counted    func(outcome string, lines uint64)                         // lines that ended, or never were; nil: nobody counts

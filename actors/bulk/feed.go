@@ -32,7 +32,7 @@ type flow struct {
 	reach    uint64 // journaled: no line from it on is created
 	paused   bool
 	starved  bool // the feeder waits for reach
-	priority *int
+	priority *task.Priority
 	room     chan struct{} // something of it has changed; holds one
 }
 
@@ -58,7 +58,7 @@ func (f *flow) at() (line uint64, offset int64, tried uint64, starved bool) {
 }
 
 // wait returns how many lines may be created now, at least one, and with which priority.
-func (f *flow) wait(ctx context.Context) (n int, priority *int, err error) {
+func (f *flow) wait(ctx context.Context) (n int, priority *task.Priority, err error) {
 	for {
 		f.mu.Lock()
 		n, priority = 0, f.priority
@@ -158,7 +158,7 @@ func (d *driver) send(ctx context.Context, s *State, f *flow, in *lines, end uin
 }
 
 // read takes the next lines of the input, at most n, and makes messages of them that create their tasks.
-func (d *driver) read(in *lines, s *State, n int, priority *int) (chunk []*task.Submit, err error) {
+func (d *driver) read(in *lines, s *State, n int, priority *task.Priority) (chunk []*task.Submit, err error) {
 	for size := 0; len(chunk) < n && size < chunkBytes; {
 		number := in.number
 		b, err := in.next()
@@ -179,7 +179,7 @@ func (d *driver) read(in *lines, s *State, n int, priority *int) (chunk []*task.
 }
 
 // submit makes a line the message that creates its task. It is pure: the same line is the same task.
-func (d *driver) submit(b []byte, number uint64, s *State, priority *int) (*task.Submit, error) {
+func (d *driver) submit(b []byte, number uint64, s *State, priority *task.Priority) (*task.Submit, error) {
 	l, p := decode(b, s.Header.Endpoint)
 	if p != nil {
 		return nil, fault.New(fault.Corrupt, "bulk.feed", s.Header.InputFile, "line %d is not what it was: %s", number+1, p.Message)

@@ -23,6 +23,7 @@ type judge struct {
 	h        *Header
 	ids      *unique
 	served   func(model string) error // asked once for each model
+	steps    func() error             // refuses steps that are objects while not all nodes know them; nil: all do
 	timeout  time.Duration            // no line may ask for more
 	models   map[string]bool          // seen; of those true the lines are good
 	model    string                   // of the first good line
@@ -61,6 +62,11 @@ func (j *judge) line(number uint64, b []byte, bad error) error {
 	l, p := decode(b, j.h.Endpoint)
 	if p == nil && l.timeout > j.timeout {
 		p = &Problem{Code: codeInvalid, Param: "body.timeout", Message: fmt.Sprintf("'timeout' is %v: this cluster allows %v at most.", l.timeout, j.timeout)}
+	}
+	if p == nil && l.newForm && j.steps != nil {
+		if err := j.steps(); err != nil {
+			p = &Problem{Code: codeInvalid, Param: "body.steps", Message: fault.Sentence(err)}
+		}
 	}
 	if p == nil {
 		var err error
@@ -180,6 +186,7 @@ func (d *driver) verdict(ctx context.Context, s State) (Fact, error) {
 	}
 	defer r.Close()
 	j := newJudge(s.Header, d.Dir, d.TimeoutMax, func(model string) error { return d.served(ctx, s.Header.Endpoint, model) })
+	j.steps = d.Steps
 	defer j.ids.close()
 	in := newLines(r, 0, 0, LineMax)
 	for n := uint64(0); ; n++ {

@@ -143,3 +143,27 @@ func TestUniqueSaysWhenItCannotSpill(t *testing.T) {
 	require.Equal(t, fault.Unavailable, fault.KindOf(u.add("b", 1)))
 	u.close()
 }
+
+// While a node lives that knows no steps that are objects, a batch with such is refused as a whole, and says which line and why.
+func TestStepsThatNotAllNodesKnow(t *testing.T) {
+	for _, known := range []bool{true, false} {
+		j := newJudge(&Header{Endpoint: EndpointTasks, MixedModels: true}, t.TempDir(), time.Hour, func(string) error { return nil })
+		j.steps = func() error {
+			if known {
+				return nil
+			}
+			return fault.New(fault.Conflict, "node.knows", "", "the cluster is being upgraded").WithRemedy("upgrade all nodes first")
+		}
+		for i, body := range []string{`{"prompt":"x","steps":["y"]}`, `{"steps":[{"prompt":"p"}]}`} {
+			require.NoError(t, j.line(uint64(i), []byte(fmt.Sprintf(`{"custom_id":"%d","method":"POST","url":"/v1/tasks","body":%s}`, i, body)), nil))
+		}
+		f, err := j.verdict()
+		require.NoError(t, err)
+		if known {
+			require.Equal(t, Accepted, f.Event)
+			continue
+		}
+		require.Equal(t, Rejected, f.Event)
+		require.Equal(t, []Problem{{Code: codeInvalid, Param: "body.steps", Message: "The cluster is being upgraded. Upgrade all nodes first.", Line: 2}}, f.Errors)
+	}
+}

@@ -68,7 +68,7 @@ type (
 		On bool `json:"on"` // else it goes on
 	}
 	Prioritize struct {
-		Priority int `json:"priority"`
+		Priority task.Priority `json:"priority"`
 	}
 )
 
@@ -165,8 +165,8 @@ func (b behavior) serve(c *entity.Context[State, Fact]) {
 		}
 		commit(c, Fact{Event: event}, done)
 	case Prioritize:
-		if m.Priority < 0 || m.Priority > task.PriorityMax {
-			c.Refuse(fault.New(fault.Invalid, "bulk.priority", "priority", "is %d: use 0 (first) to %d (last)", m.Priority, task.PriorityMax))
+		if err := m.Priority.Check(); err != nil {
+			c.Refuse(err)
 			return
 		}
 		commit(c, Fact{Event: Prioritized, Priority: &m.Priority}, "given another priority")

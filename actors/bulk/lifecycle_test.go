@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
@@ -207,7 +208,7 @@ func TestWakeAndBusy(t *testing.T) {
 }
 
 func TestHeaderEqual(t *testing.T) {
-	one, two := 1, 2
+	one, two := task.Priority(1), task.Priority(2)
 	h := func(change func(*Header)) *Header {
 		x := Header{InputFile: "f", Endpoint: "e", Window: "24h", Within: time.Hour, Metadata: map[string]string{"a": "b"}, Priority: &one}
 		change(&x)

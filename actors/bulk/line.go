@@ -29,12 +29,13 @@ type Line struct {
 	Method   string            `json:"method"`
 	URL      string            `json:"url"`
 	Body     json.RawMessage   `json:"body"`
-	Priority *int              `json:"priority"` // these three are no part of OpenAI's API
+	Priority *task.Priority    `json:"priority"` // these three are no part of OpenAI's API
 	Retry    *task.Retry       `json:"retry"`
 	Metadata map[string]string `json:"metadata"`
 
 	model   string
 	timeout time.Duration
+	newForm bool // it has steps that programs from before them cannot read
 }
 
 // Codes of Problems.
@@ -61,6 +62,9 @@ func decode(b []byte, endpoint string) (l Line, p *Problem) {
 		return bad(codeJSON, "", "This line is not UTF-8 text.")
 	}
 	if err := json.Unmarshal(b, &l); err != nil {
+		if e, ok := errors.AsType[*fault.Error](err); ok { // of a field that reads itself
+			return bad(codeInvalid, e.Key, "%s", fault.Sentence(e))
+		}
 		return bad(codeJSON, "", "This line is not parseable as valid JSON: %v.", err)
 	}
 	body := bytes.TrimSpace(l.Body)
@@ -93,7 +97,7 @@ func decode(b []byte, endpoint string) (l Line, p *Problem) {
 		}
 		return bad(codeOf(err), param, "%s", strings.ReplaceAll(fault.Sentence(err), "'request.", "'"))
 	}
-	l.timeout = time.Duration(spec.Timeout)
+	l.timeout, l.newForm = time.Duration(spec.Timeout), spec.NewForm()
 	if l.model = spec.ModelOr(""); l.model == "" && endpoint != EndpointTasks {
 		return bad(codeMissing, "body.model", "Missing required parameter: 'body.model'.")
 	}
@@ -114,6 +118,9 @@ func (l *Line) spec(id string) (*task.Spec, error) {
 		dec := json.NewDecoder(bytes.NewReader(l.Body))
 		dec.DisallowUnknownFields() // a person wrote it: it may be misspelt
 		if err := dec.Decode(s); err != nil {
+			if e, ok := errors.AsType[*fault.Error](err); ok {
+				return nil, e
+			}
 			return nil, fault.New(fault.Invalid, "bulk.line", "body", "is no task: %w", err)
 		}
 		if s.ID != "" {

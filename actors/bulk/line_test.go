@@ -57,6 +57,9 @@ func TestDecode(t *testing.T) {
 		{"a task with an id", `{"custom_id":"a","method":"POST","url":"/v1/tasks","body":{"task_id":"x","prompt":"x"}}`, EndpointTasks, codeInvalid, "body.task_id"},
 		{"a misspelt task", `{"custom_id":"a","method":"POST","url":"/v1/tasks","body":{"promt":"x"}}`, EndpointTasks, codeInvalid, "body"},
 		{"a task without a prompt", `{"custom_id":"a","method":"POST","url":"/v1/tasks","body":{}}`, EndpointTasks, codeInvalid, "body.prompt"},
+		{"a priority in a word", `{"custom_id":"a","method":"POST","url":"/v1/tasks","priority":"high","body":{"prompt":"x","priority":"low"}}`, EndpointTasks, "", ""},
+		{"no such priority", `{"custom_id":"a","method":"POST","url":"/v1/tasks","priority":"urgent","body":{"prompt":"x"}}`, EndpointTasks, codeInvalid, "priority"},
+		{"no such priority of the task", `{"custom_id":"a","method":"POST","url":"/v1/tasks","body":{"prompt":"x","priority":"urgent"}}`, EndpointTasks, codeInvalid, "body.priority"},
 		{"too long a prompt", `{"custom_id":"a","method":"POST","url":"/v1/tasks","body":{"prompt":"` + strings.Repeat("x", task.PromptMax+1) + `"}}`, EndpointTasks, codeTooLarge, "body.prompt"},
 	} {
 		l, p := decode([]byte(c.line), c.endpoint)
@@ -77,7 +80,7 @@ func TestTheSameLineIsTheSameTask(t *testing.T) {
 	now := time.Now()
 	d := &driver{Options: &Options{}, id: NewID()}
 	s := &State{Header: &Header{Endpoint: task.EndpointChat}, ExpiresAt: now}
-	seven := 7
+	seven := task.Priority(7)
 	m, err := d.submit([]byte(good), 3, s, &seven)
 	require.NoError(t, err)
 	again, err := d.submit([]byte(good), 3, s, &seven)
@@ -88,7 +91,7 @@ func TestTheSameLineIsTheSameTask(t *testing.T) {
 	require.Equal(t, &task.Line{Batch: d.id, Number: 3, CustomID: "a", Model: "m"}, m.Line)
 	require.Equal(t, task.EndpointChat, m.Spec.Endpoint)
 	require.JSONEq(t, `{"model":"m","messages":[]}`, string(m.Spec.Request))
-	require.Equal(t, 7, *m.Spec.Priority)
+	require.Equal(t, seven, *m.Spec.Priority)
 	require.Equal(t, map[string]string{"batch_id": d.id}, m.Spec.Metadata)
 	require.WithinDuration(t, now, *m.Spec.Deadline, time.Microsecond)
 	require.NoError(t, m.Spec.Validate())
@@ -97,7 +100,7 @@ func TestTheSameLineIsTheSameTask(t *testing.T) {
 	s.Header.Endpoint = EndpointTasks
 	m, err = d.submit([]byte(line), 3, s, &seven)
 	require.NoError(t, err)
-	require.Equal(t, 1, *m.Spec.Priority, "a line's own priority counts")
+	require.EqualValues(t, 1, *m.Spec.Priority, "a line's own priority counts")
 	require.Equal(t, 2001, m.Spec.Deadline.Year(), "and its own deadline, when that is sooner")
 	require.Equal(t, map[string]string{"k": "v", "batch_id": d.id}, m.Spec.Metadata)
 
@@ -112,7 +115,7 @@ func TestTheSameLineIsTheSameTask(t *testing.T) {
 }
 
 // PriorityNone is no priority.
-var PriorityNone *int
+var PriorityNone *task.Priority
 
 func TestLines(t *testing.T) {
 	long := strings.Repeat("x", 100)

@@ -19,7 +19,7 @@ type Header struct {
 	OutputExpires time.Duration     `json:"output_expires,omitempty"` // of the output and error file, after each is made; 0: never
 	MixedModels   bool              `json:"mixed_models,omitempty"`   // its lines may name several models
 	CallbackURL   string            `json:"callback_url,omitempty"`   // gets the events of this batch, beside those of the configuration
-	Priority      *int              `json:"priority,omitempty"`       // of lines that name none
+	Priority      *task.Priority    `json:"priority,omitempty"`       // of lines that name none
 	RetryOf       string            `json:"retry_of,omitempty"`       // the batch whose failed lines these are
 }
 
@@ -55,11 +55,11 @@ type State struct {
 	EndedAt      time.Time `json:"ended_at,omitzero"`   // final since
 	CancelledAt  time.Time `json:"cancel_asked_at,omitzero"`
 
-	Paused   bool      `json:"paused,omitempty"`
-	Priority *int      `json:"priority,omitempty"` // the one of the header, or the newest
-	Total    uint64    `json:"total,omitempty"`    // lines of the input; known once it is accepted
-	Model    string    `json:"model,omitempty"`    // of all lines; "" when they name several
-	Errors   []Problem `json:"errors,omitempty"`   // the first problemsMax
+	Paused   bool           `json:"paused,omitempty"`
+	Priority *task.Priority `json:"priority,omitempty"` // the one of the header, or the newest
+	Total    uint64         `json:"total,omitempty"`    // lines of the input; known once it is accepted
+	Model    string         `json:"model,omitempty"`    // of all lines; "" when they name several
+	Errors   []Problem      `json:"errors,omitempty"`   // the first problemsMax
 
 	Progress
 	Rest  Rest   `json:"rest,omitzero"`
@@ -74,19 +74,19 @@ type Rest struct {
 
 // Fact is one thing that happened to a batch, as journaled. Which fields are set depends on Event.
 type Fact struct {
-	Event    Event     `json:"event"`
-	At       time.Time `json:"at"`
-	Header   *Header   `json:"header,omitempty"`   // Created
-	Total    uint64    `json:"total,omitempty"`    // Accepted
-	Model    string    `json:"model,omitempty"`    // Accepted
-	Errors   []Problem `json:"errors,omitempty"`   // Rejected; CancelAsked, when the input is gone
-	Progress *Progress `json:"progress,omitempty"` // Progressed
-	Priority *int      `json:"priority,omitempty"` // Prioritized
-	Rest     Rest      `json:"rest,omitzero"`      // Finished
-	URLs     []string  `json:"urls,omitempty"`     // Rejected, Finished: whom to tell
-	Hook     int       `json:"hook,omitempty"`     // Hook…: which of them
-	Try      int       `json:"try,omitempty"`      // Hook…
-	Until    time.Time `json:"until,omitzero"`     // HookLost: next try
+	Event    Event          `json:"event"`
+	At       time.Time      `json:"at"`
+	Header   *Header        `json:"header,omitempty"`   // Created
+	Total    uint64         `json:"total,omitempty"`    // Accepted
+	Model    string         `json:"model,omitempty"`    // Accepted
+	Errors   []Problem      `json:"errors,omitempty"`   // Rejected; CancelAsked, when the input is gone
+	Progress *Progress      `json:"progress,omitempty"` // Progressed
+	Priority *task.Priority `json:"priority,omitempty"` // Prioritized
+	Rest     Rest           `json:"rest,omitzero"`      // Finished
+	URLs     []string       `json:"urls,omitempty"`     // Rejected, Finished: whom to tell
+	Hook     int            `json:"hook,omitempty"`     // Hook…: which of them
+	Try      int            `json:"try,omitempty"`      // Hook…
+	Until    time.Time      `json:"until,omitzero"`     // HookLost: next try
 
 	Failure *task.Failure `json:"failure,omitempty"` // HookLost, HookGaveUp
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/open-autoglm/autoglm/actors/blob"
+	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/cluster"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
@@ -20,6 +21,21 @@ type Library struct {
 	bytesMax int64         // of one file; 0: no limit but the disk's
 	progress time.Duration // between two words of a file that is coming
 	outputs  Outputs
+	admit    Admit
+}
+
+// Admit lets so many bytes of a tenant be kept, or refuses them. What it returns is told whether they are.
+type Admit func(ctx context.Context, tenant string, bytes int64) (settled func(kept bool), err error)
+
+// Admits says who is asked before a file is whole. It is to be called before the library is used.
+func (l *Library) Admits(a Admit) { l.admit = a }
+
+// admitted asks for room for a file, by its id.
+func (l *Library) admitted(ctx context.Context, id string, bytes int64) (settled func(kept bool), err error) {
+	if l.admit == nil {
+		return func(bool) {}, nil
+	}
+	return l.admit(ctx, tenant.Of(id), bytes)
 }
 
 // Outputs renders the files of batches.

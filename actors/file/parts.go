@@ -104,11 +104,20 @@ func (l *Library) CompleteUpload(ctx context.Context, id string, parts []string,
 	if err != nil {
 		return UploadInfo{}, err
 	}
+	settled := func(bool) {}
+	if before, err := l.loadUpload(ctx, id); err == nil && before.Status == Pending { // else it was let in, or the actor says what is wrong
+		if settled, err = l.admitted(ctx, id, before.Bytes); err != nil {
+			return UploadInfo{}, err
+		}
+	}
 	u, err := l.askUpload(ctx, id, Complete{Parts: parts, FileID: fid, MD5: sum})
 	if err != nil || u.Status == Completed {
+		settled(false)
 		return u, err
 	}
-	if _, err := l.router.Ask(ctx, Key(u.File.ID), Adopt{Info: *u.File}); err != nil {
+	_, err = l.router.Ask(ctx, Key(u.File.ID), Adopt{Info: *u.File})
+	settled(err == nil)
+	if err != nil {
 		return UploadInfo{}, err
 	}
 	return l.askUpload(ctx, id, Made{})

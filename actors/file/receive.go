@@ -88,7 +88,12 @@ func (in *Incoming) Keep(ctx context.Context, o PutOptions) (Info, error) {
 	if in.there != nil {
 		return *in.there, in.same(in.there, &f)
 	}
+	settled, err := in.l.admitted(ctx, f.ID, f.Bytes)
+	if err != nil {
+		return Info{}, err
+	}
 	v, err := in.l.router.Ask(ctx, Key(f.ID), Finish{Info: f})
+	settled(err == nil)
 	if err != nil {
 		return Info{}, err
 	}

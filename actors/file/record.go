@@ -7,6 +7,8 @@ import (
 
 	"github.com/open-autoglm/autoglm/actors/blob"
 	"github.com/open-autoglm/autoglm/actors/entity"
+	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/cluster"
 	"github.com/open-autoglm/autoglm/persistence"
 	"github.com/open-autoglm/autoglm/persistence/fault"
@@ -21,6 +23,7 @@ type Record struct {
 	Wake    time.Time `json:"wake,omitzero"`     // journaled, not computed: a row must be found again after StaleAfter changed
 	Swept   bool      `json:"swept,omitempty"`   // deleted: its bytes are gone
 	Request string    `json:"request,omitempty"` // deleted: by this one
+	Kept    int64     `json:"kept,omitempty"`    // bytes that are counted for its tenant; 0 of files from before they were
 }
 
 // Fact is a file's event.
@@ -30,6 +33,7 @@ type Fact struct {
 	Bytes   int64     `json:"bytes,omitempty"`
 	Wake    time.Time `json:"wake,omitzero"`
 	Request string    `json:"request,omitempty"`
+	Kept    int64     `json:"kept,omitempty"` // finished, adopted: see Record
 }
 
 // What is said to a file. Each may be said twice.
@@ -73,11 +77,11 @@ func (r Record) apply(f Fact) (Record, error) {
 		r.Wake = f.Wake
 	case f.What == "finished" && r.Status == Uploading, f.What == "adopted" && r.Status == None:
 		r.Info, r.Wake = *f.Info, f.Info.ExpiresAt
-		r.Status = Processed
+		r.Status, r.Kept = Processed, f.Kept
 	case f.What == "sized" && r.Status == Processed:
 		r.Bytes = f.Bytes
 	case f.What == "deleted" && (r.Status == Uploading || r.Status == Processed):
-		r.Status, r.Wake, r.Request = Deleted, f.Wake, f.Request
+		r.Status, r.Wake, r.Request, r.Kept = Deleted, f.Wake, f.Request, 0
 	case f.What == "swept" && r.Status == Deleted:
 		r.Swept, r.Wake, r.Content = true, time.Time{}, nil
 	default:
@@ -103,6 +107,7 @@ func files(j *Janitor) *entity.Kind[Record, Fact] {
 		Behave:        func(Record) entity.Behavior[Record, Fact] { return func(c *entity.Context[Record, Fact]) { j.file(c) } },
 		Enter:         func(c *entity.Context[Record, Fact]) { j.sweepFile(c) },
 		Index:         index,
+		Count:         count,
 		Timer:         func(r Record) time.Time { return r.Wake },
 		Nap:           true,
 		SnapshotEvery: 16,
@@ -110,6 +115,14 @@ func files(j *Janitor) *entity.Kind[Record, Fact] {
 		Types: cluster.NewTypes().Add("Begin", Begin{}).Add("Progress", Progress{}).Add("Finish", Finish{}).Add("Adopt", Adopt{}).
 			Add("Delete", Delete{}).Add("Swept", Swept{}).Add("Is", Is{}).Add("Forget", Forget{}),
 	}
+}
+
+// count keeps what its tenant has in files; what a batch renders is in its lines.
+func count(id string, before, after Record) []persistence.Count {
+	if before.Kept == after.Kept {
+		return nil
+	}
+	return []persistence.Count{task.CountBytes(tenant.Of(id), after.Kept-before.Kept)}
 }
 
 func is(r Record) any { return Is{Info: r.Info} }
@@ -137,7 +150,7 @@ func (j *Janitor) file(c *entity.Context[Record, Fact]) {
 	case Finish:
 		switch r.Status {
 		case Uploading:
-			c.Commit(Fact{What: "finished", Info: &m.Info})
+			c.Commit(Fact{What: "finished", Info: &m.Info, Kept: m.Info.Bytes})
 			c.ReplyWith(is)
 		case Processed:
 			c.Reply(is(r))
@@ -179,7 +192,11 @@ func adopt(c *entity.Context[Record, Fact], in Info) {
 	same := slices.Equal(r.Content, in.Content) && (r.Of == nil) == (in.Of == nil) && (r.Of == nil || *r.Of == *in.Of)
 	switch {
 	case r.Status == None:
-		c.Commit(Fact{What: "adopted", Info: &in})
+		f := Fact{What: "adopted", Info: &in}
+		if in.Of == nil {
+			f.Kept = in.Bytes
+		}
+		c.Commit(f)
 		c.ReplyWith(is)
 	case r.Status == Deleted: // somebody wanted it no more
 		c.Reply(is(r))

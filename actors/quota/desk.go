@@ -57,6 +57,7 @@ func (d *Desk) Start(r *cluster.Router) {
 	d.router = r
 	d.lender = &lender{router: r, alone: d.o.Alone, mono: d.o.Mono}
 	r.HandleOwner(opLease, d.lender.serve)
+	r.HandleOwner(opSpent, d.lender.spent)
 	d.wg.Go(d.run)
 }
 
@@ -132,13 +133,13 @@ func (d *Desk) ask(ctx context.Context) error {
 	return nil
 }
 
-// Admit takes n new tasks of a tenant in, or refuses them: Overloaded, and backoff.AskedBy says when to come again. A node that has not heard
+// Admit takes n new tasks of a tenant in with the bytes that they keep, or with none a file, or refuses them: Overloaded, and backoff.AskedBy says when to come again. A node that has not heard
 // of any quota within admitWithin lets them in: they wait all the same until it has.
-func (d *Desk) Admit(ctx context.Context, tenant string, priority, n int) error {
+func (d *Desk) Admit(ctx context.Context, tenant string, priority, n, bytes int) error {
 	if !d.limited(tenant) {
 		return nil
 	}
-	again, err := d.admit(tenant, priority, n)
+	again, err := d.admit(tenant, priority, n, bytes)
 	if err == nil {
 		return nil
 	}
@@ -148,17 +149,34 @@ func (d *Desk) Admit(ctx context.Context, tenant string, priority, n int) error 
 		if d.ask(ctx) != nil && !d.knows() {
 			return nil
 		}
-		again, err = d.admit(tenant, priority, n)
+		again, err = d.admit(tenant, priority, n, bytes)
 	}
 	if err == nil {
 		return nil
 	}
 	for tries := 0; err != nil && tries < admitAsks; tries++ {
 		if d.soon() && d.ask(ctx) == nil { // there may be a share for who asks
-			again, err = d.admit(tenant, priority, n)
+			again, err = d.admit(tenant, priority, n, bytes)
 		}
 	}
 	return backoff.Asked(err, again)
+}
+
+// Spent is what tenants have used up of what they may have in a minute.
+func (d *Desk) Spent(ctx context.Context) (all map[string]Spent, err error) {
+	here := false
+	out, err := d.router.CallOwner(ctx, d.router.ShardOf(Key), opSpent, []byte("{}"), func(_ context.Context, o *cluster.Owner) (err error) {
+		here = true
+		all, err = d.lender.spentHere(o)
+		return err
+	})
+	if err == nil && !here {
+		err = json.Unmarshal(out, &all)
+	}
+	if fault.KindOf(err) == fault.Invalid { // a node of the version before lends
+		return nil, nil
+	}
+	return all, err
 }
 
 // soon tells whether another question may be asked already.

@@ -25,10 +25,11 @@ type Book struct {
 }
 
 type event struct {
-	What  string    `json:"what"` // set, deleted
+	What  string    `json:"what"` // set, applied, deleted
 	At    time.Time `json:"at"`
 	Terms *Terms    `json:"terms,omitempty"`
 	Whom  string    `json:"whom,omitempty"` // deleted
+	All   []Terms   `json:"all,omitempty"`  // applied
 }
 
 // What is said to the quotas. Each is answered with the Book, and may be said twice.
@@ -36,6 +37,10 @@ type (
 	// Set makes or replaces a tenant's quota.
 	Set struct {
 		Terms Terms `json:"terms"`
+	}
+	// Apply makes or replaces the quotas of several tenants, or of none of them.
+	Apply struct {
+		All []Terms `json:"all"`
 	}
 	// Delete takes it away.
 	Delete struct {
@@ -51,6 +56,13 @@ func (b Book) apply(e event) (Book, error) {
 			specs = map[string]Terms{}
 		}
 		specs[e.Terms.Tenant] = *e.Terms
+	case e.What == "applied":
+		if specs == nil {
+			specs = map[string]Terms{}
+		}
+		for _, t := range e.All {
+			specs[t.Tenant] = t
+		}
 	case e.What == "deleted":
 		delete(specs, e.Whom)
 	default:
@@ -65,7 +77,7 @@ var kind = &entity.Kind[Book, event]{
 	Behave:        func(Book) entity.Behavior[Book, event] { return behave },
 	SnapshotEvery: 64,
 	Nap:           true,
-	Types:         cluster.NewTypes().Add("set", Set{}).Add("delete", Delete{}).Add("book", Book{}),
+	Types:         cluster.NewTypes().Add("set", Set{}).Add("apply", Apply{}).Add("delete", Delete{}).Add("book", Book{}),
 }
 
 // Kind is what nodes run.
@@ -85,6 +97,17 @@ func behave(c *entity.Context[Book, event]) {
 			return
 		}
 		c.Commit(event{What: "set", At: c.Now(), Terms: &m.Terms})
+	case Apply:
+		after, _ := b.apply(event{What: "applied", All: m.All})
+		switch {
+		case maps.EqualFunc(b.Terms, after.Terms, same):
+			c.Reply(b)
+			return
+		case len(after.Terms) > TermsMax:
+			c.Refuse(fault.New(fault.TooLarge, "quota.apply", "", "%d tenants would have quotas, and %d is all that there may be", len(after.Terms), TermsMax).WithRemedy("delete some"))
+			return
+		}
+		c.Commit(event{What: "applied", At: c.Now(), All: m.All})
 	case Delete:
 		if _, had := b.Terms[m.Tenant]; !had {
 			c.Reply(b)
@@ -121,10 +144,17 @@ func (q *Quotas) Book(ctx context.Context) (Book, error) {
 
 // Set makes or replaces a tenant's quota.
 func (q *Quotas) Set(ctx context.Context, s Terms) error {
+	s = s.Numbered()
 	if err := s.Check(); err != nil {
 		return err
 	}
 	_, err := q.router.Ask(ctx, Key, Set{s})
+	return err
+}
+
+// Apply makes or replaces quotas of several tenants, which are right, in one write.
+func (q *Quotas) Apply(ctx context.Context, all []Terms) error {
+	_, err := q.router.Ask(ctx, Key, Apply{all})
 	return err
 }
 

@@ -31,6 +31,9 @@ type Want struct {
 	MoreRequests bool    `json:"more_requests,omitempty"` // somebody submits
 	Queue        int     `json:"queue,omitempty"`         // tasks that it would like to admit
 	Admitted     int     `json:"admitted,omitempty"`      // tasks that it has admitted and that may not be counted yet
+
+	Bytes         int `json:"bytes,omitempty"`          // that it would like to admit
+	AdmittedBytes int `json:"admitted_bytes,omitempty"` // as Admitted
 }
 
 // Share is what a node may have of one account until its lease ends.
@@ -39,6 +42,13 @@ type Share struct {
 	Tokens   float64 `json:"tokens,omitempty"`   // that it may have spent since its process began
 	Requests float64 `json:"requests,omitempty"` // that it may have admitted since
 	Queue    int     `json:"queue,omitempty"`    // tasks that it may admit, in place of what it had left
+	Bytes    int     `json:"bytes,omitempty"`    // that it may admit, as Queue
+}
+
+// Count is what a tenant has in the cluster.
+type Count struct {
+	Tasks int // that have not ended
+	Bytes int // that are kept
 }
 
 // Answer is what a node is lent.
@@ -104,13 +114,14 @@ func (h *holder) over(now time.Duration) bool {
 	return true
 }
 
-// left is the most that the node may have beyond what it said: running tasks also past the lease.
+// left is the most that the node may have beyond what it said: running tasks and bytes also past the lease.
 func (h *holder) left(now time.Duration, name string) (most Share) {
 	w := h.wants[name]
-	most.Running, most.Queue = w.Running, w.Admitted
+	most.Running, most.Queue, most.Bytes = w.Running, w.Admitted, w.AdmittedBytes
 	for _, g := range h.grants {
 		s := g.shares[name]
 		most.Running = max(most.Running, s.Running)
+		most.Bytes = max(most.Bytes, w.AdmittedBytes+s.Bytes) // what was let in under it may still be on its way to its shard
 		if g.until > now {
 			most.Tokens, most.Requests = max(most.Tokens, s.Tokens-w.Tokens), max(most.Requests, s.Requests-w.Requests)
 			most.Queue = max(most.Queue, w.Admitted+s.Queue)
@@ -124,9 +135,32 @@ func NewLedger(now, after time.Duration) *Ledger {
 	return &Ledger{from: now + after, until: now + after + tellWithin, nodes: map[string]*holder{}, pools: map[string]*pools{}, heir: after > 0}
 }
 
+// Spent is what of a minute's an account has used up: with what a task took more than was thought it may be more than there is.
+type Spent struct {
+	Tokens   int `json:"tokens,omitempty"`
+	Requests int `json:"requests,omitempty"`
+}
+
+// Spent is what tenants' own accounts have used up, as far as nodes have said.
+func (l *Ledger) Spent(now time.Duration, terms map[string]Terms) map[string]Spent {
+	all := map[string]Spent{}
+	for name, t := range terms {
+		p := l.pools[account{Tenant: name}.String()]
+		if p == nil {
+			continue
+		}
+		of := func(p pool, perMinute int) int {
+			p.fill(now, perMinute) // a copy
+			return max(perMinute-int(p.level), 0)
+		}
+		all[name] = Spent{of(p.tokens, t.Hard.TokensPerMinute), of(p.requests, t.Hard.RequestsPerMinute)}
+	}
+	return all
+}
+
 // Grant decides what a node is lent, and remembers it under seq, which grows. alive is the nodes whose tasks are still theirs, by name with
-// their boots; count is the tasks of tenants that have not ended, counted since the question came; nil where nobody counted.
-func (l *Ledger) Grant(now time.Duration, seq uint64, ask Ask, terms map[string]Terms, count map[string]int, alive map[string]string) map[string]Share {
+// their boots; count is what tenants have, counted since the question came; nil where nobody counted.
+func (l *Ledger) Grant(now time.Duration, seq uint64, ask Ask, terms map[string]Terms, count map[string]Count, alive map[string]string) map[string]Share {
 	for name, h := range l.nodes {
 		if h.over(now) && alive[name] != h.boot {
 			delete(l.nodes, name)
@@ -195,9 +229,9 @@ func (l *Ledger) Grant(now time.Duration, seq uint64, ask Ask, terms map[string]
 	return shares
 }
 
-func (l *Ledger) share(now time.Duration, node, name string, w Want, limits Limits, p *pools, tasks int, counted bool) (s Share) {
+func (l *Ledger) share(now time.Duration, node, name string, w Want, limits Limits, p *pools, has Count, counted bool) (s Share) {
 	var others Share
-	hungry := struct{ running, tokens, requests, queue int }{1, 1, 1, 1}
+	hungry := struct{ running, tokens, requests, queue, bytes int }{1, 1, 1, 1, 1}
 	for other, h := range l.nodes {
 		if other == node {
 			continue
@@ -207,6 +241,7 @@ func (l *Ledger) share(now time.Duration, node, name string, w Want, limits Limi
 		others.Tokens += left.Tokens
 		others.Requests += left.Requests
 		others.Queue += left.Queue
+		others.Bytes += left.Bytes
 		if h.over(now) {
 			continue
 		}
@@ -214,6 +249,7 @@ func (l *Ledger) share(now time.Duration, node, name string, w Want, limits Limi
 		hungry.tokens += one(v.MoreTokens)
 		hungry.requests += one(v.MoreRequests)
 		hungry.queue += one(v.Queue > 0)
+		hungry.bytes += one(v.Bytes > 0)
 	}
 	if r := limits.Running; r > 0 && w.More && l.told {
 		s.Running = max(min(r-others.Running, (r+hungry.running-1)/hungry.running), 0)
@@ -228,8 +264,12 @@ func (l *Ledger) share(now time.Duration, node, name string, w Want, limits Limi
 		s.Requests += math.Floor(part(p.requests.level, others.Requests, hungry.requests))
 	}
 	if limits.Queued > 0 && w.Queue > 0 && counted {
-		room := limits.Queued - tasks - w.Admitted - others.Queue
+		room := limits.Queued - has.Tasks - w.Admitted - others.Queue
 		s.Queue = max(min(room, (limits.Queued+hungry.queue-1)/hungry.queue), 0)
+	}
+	if limits.Bytes > 0 && w.Bytes > 0 && counted && l.told {
+		room := limits.Bytes - has.Bytes - w.AdmittedBytes - others.Bytes
+		s.Bytes = max(min(room, max((limits.Bytes+hungry.bytes-1)/hungry.bytes, w.Bytes)), 0) // one file is let in whole, or not
 	}
 	return s
 }

@@ -14,6 +14,9 @@ import (
 // opLease asks the owner of the quotas for shares. The name is for ever; bodies grow by fields only.
 const opLease = "quota.lease"
 
+// opSpent asks it what tenants have used up.
+const opSpent = "quota.spent"
+
 const (
 	lendAfter   = leaseFor + time.Second // of a new owner: shares of the one before are over then
 	countWithin = 500 * time.Millisecond // of all shards; where it takes longer, nobody is let in to wait
@@ -88,6 +91,28 @@ func (l *lender) lend(ctx context.Context, o *cluster.Owner, q Ask) (a Answer, e
 	return a, nil
 }
 
+// spent answers what tenants have used up of this minute.
+func (l *lender) spent(_ context.Context, _ string, o *cluster.Owner, _ []byte) ([]byte, error) {
+	all, err := l.spentHere(o)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(all)
+}
+
+func (l *lender) spentHere(o *cluster.Owner) (map[string]Spent, error) {
+	book, _, err := kind.Load(o, Key.ID)
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.owner != o { // nobody has asked it yet
+		return nil, nil
+	}
+	return l.ledger.Spent(l.mono(), book.Terms), nil
+}
+
 func (l *lender) alive() map[string]string {
 	all := map[string]string{}
 	for _, p := range l.router.Alive() {
@@ -99,11 +124,11 @@ func (l *lender) alive() map[string]string {
 	return all
 }
 
-// count is how many tasks of tenants have not ended, where the node wants to know; nil when it does not, or a shard does not say.
-func (l *lender) count(ctx context.Context, book Book, q Ask) map[string]int {
+// count is what tenants have, where the node wants to know; nil when it does not, or a shard does not say.
+func (l *lender) count(ctx context.Context, book Book, q Ask) map[string]Count {
 	wanted := false
 	for _, w := range q.Wants {
-		wanted = wanted || w.Queue > 0
+		wanted = wanted || w.Queue > 0 || w.Bytes > 0
 	}
 	if !wanted || l.failed > 0 && l.mono()-l.failed < failedFor {
 		return nil
@@ -119,10 +144,10 @@ func (l *lender) count(ctx context.Context, book Book, q Ask) map[string]int {
 		}
 		t.Add(c)
 	}
-	n := map[string]int{}
+	n := map[string]Count{}
 	for whose := range book.Terms {
 		of := t.Of(whose)
-		n[whose] = int(of[task.Pending] + of[task.Running])
+		n[whose] = Count{Tasks: int(of[task.Pending] + of[task.Running]), Bytes: int(t.Bytes[whose])}
 	}
 	return n
 }

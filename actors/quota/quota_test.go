@@ -16,12 +16,12 @@ func TestCheck(t *testing.T) {
 	good := Terms{Tenant: "acme", Weight: 2, Hard: Limits{Running: 4}, Classes: []Class{{Priorities: "0-2", Running: 1}, {Priorities: "9"}}, Over: Reject}
 	require.NoError(t, good.Check())
 	for want, edit := range map[string]func(*Terms){
-		"tenant":                             func(s *Terms) { s.Tenant = "A B" },
-		"weight: is -1":                      func(s *Terms) { s.Weight = -1 },
-		"hard.running: is -1":                func(s *Terms) { s.Hard.Running = -1 },
-		"use queue or reject":                func(s *Terms) { s.Over = "drop" },
-		"classes[0].priorities: is \"2-0\"":  func(s *Terms) { s.Classes = []Class{{Priorities: "2-0"}} },
-		"classes[0].priorities: is \"high\"": func(s *Terms) { s.Classes = []Class{{Priorities: "high"}} },
+		"tenant":                               func(s *Terms) { s.Tenant = "A B" },
+		"weight: is -1":                        func(s *Terms) { s.Weight = -1 },
+		"hard.running: is -1":                  func(s *Terms) { s.Hard.Running = -1 },
+		"use queue or reject":                  func(s *Terms) { s.Over = "drop" },
+		"classes[0].priorities: is \"2-0\"":    func(s *Terms) { s.Classes = []Class{{Priorities: "2-0"}} },
+		"classes[0].priorities: is \"urgent\"": func(s *Terms) { s.Classes = []Class{{Priorities: "urgent"}} },
 		"classes[1].priorities: is 9, as": func(s *Terms) {
 			s.Classes = []Class{{Priorities: "9"}, {Priorities: "9"}}
 		},
@@ -44,7 +44,7 @@ type town struct {
 	nodes  []*Shares
 	cut    []bool
 	dead   []bool // as gossip believes: what they ran waits again
-	count  map[string]int
+	count  map[string]Count
 }
 
 func newTown(nodes int, specs ...Terms) *town {
@@ -53,7 +53,7 @@ func newTown(nodes int, specs ...Terms) *town {
 		w.terms[s.Tenant] = s
 	}
 	w.ledger = NewLedger(w.now, 0)
-	w.count = map[string]int{}
+	w.count = map[string]Count{}
 	for range nodes {
 		w.nodes = append(w.nodes, NewShares(func() time.Duration { return w.now }))
 	}
@@ -321,21 +321,21 @@ func TestAdmit(t *testing.T) {
 		Terms{Tenant: "strict", Over: Reject, Hard: Limits{Running: 1}})
 	s := w.nodes[0]
 	admit := func(whose string, n int) (time.Duration, error) {
-		again, err := s.admit(whose, 5, n)
+		again, err := s.admit(whose, 5, n, 0)
 		if err != nil {
 			w.ask(0, 0, false)
-			again, err = s.admit(whose, 5, n)
+			again, err = s.admit(whose, 5, n, 0)
 		}
 		return again, err
 	}
-	_, err := s.admit("nobody", 5, 1)
+	_, err := s.admit("nobody", 5, 1, 0)
 	require.Equal(t, fault.Overloaded, fault.KindOf(err), "it has heard of no quotas yet")
 	_, err = admit("nobody", 1)
 	require.NoError(t, err)
 	for i := range 60 {
 		_, err = admit("acme", 1)
 		require.NoError(t, err, "%d: a minute's worth at once", i)
-		s.Settled("acme", 1, 1)
+		s.Settled("acme", 1, 1, 0, 0)
 	}
 	again, err := admit("acme", 3)
 	require.ErrorContains(t, err, "60 submitted tasks a minute")
@@ -343,11 +343,11 @@ func TestAdmit(t *testing.T) {
 	w.now += again
 	_, err = admit("acme", 3)
 	require.NoError(t, err)
-	s.Settled("acme", 3, 0)
+	s.Settled("acme", 3, 0, 0, 0)
 	_, err = admit("acme", 3)
 	require.NoError(t, err, "what was there already costs nothing")
 
-	w.count = map[string]int{"queue": 90}
+	w.count = map[string]Count{"queue": {Tasks: 90}}
 	for i := range 10 {
 		_, err = admit("queue", 1)
 		require.NoError(t, err, "%d: 90 and 10 are 100", i)
@@ -355,8 +355,8 @@ func TestAdmit(t *testing.T) {
 	again, err = admit("queue", 1)
 	require.ErrorContains(t, err, "100 tasks that wait or run")
 	require.Equal(t, leaseFor, again)
-	s.Settled("queue", 10, 10)
-	w.count = map[string]int{"queue": 0} // they ended at once
+	s.Settled("queue", 10, 10, 0, 0)
+	w.count = map[string]Count{"queue": {}} // they ended at once
 	for i := range 100 {
 		_, err = admit("queue", 1)
 		require.NoError(t, err, "%d: the queue is empty", i)
@@ -372,4 +372,91 @@ func TestAdmit(t *testing.T) {
 	s.Return("strict", 5, 1)
 	_, err = admit("strict", 1)
 	require.NoError(t, err)
+}
+
+// TestBytesAreNeverMoreThanTheQuota: whatever is lost, cut off and moved, what is let in beside what is counted is never more than allowed. A count
+// may be of before something was let in, but never of before its question.
+func TestBytesAreNeverMoreThanTheQuota(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		limit := rapid.IntRange(1, 1000).Draw(rt, "limit")
+		nodes := rapid.IntRange(1, 4).Draw(rt, "nodes")
+		w := newTown(nodes, Terms{Tenant: "acme", Hard: Limits{Bytes: limit}})
+		type write struct {
+			size int
+			at   time.Duration
+		}
+		kept, coming := 0, make([][]write, nodes)
+		sum := func() (n int) {
+			n = kept
+			for _, writes := range coming {
+				for _, c := range writes {
+					n += c.size
+				}
+			}
+			return n
+		}
+		node := func(rt *rapid.T) int { return rapid.IntRange(0, nodes-1).Draw(rt, "node") }
+		rt.Repeat(map[string]func(*rapid.T){
+			"": func(rt *rapid.T) { require.LessOrEqual(rt, sum(), limit) },
+			"admit": func(rt *rapid.T) {
+				i, size := node(rt), rapid.IntRange(1, limit).Draw(rt, "size")
+				if _, err := w.nodes[i].admit("acme", 5, rapid.IntRange(0, 1).Draw(rt, "tasks"), size); err == nil {
+					coming[i] = append(coming[i], write{size, w.now})
+				}
+			},
+			"settle": func(rt *rapid.T) {
+				i := node(rt)
+				if len(coming[i]) == 0 {
+					return
+				}
+				size, fresh := coming[i][0].size, 0
+				if coming[i] = coming[i][1:]; rapid.Bool().Draw(rt, "kept") {
+					kept, fresh = kept+size, size
+				}
+				w.count["acme"] = Count{Bytes: kept}
+				w.nodes[i].Settled("acme", 0, 0, size, fresh)
+			},
+			"delete": func(rt *rapid.T) {
+				kept -= rapid.IntRange(0, kept).Draw(rt, "bytes")
+				w.count["acme"] = Count{Bytes: kept}
+			},
+			"ask": func(rt *rapid.T) {
+				w.ask(node(rt), time.Duration(rapid.IntRange(0, 1500).Draw(rt, "ms"))*time.Millisecond, rapid.Bool().Draw(rt, "lost"))
+			},
+			"time": func(rt *rapid.T) {
+				w.now += time.Duration(rapid.IntRange(0, 7000).Draw(rt, "ms")) * time.Millisecond
+				for i := range coming { // a write that got no answer for so long is given up
+					for len(coming[i]) > 0 && w.now-coming[i][0].at > tellWithin {
+						w.nodes[i].Settled("acme", 0, 0, coming[i][0].size, 0)
+						coming[i] = coming[i][1:]
+					}
+				}
+			},
+			"cut":  func(rt *rapid.T) { i := node(rt); w.cut[i] = !w.cut[i] },
+			"move": func(*rapid.T) { w.moveOwner() },
+		})
+	})
+}
+
+// A file is let in whole where there is room, also beside another node that would like some; and who is refused is told what helps.
+func TestAdmitBytes(t *testing.T) {
+	w := newTown(2, Terms{Tenant: "acme", Hard: Limits{Bytes: 1000}})
+	for range 2 {
+		for i, s := range w.nodes {
+			_, _ = s.admit("acme", 5, 0, 900-800*i)
+			w.ask(i, 0, false)
+		}
+	}
+	w.now += leaseFor
+	_, err := w.nodes[0].admit("acme", 5, 0, 900)
+	require.Error(t, err)
+	w.ask(0, 0, false)
+	_, err = w.nodes[0].admit("acme", 5, 0, 900)
+	require.NoError(t, err)
+	again, err := w.nodes[0].admit("acme", 5, 1, 101)
+	require.ErrorIs(t, err, OverBytes)
+	require.Equal(t, fault.Overloaded, fault.KindOf(err))
+	require.Equal(t, leaseFor, again)
+	require.Equal(t, "acme: the tenant's quota of bytes is used up: it may keep 1000 in tasks, results and files, and there is no room for 101 more", fault.Plain(err))
+	require.Contains(t, fault.RemedyOf(err), "retention")
 }

@@ -1,6 +1,7 @@
 package quota
 
 import (
+	"errors"
 	"math"
 	"sync"
 	"time"
@@ -44,8 +45,20 @@ type have struct {
 	queue    int     // that may still be admitted under the share
 	admitted int     // and may not be in the journal yet
 	wanted   int     // tasks that somebody would like to admit
+	bytes    room    // as queue, admitted and wanted, of bytes
 	came     time.Duration
 	waited   time.Duration // something waited for tokens, or ran, last
+}
+
+// room is what of a limit a node has in hand.
+type room struct{ left, admitted, wanted int }
+
+// take notes what was let in; without a limit nothing is left to take from.
+func (r *room) take(limit, n int) {
+	if limit > 0 {
+		r.left -= n
+	}
+	r.admitted += n
 }
 
 // Something is asked for as long after it was needed last: who comes again finds it.
@@ -196,12 +209,15 @@ func (s *Shares) limited(tenant string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t, ok := s.book.Terms[tenant]
-	return !s.known || ok && (t.Hard.RequestsPerMinute > 0 || t.Hard.Queued > 0 || t.Over == Reject)
+	return !s.known || ok && (t.Hard.RequestsPerMinute > 0 || t.Hard.Queued > 0 || t.Hard.Bytes > 0 || t.Over == Reject)
 }
 
-// admit takes n new tasks of a priority in, or refuses them with an Overloaded fault that says when to come again. Settled must follow
+// OverBytes is in the chain of what is refused because its tenant keeps too much.
+var OverBytes = errors.New("the tenant's quota of bytes is used up")
+
+// admit takes n new tasks of a priority in with what they keep, or with none a file, or refuses them with an Overloaded fault that says when to come again. Settled must follow
 // when they are in the journal, or are not.
-func (s *Shares) admit(tenant string, priority, n int) (again time.Duration, err error) {
+func (s *Shares) admit(tenant string, priority, n, bytes int) (again time.Duration, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	over := func(wait time.Duration, format string, args ...any) (time.Duration, error) {
@@ -220,6 +236,17 @@ func (s *Shares) admit(tenant string, priority, n int) (again time.Duration, err
 	h := s.account(account{Tenant: tenant})
 	h.came = now // all is asked for at once, whatever is short
 	h.wanted = max(h.wanted, n)
+	if most := t.Hard.Bytes; most > 0 {
+		h.bytes.wanted = max(h.bytes.wanted, bytes)
+		if !left || h.bytes.left < bytes {
+			return max(leaseFor, time.Second), fault.New(fault.Overloaded, "quota.admit", tenant, "%w: it may keep %d in tasks, results and files, and there is no room for %d more", OverBytes, most, bytes).
+				WithRemedy("delete what is not needed any more (DELETE /v1/tasks/{id}, /v1/files/{id}), have retention do it, or ask the operator for a larger quota")
+		}
+	}
+	if n == 0 { // a file
+		h.bytes.take(t.Hard.Bytes, bytes)
+		return 0, nil
+	}
 	if t.Over == Reject && s.roomLocked(tenant, priority, 1) == 0 {
 		return over(leaseFor, "what it may have running, or its tokens a minute, are used up, and its quota says reject")
 	}
@@ -236,11 +263,13 @@ func (s *Shares) admit(tenant string, priority, n int) (again time.Duration, err
 		h.queue -= n
 	}
 	h.admitted += n
+	h.bytes.take(t.Hard.Bytes, bytes)
 	return 0, nil
 }
 
-// Settled says that n tasks that were admitted are in the journal, or will not be; new is how many of them are new: the others cost nothing.
-func (s *Shares) Settled(tenant string, n, new int) {
+// Settled says that n tasks that were admitted are in the journal, or will not be; new is how many of them are new: the others cost nothing. So with
+// the bytes.
+func (s *Shares) Settled(tenant string, n, new, bytes, newBytes int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h := s.have[account{Tenant: tenant}]
@@ -251,6 +280,10 @@ func (s *Shares) Settled(tenant string, n, new int) {
 	h.requests = max(h.requests-float64(n-new), 0)
 	if s.book.Terms[tenant].Hard.Queued > 0 {
 		h.queue += n - new
+	}
+	h.bytes.admitted = max(h.bytes.admitted-bytes, 0)
+	if s.book.Terms[tenant].Hard.Bytes > 0 {
+		h.bytes.left += bytes - newBytes
 	}
 }
 
@@ -268,12 +301,15 @@ func (s *Shares) ask(node, boot string) Ask {
 		submits := h.came > 0 && now-h.came < requestsKept
 		in := s.sum(a)
 		w := Want{Running: in.running, More: h.more, Tokens: in.tokens, MoreTokens: in.running > 0 || h.waited > 0 && now-h.waited < tokensKept,
-			Requests: h.requests, MoreRequests: submits, Admitted: h.admitted}
+			Requests: h.requests, MoreRequests: submits, Admitted: h.admitted, AdmittedBytes: h.bytes.admitted}
 		if submits && s.limits(a).Queued > 0 {
 			w.Queue = max(h.wanted, 1)
 		}
+		if submits && s.limits(a).Bytes > 0 {
+			w.Bytes = max(h.bytes.wanted, 1)
+		}
 		q.Wants[a.String()] = w
-		h.more, h.wanted, h.queue = false, 0, 0
+		h.more, h.wanted, h.queue, h.bytes.wanted, h.bytes.left = false, 0, 0, 0, 0
 	}
 	return q
 }
@@ -287,13 +323,13 @@ func (s *Shares) heard(asked time.Duration, r Answer) {
 	}
 	s.known, s.seq, s.until = true, r.Seq, asked+r.For
 	for a, h := range s.have {
-		if h.share, h.queue = (Share{}), 0; s.limits(a) == (Limits{}) && h.admitted == 0 { // a share that is not named is none
+		if h.share, h.queue, h.bytes.left = (Share{}), 0, 0; s.limits(a) == (Limits{}) && h.admitted == 0 && h.bytes.admitted == 0 { // a share that is not named is none
 			delete(s.have, a)
 		}
 	}
 	for name, share := range r.Shares {
 		h := s.account(parseAccount(name))
-		h.share, h.queue = share, share.Queue
+		h.share, h.queue, h.bytes.left = share, share.Queue, share.Bytes
 	}
 	for whose, t := range s.book.Terms { // each is asked for, with what is in hand, from the first time on
 		for a := range t.accounts() {

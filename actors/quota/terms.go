@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/actors/tenant"
@@ -17,11 +18,12 @@ type Limits struct {
 	TokensPerMinute   int `json:"tokens_per_minute,omitempty" yaml:"tokens_per_minute,omitempty" doc:"Tokens of prompts and answers; tasks wait when they are used up." minimum:"0"`
 	RequestsPerMinute int `json:"requests_per_minute,omitempty" yaml:"requests_per_minute,omitempty" doc:"Tasks submitted one by one or in bulk; more are refused with 429. Lines of a batch do not count." minimum:"0"`
 	Queued            int `json:"queued,omitempty" yaml:"queued,omitempty" doc:"Tasks that have not ended; more are refused with 429. Lines of a batch count, but are not refused." minimum:"0"`
+	Bytes             int `json:"bytes,omitempty" yaml:"bytes,omitempty" doc:"Bytes that are kept: prompts and results of tasks until they are deleted, and files. More tasks and files are refused with 429; results of tasks that were taken, and lines of a batch, count and are not." minimum:"0"`
 }
 
 // Class limits the tasks of some priorities, beside what limits all of the tenant's.
 type Class struct {
-	Priorities      string `json:"priorities" yaml:"priorities" doc:"Like 0-2, or 9."`
+	Priorities      string `json:"priorities" yaml:"priorities" doc:"Like 0-2, or 9, or words: high-normal. A word stands for its number: high 2, normal 5, low 8."`
 	Running         int    `json:"running,omitempty" yaml:"running,omitempty" minimum:"0"`
 	TokensPerMinute int    `json:"tokens_per_minute,omitempty" yaml:"tokens_per_minute,omitempty" minimum:"0"`
 }
@@ -44,6 +46,7 @@ const (
 const (
 	classesMax = 10
 	numberMax  = 1_000_000_000
+	bytesMax   = 1 << 53
 	weightMin  = 0.001
 	weightMax  = 1000
 	// TermsMax is how many tenants may have quotas.
@@ -64,6 +67,9 @@ func (s *Terms) Check() error {
 			return bad(field, "is %d: use 0 (no limit) to %d", n, numberMax)
 		}
 	}
+	if s.Hard.Bytes < 0 || s.Hard.Bytes > bytesMax {
+		return bad("hard.bytes", "is %d: use 0 (no limit) to %d", s.Hard.Bytes, bytesMax)
+	}
 	switch {
 	case s.Weight != 0 && !(s.Weight >= weightMin && s.Weight <= weightMax):
 		return bad("weight", "is %g: use %g to %d, or 0 for the setting's", s.Weight, weightMin, weightMax)
@@ -74,7 +80,7 @@ func (s *Terms) Check() error {
 	}
 	for i, c := range s.Classes {
 		if _, _, err := c.span(); err != nil {
-			return bad(fmt.Sprintf("classes[%d].priorities", i), "is %.20q: write a priority of 0 to %d, or two like 0-2", c.Priorities, task.PriorityMax)
+			return bad(fmt.Sprintf("classes[%d].priorities", i), "is %.20q: write a priority of 0 to %d or high, normal or low, or two like 0-2", c.Priorities, task.PriorityMax)
 		}
 		if c.Running < 0 || c.Running > numberMax || c.TokensPerMinute < 0 || c.TokensPerMinute > numberMax {
 			return bad(fmt.Sprintf("classes[%d]", i), "has a limit out of 0 to %d", numberMax)
@@ -98,13 +104,31 @@ func (c Class) span() (from, to int, err error) {
 	if !two {
 		b = a
 	}
-	if from, err = strconv.Atoi(a); err == nil {
-		to, err = strconv.Atoi(b)
+	first, err := task.ParsePriority(a)
+	if err != nil {
+		return 0, 0, err
 	}
-	if err == nil && (from < 0 || to > task.PriorityMax || from > to) {
+	last, err := task.ParsePriority(b)
+	if err == nil && first > last {
 		err = fmt.Errorf("out of range")
 	}
-	return from, to, err
+	return int(first), int(last), err
+}
+
+// Numbered is the terms with classes that name priorities by numbers, as they are kept: a node of the version before knows no words.
+func (s Terms) Numbered() Terms {
+	s.Classes = slices.Clone(s.Classes)
+	for i, c := range s.Classes {
+		from, to, err := c.span()
+		switch {
+		case err != nil || !strings.ContainsFunc(c.Priorities, unicode.IsLetter): // Check says what is wrong
+		case from == to:
+			s.Classes[i].Priorities = strconv.Itoa(from)
+		default:
+			s.Classes[i].Priorities = fmt.Sprintf("%d-%d", from, to)
+		}
+	}
+	return s
 }
 
 // String is a line for people.
@@ -122,6 +146,7 @@ func (s Terms) String() string {
 	add(s.Hard.TokensPerMinute, "tokens a minute")
 	add(s.Hard.RequestsPerMinute, "requests a minute")
 	add(s.Hard.Queued, "queued")
+	add(s.Hard.Bytes, "bytes")
 	for _, c := range s.Classes {
 		parts = append(parts, c.String())
 	}

@@ -180,5 +180,5 @@ func (b behavior) drive(c *turn) {
 }
 
 func noSuch(name string) *fault.Error {
-	return fault.New(fault.NotFound, "schedule", name, "no such schedule: %.80q", name)
+	return fault.New(fault.NotFound, "schedule", name, "no such schedule")
 }

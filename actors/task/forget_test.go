@@ -53,8 +53,8 @@ func TestNothingStaysOfATask(t *testing.T) {
 		for _, line := range []*Line{nil, {Batch: "batch_1", Number: 7}} {
 			for _, end := range []Fact{{Event: Answered, Answer: answer}, {Event: Refused, Error: &Failure{}}, {Event: CancelAsked}, {Event: Expired, Error: &Failure{}}} {
 				for _, callback := range []string{"", "http://c"} {
-					life := []Fact{{Event: Submitted, Spec: &Spec{Prompt: "p", CallbackURL: callback, Steps: Texts("more")}, Model: "m", Line: line}, {Event: Claimed, Attempt: 1},
-						{Event: StepDone, Answer: answer}, {Event: Claimed, Attempt: 2}, end}
+					life := []Fact{{Event: Submitted, Kept: 5, Spec: &Spec{Prompt: "p", CallbackURL: callback, Steps: Texts("more")}, Model: "m", Line: line}, {Event: Claimed, Attempt: 1},
+						{Event: StepDone, Answer: answer, Kept: 1}, {Event: Claimed, Attempt: 2}, end}
 					if callback != "" {
 						life = append(life, Fact{Event: CallbackSent, Attempt: 1})
 					}
@@ -89,7 +89,7 @@ func TestNothingStaysOfATask(t *testing.T) {
 					require.Equal(t, map[string]int64{"tasks/deleted": 1}, counters)
 					var tally Tally
 					tally.Add(counters)
-					require.Equal(t, Tally{ByState: map[State]int64{}, Deleted: 1, Tenants: map[string]map[State]int64{}, Waiting: map[QueueName]int64{}}, tally)
+					require.Equal(t, Tally{ByState: map[State]int64{}, Deleted: 1, Tenants: map[string]map[State]int64{}, Waiting: map[QueueName]int64{}, Bytes: map[string]int64{}}, tally)
 				}
 			}
 		}

@@ -243,17 +243,21 @@ func (r *Record) Before(id string, now time.Time) (ranges [][2][]byte) {
 }
 
 // Counter names: "tasks/<state>" of all tasks, "tenant/<name>/<state>" of a tenant's, and "ready/<priority>/<model>" for the queues.
-// The default tenant has what the others leave. "tasks/deleted" is how many there were that are deleted.
+// "bytes/<tenant>" is what a tenant's tasks keep: see Record.Kept. The default tenant has what the others leave, but of bytes, which are each one's own. "tasks/deleted" is how many there were that are deleted.
 const (
 	countTasks  = "tasks/"
 	countTenant = "tenant/"
 	countReady  = "ready/"
+	countBytes  = "bytes/"
 )
 
 func count(id string, before, after Record) (cs []persistence.Count) {
 	was, is := before.State, after.State
+	if n := after.Kept - before.Kept; n != 0 {
+		cs = append(cs, CountBytes(tenant.Of(id), int64(n)))
+	}
 	if was == is {
-		return nil
+		return cs
 	}
 	move := func(prefix string) {
 		if was != None {
@@ -279,6 +283,11 @@ func count(id string, before, after Record) (cs []persistence.Count) {
 	return cs
 }
 
+// CountBytes moves what a tenant keeps in a shard, in tasks or in files.
+func CountBytes(whose string, n int64) persistence.Count {
+	return persistence.Count{Name: countBytes + whose, Delta: n}
+}
+
 func (r *Record) queueName(id string) string {
 	return countReady + strconv.Itoa(r.Spec.PriorityOr()) + "/" + r.queue(id)
 }
@@ -288,6 +297,7 @@ type Tally struct {
 	ByState map[State]int64
 	Deleted int64                      // were, and are not any more
 	Tenants map[string]map[State]int64 // of all but the default one
+	Bytes   map[string]int64           // that tenants keep, in tasks and files
 	Waiting map[QueueName]int64        // pending tasks; only queues that are not empty
 }
 
@@ -338,7 +348,7 @@ func (t *Tally) Queues() map[QueueName]int64 {
 // Add adds the counters of one shard.
 func (t *Tally) Add(counters map[string]int64) {
 	if t.ByState == nil {
-		t.ByState, t.Tenants, t.Waiting = map[State]int64{}, map[string]map[State]int64{}, map[QueueName]int64{}
+		t.ByState, t.Tenants, t.Waiting, t.Bytes = map[State]int64{}, map[string]map[State]int64{}, map[QueueName]int64{}, map[string]int64{}
 	}
 	for name, n := range counters {
 		if s, ok := strings.CutPrefix(name, countTasks); ok {
@@ -355,6 +365,8 @@ func (t *Tally) Add(counters map[string]int64) {
 				}
 				t.Tenants[whose][state] += n
 			}
+		} else if whose, ok := strings.CutPrefix(name, countBytes); ok {
+			t.Bytes[whose] += n
 		} else if q, ok := strings.CutPrefix(name, countReady); ok {
 			p, model, _ := strings.Cut(q, "/")
 			if prio, err := strconv.Atoi(p); err == nil && n != 0 {

@@ -55,7 +55,6 @@ func TestVerdict(t *testing.T) {
 
 func TestValidate(t *testing.T) {
 	f := func(v float64) *float64 { return &v }
-	i := func(v int) *int { return &v }
 	now := time.Now()
 	for _, c := range []struct {
 		field string // "" is valid
@@ -76,7 +75,7 @@ func TestValidate(t *testing.T) {
 		{"steps[0]", Spec{Prompt: "p", Steps: Texts("")}},
 		{"temperature", Spec{Prompt: "p", Temperature: f(3)}},
 		{"top_p", Spec{Prompt: "p", TopP: f(0)}},
-		{"priority", Spec{Prompt: "p", Priority: i(10)}},
+		{"priority", Spec{Prompt: "p", Priority: new(Priority(10))}},
 		{"deadline", Spec{Prompt: "p", Deadline: &now, NotBefore: &now}},
 		{"metadata", Spec{Prompt: "p", Metadata: map[string]string{"": "x"}}},
 		{"retry.attempts", Spec{Prompt: "p", Retry: &Retry{Attempts: 101}}},

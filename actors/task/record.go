@@ -36,6 +36,7 @@ type Fact struct {
 	Repair  *Repair   `json:"repair,omitempty"`  // AttemptFailed: the answer broke its form, and is shown to the engine; Error says how
 	Reason  string    `json:"reason,omitempty"`  // CancelAsked, OwnerMoved, Returned; AttemptFailed, LeaseLost: why it waits longer than its backoff, or is repaired
 	As      string    `json:"as,omitempty"`      // Retried: id of the other task, as its tenant calls it
+	Kept    int       `json:"kept,omitempty"`    // Submitted, Answered, StepDone: bytes that are counted for the tenant until the task is deleted
 	Skip    bool      `json:"skip,omitempty"`    // a program that does not know Event may go on as if only a version had passed
 }
 
@@ -163,6 +164,7 @@ type Record struct {
 	CallbackNext   time.Time     `json:"callback_next,omitzero"`    // next try while waiting
 	CallbackReason *Failure      `json:"callback_reason,omitempty"` // of the newest failed try
 
+	Kept      int    `json:"kept,omitempty"`       // sum of its facts': what a program from before this count wrote is not in it
 	RetriedAs string `json:"retried_as,omitempty"` // the task that a failed one was tried again as
 }
 
@@ -249,6 +251,7 @@ func (r Record) Apply(f Fact) (Record, error) {
 		r.Lease = time.Time{}
 	}
 	r.State, r.UpdatedAt = next, f.At
+	r.Kept += f.Kept
 	r.Version++
 	return r, nil
 }

@@ -47,7 +47,7 @@ type Spec struct {
 	Repair      *int              `json:"repair,omitempty" doc:"How often an answer that breaks response_format is asked for again with the error named, before that counts as a failed try; 1 when left out." minimum:"0" maximum:"5"`
 	DataURL     string            `json:"data_url,omitempty" doc:"http(s) or file URL of text, CSV or JSON that is put after the prompt, or that steps use. Fetched at each attempt that needs it."`
 	CallbackURL string            `json:"callback_url,omitempty" doc:"Gets a signed POST (Standard Webhooks) once the task is final."`
-	Priority    *int              `json:"priority,omitempty" doc:"0 runs first, 9 last; 5 is the default." minimum:"0" maximum:"9"`
+	Priority    *Priority         `json:"priority,omitempty" doc:"0 runs first, 9 last; high is 2, normal 5, which is the default, and low 8." minimum:"0" maximum:"9"`
 	Timeout     Duration          `json:"timeout,omitempty" doc:"Of one attempt, like \"90s\"; the node's default when empty."`
 	Deadline    *time.Time        `json:"deadline,omitempty" doc:"The task fails as expired when it is not final by then."`
 	NotBefore   *time.Time        `json:"not_before,omitempty" doc:"The task waits until then."`
@@ -74,7 +74,22 @@ func (s *Spec) PriorityOr() int {
 	if s.Priority == nil {
 		return PriorityDefault
 	}
-	return *s.Priority
+	return int(*s.Priority)
+}
+
+// Bytes is what the task keeps of its client's words, for quotas.
+func (s *Spec) Bytes() int {
+	n := len(s.Prompt) + len(s.System) + len(s.Request) + len(s.Format)
+	for _, m := range s.Messages {
+		n += len(m.Content)
+	}
+	for i := range s.Steps {
+		n += s.Steps[i].size()
+	}
+	for k, v := range s.Metadata {
+		n += len(k) + len(v)
+	}
+	return n
 }
 
 // PriorityDefault is the priority of a task that names none.
@@ -137,8 +152,8 @@ func (s *Spec) Validate() error {
 		return bad("top_p", "is %g: use more than 0 and at most 1", *s.TopP)
 	case len(s.Stop) > StopMax:
 		return bad("stop", "has %d strings, the limit is %d", len(s.Stop), StopMax)
-	case s.Priority != nil && (*s.Priority < 0 || *s.Priority > PriorityMax):
-		return bad("priority", "is %d: use 0 (first) to %d (last)", *s.Priority, PriorityMax)
+	case s.Priority != nil && !s.Priority.Valid():
+		return s.Priority.Check()
 	case s.Timeout < 0:
 		return bad("timeout", "is negative")
 	case s.Deadline != nil && s.NotBefore != nil && !s.Deadline.After(*s.NotBefore):

@@ -22,15 +22,15 @@ const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 // full is a record with every field set, so that a field that does not travel is seen.
 func full(t testing.TB) Record {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC)
-	seed, half, prio := int64(7), 0.5, 3
-	spec := &Spec{ID: "t", Prompt: "say <\"x\">", System: "s", Steps: append(Texts("and", "then"), everyStep()), Repair: &prio, Model: "m", MaxTokens: 9, Temperature: &half, TopP: &half, Seed: &seed,
+	seed, half, prio := int64(7), 0.5, Priority(3)
+	spec := &Spec{ID: "t", Prompt: "say <\"x\">", System: "s", Steps: append(Texts("and", "then"), everyStep()), Repair: new(3), Model: "m", MaxTokens: 9, Temperature: &half, TopP: &half, Seed: &seed,
 		Stop: []string{"."}, Format: json.RawMessage(`{"type":"json_object"}`), DataURL: "http://d", CallbackURL: "http://c", Priority: &prio,
 		Timeout: Duration(time.Minute), Deadline: &at, NotBefore: &at, Retry: &Retry{Attempts: 3, BackoffMin: Duration(time.Second), BackoffMax: Duration(time.Minute)},
 		Metadata: map[string]string{"k": "v"}, RetryOf: "t0", Endpoint: EndpointEmbeddings, Request: json.RawMessage(`{"model":"<m>"}`)}
 	answer := Answer{Text: "a", Status: 200, Body: json.RawMessage(`{"x":"<&>"}`), FinishReason: "stop", Model: "m", PromptTokens: 1, OutputTokens: 2, StartedAt: at, EndedAt: at.Add(time.Second), DataSHA256: "aa", DataBytes: 4, Part: &Part{Level: 1, Index: 2, Of: 3}}
 	failure := &Failure{Kind: "timeout", Message: "m", Remedy: "r", Status: 429, Body: json.RawMessage(`{"e":1}`)}
 	r := Record{State: Running, Version: 9, Spec: spec, Model: "m", Trace: traceparent, Line: &Line{Batch: "b", Number: 7, CustomID: "c", Model: "m"}, CreatedAt: at, UpdatedAt: at, Attempt: 4, Tries: 2, Moves: 1, Epoch: 6, Boot: "boot", Lease: at, NotBefore: at, AtOnce: true, Fair: true,
-		Answers: []Answer{answer}, Error: failure, EndedAt: at, Repairs: 1, Repair: &Repair{Text: "<a>", Error: "e"}, Callback: CallbackWaiting, CallbackTries: 2, CallbackNext: at, CallbackReason: failure, RetriedAs: "t2",
+		Answers: []Answer{answer}, Error: failure, EndedAt: at, Repairs: 1, Repair: &Repair{Text: "<a>", Error: "e"}, Callback: CallbackWaiting, CallbackTries: 2, CallbackNext: at, CallbackReason: failure, Kept: 8, RetriedAs: "t2",
 		Attempts: []Attempt{{Number: 4, Step: 1, Node: "n", Engine: "e", ClaimedAt: at, Answer: &answer, EndedAt: at, Outcome: "answered", Error: failure}}}
 	v := reflect.ValueOf(r)
 	for i := range v.NumField() {

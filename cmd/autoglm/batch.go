@@ -39,16 +39,12 @@ func newBatchCreate(app *cli.App) *cobra.Command {
 	q := client.NewBatch{}
 	var metadata []string
 	var wait bool
-	var priority int
 	cmd := &cobra.Command{
 		Use: "create FILE|FILE_ID", Short: "Upload a file and make a batch of it", Args: cobra.ExactArgs(1),
 		Long: "Uploads the file (- is the standard input), or takes one that was uploaded (file-…), and makes a batch. --wait waits for its end.",
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if q.Metadata, err = cli.Metadata(metadata); err != nil {
 				return err
-			}
-			if cmd.Flags().Changed("priority") {
-				q.Priority = &priority
 			}
 			c, err := app.Client()
 			if err != nil {
@@ -74,7 +70,7 @@ func newBatchCreate(app *cli.App) *cobra.Command {
 	cmd.Flags().StringArrayVar(&metadata, "metadata", nil, "kept with the batch, as `KEY=VALUE`; may be repeated")
 	cmd.Flags().BoolVar(&q.MixedModels, "mixed-models", false, "the requests may name several models")
 	cmd.Flags().StringVar(&q.CallbackURL, "callback-url", "", "`URL` that hears of the batch's end")
-	cmd.Flags().IntVar(&priority, "priority", task.PriorityDefault, "`n`, from 0 (first) to 9 (last)")
+	priorityFlag(cmd, &q.Priority, "of lines that name none (default normal)")
 	cmd.Flags().BoolVar(&wait, "wait", false, "wait until the batch has ended")
 	return cmd
 }
@@ -117,7 +113,16 @@ func showBatch(app *cli.App, b *client.Batch) error {
 	line("status", status)
 	line("endpoint", b.Endpoint)
 	line("lines", fmt.Sprintf("%d: %d completed, %d failed", b.Counts.Total, b.Counts.Completed, b.Counts.Failed))
-	line("created", time.Unix(b.CreatedAt, 0).UTC().Format(time.RFC3339))
+	if b.Counts.Total > 0 && !b.Final() {
+		line("left", b.Counts.Total-b.Counts.Completed-b.Counts.Failed)
+	}
+	if r := b.Rate(time.Now()); r > 0 {
+		line("rate", fmt.Sprintf("%.3g lines/s", r))
+	}
+	line("created", time.Unix(b.CreatedAt, 0).UTC().Format(time.RFC3339)+", "+cli.Ago(time.Unix(b.CreatedAt, 0))+" ago")
+	if end := b.EndedAt(); end > 0 {
+		line("ended", fmt.Sprintf("%s, after %v", time.Unix(end, 0).UTC().Format(time.RFC3339), time.Duration(end-b.CreatedAt)*time.Second))
+	}
 	line("expires", time.Unix(b.ExpiresAt, 0).UTC().Format(time.RFC3339))
 	line("input", b.InputFileID)
 	if b.OutputFileID != nil {
@@ -154,7 +159,7 @@ func newBatchList(app *cli.App) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			tab := cli.NewTable("BATCH", "STATUS", "TOTAL>", "COMPLETED>", "FAILED>", "AGE>", "ENDPOINT")
+			tab := cli.NewTable("BATCH", "STATUS", "TOTAL>", "COMPLETED>", "FAILED>", "RATE>", "AGE>", "ENDPOINT", "OUTPUT", "ERRORS", "PROBLEM")
 			after, more := "", true
 			for left := limit; left > 0 && more; {
 				var page []client.Batch
@@ -168,7 +173,7 @@ func newBatchList(app *cli.App) *cobra.Command {
 						fmt.Fprintln(app.Out, string(b.Raw))
 						continue
 					}
-					tab.Row(b.ID, b.Status, b.Counts.Total, b.Counts.Completed, b.Counts.Failed, cli.Ago(time.Unix(b.CreatedAt, 0)), b.Endpoint)
+					tab.Row(b.ID, b.Status, b.Counts.Total, b.Counts.Completed, b.Counts.Failed, rateOf(b), cli.Ago(time.Unix(b.CreatedAt, 0)), b.Endpoint, or(b.OutputFileID), or(b.ErrorFileID), problemOf(b))
 				}
 				left -= len(page)
 				more = more && len(page) > 0
@@ -188,6 +193,34 @@ func newBatchList(app *cli.App) *cobra.Command {
 	app.ClientFlags(cmd)
 	cmd.Flags().IntVar(&limit, "limit", 20, "`number` of batches")
 	return cmd
+}
+
+// rateOf is how fast a batch is, or was; "" while that cannot be told.
+func rateOf(b *client.Batch) string {
+	if r := b.Rate(time.Now()); r > 0 {
+		return fmt.Sprintf("%.3g/s", r)
+	}
+	return ""
+}
+
+func or(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
+}
+
+// problemOf is the first error of a batch that was refused.
+func problemOf(b *client.Batch) string {
+	if b.Errors == nil || len(b.Errors.Data) == 0 {
+		return ""
+	}
+	e := b.Errors.Data[0]
+	text := e.Code + ": " + e.Message
+	if e.Line > 0 {
+		text = fmt.Sprintf("line %d: %s", e.Line, text)
+	}
+	return cli.Cut(text, 60)
 }
 
 // newOfBatch is a command about one batch.
@@ -228,14 +261,10 @@ func newBatchSay(app *cli.App, verb, short, long string) *cobra.Command {
 
 func newBatchRetry(app *cli.App) *cobra.Command {
 	var q client.RetryBatch
-	var priority int
 	cmd := &cobra.Command{
 		Use: "retry ID", Short: "Make a batch of the lines of another that did not complete", Args: cobra.ExactArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
 		Long: "Makes a batch of the lines of another that did not complete, and prints it.",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if cmd.Flags().Changed("priority") {
-				q.Priority = &priority
-			}
 			c, err := app.Client()
 			if err != nil {
 				return err
@@ -249,7 +278,7 @@ func newBatchRetry(app *cli.App) *cobra.Command {
 	}
 	app.ClientFlags(cmd)
 	cmd.Flags().StringVar(&q.Window, "window", "", "`time` for the whole new batch; that of the other when not given")
-	cmd.Flags().IntVar(&priority, "priority", task.PriorityDefault, "`n`, from 0 (first) to 9 (last); that of the other when not given")
+	priorityFlag(cmd, &q.Priority, "(default: that of the other)")
 	return cmd
 }
 

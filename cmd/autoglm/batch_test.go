@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -80,9 +81,18 @@ func TestBatchCommands(t *testing.T) {
 	require.Contains(t, out, got.ID)
 	require.Contains(t, out, failed)
 	require.NotContains(t, out, id)
+	require.Regexp(t, id+` +completed +2 +2 +0 .* /v1/tasks +file-[0-9a-z]+`, must("list"), "with its output")
 	require.Contains(t, must("get", id), "/v1/tasks")
+	require.Regexp(t, `created +\S+, \d+m?s ago\nended +\S+, after \d+s\n`, must("get", id))
+	var dead bytes.Buffer
+	app := cli.New("test")
+	app.Out, app.Err = &dead, io.Discard
+	root := newRoot(app)
+	root.SetArgs([]string{"dead", "list", "--server", "http://" + n.HTTPAddr()})
+	require.NoError(t, root.ExecuteContext(ctx))
+	require.Contains(t, dead.String(), failed+" a ", "the batch and the custom_id of a line that failed")
 
-	require.NoError(t, json.Unmarshal([]byte(must("retry", failed, "--window", "48h", "--priority", "2", "-o", "json")), &got))
+	require.NoError(t, json.Unmarshal([]byte(must("retry", failed, "--window", "48h", "--priority", "high", "-o", "json")), &got))
 	var again struct {
 		Window   string `json:"completion_window"`
 		Priority int    `json:"priority"`

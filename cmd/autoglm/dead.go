@@ -71,7 +71,7 @@ func newDeadList(app *cli.App) *cobra.Command {
 					return err
 				}
 			}
-			tab := cli.NewTable("TASK", "FAILED", "TRY>", "MODEL", "KIND", "RETRIED AS", "ERROR")
+			tab := cli.NewTable("TASK", "FAILED", "TRY>", "MODEL", "KIND", "RETRIED AS", "LINE OF", "ERROR")
 			more, err := eachDead(cmd.Context(), c, q, limit, func(page []wire.Brief) error {
 				for i := range page {
 					b := &page[i]
@@ -85,7 +85,7 @@ func newDeadList(app *cli.App) *cobra.Command {
 					if b.Error != nil {
 						kind, text = b.Error.Kind, cli.Cut(b.Error.Message, 80)
 					}
-					tab.Row(b.ID, agoOf(b.EndedAt), b.Attempt, b.Model, kind, b.RetriedAs, text)
+					tab.Row(b.ID, agoOf(b.EndedAt), b.Attempt, b.Model, kind, b.RetriedAs, lineOf(b), text)
 				}
 				return nil
 			})
@@ -107,6 +107,14 @@ func newDeadList(app *cli.App) *cobra.Command {
 	cmd.Flags().BoolVar(&q.Retried, "retried", false, "those that were tried again, too")
 	cmd.Flags().IntVar(&limit, "limit", 100, "`number` of tasks; 0: all")
 	return cmd
+}
+
+// lineOf names the batch and the line that a task is; autoglm batch retry is for those.
+func lineOf(b *wire.Brief) string {
+	if b.Batch == "" {
+		return ""
+	}
+	return b.Batch + " " + cli.Cut(b.CustomID, 40)
 }
 
 // agoOf is when a task failed, as a person at night reads it.

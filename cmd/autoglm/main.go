@@ -54,6 +54,7 @@ func newRoot(app *cli.App) *cobra.Command {
 		SilenceErrors: true, // main tells them, with their remedy
 		SilenceUsage:  true,
 	}
+	root.SetFlagErrorFunc(flagError)
 	root.SetOut(app.Out)
 	root.SetErr(app.Err)
 	root.AddGroup(&cobra.Group{ID: "tasks", Title: "Tasks:"}, &cobra.Group{ID: "node", Title: "Nodes:"}, &cobra.Group{ID: "try", Title: "Try and measure:"})

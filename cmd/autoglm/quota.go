@@ -15,7 +15,7 @@ func newQuota(app *cli.App) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "quota", Short: "What tenants may have at most",
 		Long: "A quota says how many tasks of a tenant may run at once over the whole cluster, how many tokens a minute they may take, how many may be submitted a\n" +
-			"minute, and how many may wait; and the tenant's weight against others. Whoever is over waits, or gets 429. More: docs/scheduling.md.",
+			"minute, how many may wait, and how many bytes are kept; and the tenant's weight against others. Whoever is over waits, or gets 429. More: docs/scheduling.md.",
 		Example: "  autoglm quota apply -f quotas.yaml\n  autoglm quota list\n  autoglm quota delete acme",
 	}
 	cli.Group(cmd)
@@ -33,8 +33,8 @@ func newQuotaApply(app *cli.App) *cobra.Command {
 			}
 			return nil
 		},
-		Long: "The file has one document for each tenant. Quotas of tenants that are not in it stay as they are. Nothing is set when the file is wrong. Like\n\n" +
-			"  tenant: acme\n  weight: 2\n  hard: {running: 64, tokens_per_minute: 200000, requests_per_minute: 600, queued: 100000}\n  classes:\n  - {priorities: 0-2, running: 16}\n  over: queue\n",
+		Long: "The file has one document for each tenant. Quotas of tenants that are not in it stay as they are. All of them are set, or with an error none. Like\n\n" +
+			"  tenant: acme\n  weight: 2\n  hard: {running: 64, tokens_per_minute: 200000, requests_per_minute: 600, queued: 100000, bytes: 50000000000}\n  classes:\n  - {priorities: 0-2, running: 16}\n  over: queue\n",
 		Example: "  autoglm quota apply -f quotas.yaml",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			specs, err := readQuotas(app, file)
@@ -45,16 +45,14 @@ func newQuotaApply(app *cli.App) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			for _, s := range specs {
-				if err := c.SetQuota(cmd.Context(), s); err != nil {
-					return err // names the tenant; those before it are set, and were told
-				}
-				if !app.JSON() {
-					fmt.Fprintf(app.Out, "%s: %s\n", s.Tenant, s.String())
-				}
+			if err := c.ApplyQuotas(cmd.Context(), specs); err != nil {
+				return err
 			}
 			if app.JSON() {
 				return app.PrintJSON(specs)
+			}
+			for _, s := range specs {
+				fmt.Fprintf(app.Out, "%s: %s\n", s.Tenant, s.String())
 			}
 			return nil
 		},
@@ -79,7 +77,7 @@ func newQuotaList(app *cli.App) *cobra.Command {
 			if app.JSON() {
 				return app.PrintJSON(wire.Quotas{Quotas: all})
 			}
-			tab := cli.NewTable("TENANT", "WEIGHT", "RUNNING", "WAITING", "TOKENS/MIN", "REQUESTS/MIN", "CLASSES", "OVER")
+			tab := cli.NewTable("TENANT", "WEIGHT", "RUNNING", "WAITING", "TOKENS/MIN", "REQUESTS/MIN", "BYTES", "CLASSES", "OVER")
 			for _, q := range all {
 				var classes []string
 				for _, k := range q.Classes {
@@ -93,7 +91,7 @@ func newQuotaList(app *cli.App) *cobra.Command {
 				if q.Weight > 0 {
 					weight = fmt.Sprint(q.Weight)
 				}
-				tab.Row(q.Tenant, weight, of(q.Used.Running, q.Hard.Running), of(q.Used.Waiting, q.Hard.Queued), most(q.Hard.TokensPerMinute), most(q.Hard.RequestsPerMinute), strings.Join(classes, "; "), over)
+				tab.Row(q.Tenant, weight, of(q.Used.Running, q.Hard.Running), of(q.Used.Waiting, q.Hard.Queued), rate(q.Used.Tokens, q.Hard.TokensPerMinute), rate(q.Used.Requests, q.Hard.RequestsPerMinute), of(q.Used.Bytes, q.Hard.Bytes), strings.Join(classes, "; "), over)
 			}
 			return tab.Write(app.Out)
 		},
@@ -110,11 +108,12 @@ func of(n, limit int) string {
 	return fmt.Sprintf("%d of %d", n, limit)
 }
 
-func most(limit int) string {
+// rate shows what is used up of a minute's; without a limit nobody counts it.
+func rate(n, limit int) string {
 	if limit == 0 {
 		return "-"
 	}
-	return fmt.Sprint(limit)
+	return of(n, limit)
 }
 
 func newQuotaDelete(app *cli.App) *cobra.Command {

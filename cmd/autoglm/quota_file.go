@@ -56,6 +56,7 @@ func parseQuotas(b []byte) (specs []quota.Terms, err error) {
 		var s quota.Terms
 		if err = fits(doc.Content[0], reflect.TypeFor[quota.Terms](), ""); err == nil {
 			err = doc.Decode(&s)
+			s = s.Numbered()
 		}
 		if err == nil {
 			err = s.Check()

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/cmd/autoglm/internal/cli"
 	"github.com/open-autoglm/autoglm/node"
 	"github.com/open-autoglm/autoglm/node/api/wire"
@@ -41,7 +42,7 @@ func TestScheduleCommands(t *testing.T) {
 	require.Contains(t, must("create", "often", "*/5 * * * *", "--task", "-", "--overlap", "allow", "--catch-up", "all", "--catch-up-max", "7", "--jitter", "1m"), "catch up all up to 7, jitter 1m0s")
 	var s wire.Schedule
 	require.NoError(t, json.Unmarshal([]byte(must("get", "often", "-o", "json")), &s))
-	require.Equal(t, []any{"from a file", 2}, []any{s.Task.Prompt, *s.Task.Priority})
+	require.Equal(t, []any{"from a file", task.High}, []any{s.Task.Prompt, *s.Task.Priority})
 	require.Contains(t, must("run", "nightly"), ", by hand")
 	require.Contains(t, must("pause", "nightly"), "status    paused")
 	require.Regexp(t, `nightly +paused +30 2 \* \* \* +Europe/Berlin +1 +0 +0 +0 +nightly-[0-9a-f]{8}-run-`, must("list"))

@@ -25,7 +25,8 @@ const rejectedShown = 20
 type submitOptions struct {
 	prompt, id, system, model string
 	dataURL, callbackURL      string
-	priority, retry, tokens   int // priority -1, the others 0: not given
+	priority                  *task.Priority // nil: not given
+	retry, tokens             int            // 0: not given
 	timeout                   time.Duration
 	metadata                  []string
 	steps                     string // file
@@ -82,8 +83,7 @@ func newSubmit(app *cli.App) *cobra.Command {
 	f.StringVar(&o.model, "model", "", "which model")
 	f.StringVar(&o.dataURL, "data-url", "", "http(s) or file `URL` of data put after the prompt")
 	f.StringVar(&o.callbackURL, "callback-url", "", "`URL` that gets a signed POST at the end")
-	f.IntVar(&o.priority, "priority", -1, "0 runs first, 9 last (default 5)")
-	f.Lookup("priority").DefValue = "0" // told in the text
+	priorityFlag(cmd, &o.priority, "(default normal)")
 	f.IntVar(&o.retry, "retry", 0, "tries in all (default: the node's)")
 	f.IntVar(&o.tokens, "max-tokens", 0, "most tokens of one answer")
 	f.DurationVar(&o.timeout, "timeout", 0, "of one attempt (default: the node's)")
@@ -105,8 +105,8 @@ func (o *submitOptions) edit() (func(map[string]json.RawMessage), error) {
 	set("model", o.model)
 	set("data_url", o.dataURL)
 	set("callback_url", o.callbackURL)
-	if o.priority >= 0 {
-		fields["priority"] = o.priority
+	if o.priority != nil {
+		fields["priority"] = *o.priority
 	}
 	if o.tokens > 0 {
 		fields["max_tokens"] = o.tokens
@@ -172,9 +172,7 @@ func (o *submitOptions) one(ctx context.Context, app *cli.App, c *client.Client)
 			return cli.Usage("--steps %s: %w", o.steps, err)
 		}
 	}
-	if o.priority >= 0 {
-		spec.Priority = &o.priority
-	}
+	spec.Priority = o.priority
 	if o.retry != 0 {
 		spec.Retry = &task.Retry{Attempts: o.retry}
 	}

@@ -20,7 +20,7 @@ func (s *Server) deadRoutes(api huma.API) {
 	huma.Register(api, huma.Operation{OperationID: "list-dead", Method: "GET", Path: "/v1/dead", Tags: []string{"dead"},
 		Summary: "List failed tasks", Description: "In the order in which they failed, without those that were tried again.", Errors: []int{422, 503}}, s.listDead)
 	huma.Register(api, huma.Operation{OperationID: "summarize-dead", Method: "GET", Path: "/v1/dead/summary", Tags: []string{"dead"},
-		Summary: "Count failed tasks by error and model", Errors: []int{422, 503}}, s.summarizeDead)
+		Summary: "Count failed tasks by error and model", Description: "The oldest 20,000 of them. A node answers four such requests, and explanations of tasks, of one tenant at once.", Errors: []int{422, 429, 503}}, s.summarizeDead)
 	huma.Register(api, huma.Operation{OperationID: "retry-dead", Method: "POST", Path: "/v1/dead/retry", Tags: []string{"dead"},
 		Summary: "Try failed tasks again",
 		Description: "A final state never changes, so each becomes another task: the same but for its id, ID.retry-1, its retry_of, and its deadline and not_before, which it has not. " +
@@ -77,6 +77,11 @@ func (s *Server) summarizeDead(ctx context.Context, in *DeadFilter) (*deadSummar
 	if err != nil {
 		return nil, s.problem(ctx, err)
 	}
+	leave, err := s.look(ctx)
+	if err != nil {
+		return nil, s.problem(ctx, err)
+	}
+	defer leave()
 	q.Limit = 1000
 	var g deadGroups
 	for g.total < deadMax {

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/open-autoglm/autoglm/actors/task"
@@ -109,9 +111,12 @@ func jsonProblem(err error) *wire.Problem {
 	if errors.As(err, &p) {
 		return p
 	}
+	if _, ok := errors.AsType[*fault.Error](err); ok { // of a field that reads itself, which says what is right
+		return wire.ProblemOf(err)
+	}
 	var syntax *json.SyntaxError
 	if errors.As(err, &syntax) {
-		return malformed("", "no valid JSON at byte %d: %s", syntax.Offset, syntax.Error())
+		return malformed("", "no valid JSON at byte %d: %s", syntax.Offset, syntaxWords(syntax.Error()))
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return malformed("", "the JSON ends too early")
@@ -124,12 +129,30 @@ func jsonProblem(err error) *wire.Problem {
 		}
 		return invalid(field, "has a %s where the API takes %s", wrong.Value, typeWords(wrong.Type.String()))
 	}
+	if moment, ok := errors.AsType[*time.ParseError](err); ok {
+		return wire.NewProblem(http.StatusUnprocessableEntity, fault.Invalid, "", fmt.Sprintf("%.40q is no time: use one like \"2026-01-31T12:00:00Z\"", strings.Trim(moment.Value, `"`)))
+	}
 	msg := strings.TrimPrefix(err.Error(), "json: ")
 	if name, ok := strings.CutPrefix(msg, "unknown field "); ok {
 		name = strings.Trim(name, `"`)
 		return invalid(name, "is no field of a task").With("", "check its spelling; /openapi.json lists the fields")
 	}
 	return wire.NewProblem(http.StatusUnprocessableEntity, fault.Invalid, "", msg) // from a field's own UnmarshalText
+}
+
+// syntaxWords says what encoding/json stumbled over, without what it looked for.
+func syntaxWords(text string) string {
+	if rest, ok := strings.CutPrefix(text, "invalid character "); ok && len(rest) > 0 {
+		for _, cut := range []string{" looking ", " after ", " in "} {
+			if c, _, found := strings.Cut(rest, cut); found {
+				return "the character " + c + " cannot stand there"
+			}
+		}
+	}
+	if strings.HasPrefix(text, "unexpected end") {
+		return "it ends too early"
+	}
+	return text
 }
 
 // typeWords keeps Go's names out of an answer.

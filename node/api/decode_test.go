@@ -26,13 +26,15 @@ func TestDecodeSpec(t *testing.T) {
 		{"wrong type inside", `{"messages":[{"role":1}]}`, 422, "messages.role", "a string"},
 		{"float for int", `{"prompt":"p","max_tokens":1.5}`, 422, "max_tokens", "whole number"},
 		{"wrong duration", `{"prompt":"p","timeout":"soon"}`, 422, "timeout", "write it like"},
-		{"wrong time", `{"prompt":"p","deadline":"soon"}`, 422, "deadline", "soon"},
+		{"wrong time", `{"prompt":"p","deadline":"soon"}`, 422, "deadline", `"soon" is no time: use one like "2026-01-31T12:00:00Z"`},
+		{"no such priority", `{"prompt":"p","priority":"urgent"}`, 422, "priority", `priority is "urgent": use high, normal or low, or a number from 0 (first) to 9 (last)`},
+		{"half a priority", `{"prompt":"p","priority":1.5}`, 422, "priority", "priority is 1.5: use high, normal or low"},
 		{"no JSON", `hello`, 400, "", "starts with \"h\""},
 		{"array", `[1]`, 400, "", "starts with \"[\""},
 		{"null", `null`, 400, "", "starts with \"n\""},
 		{"empty", ` `, 400, "", "no JSON object"},
 		{"cut", `{"prompt":"p"`, 400, "", "ends too early"},
-		{"syntax", `{"prompt":}`, 400, "", "at byte"},
+		{"syntax", `{"prompt":}`, 400, "", "no valid JSON at byte 11: the character '}' cannot stand there"},
 		{"two", `{"prompt":"p"}{"prompt":"q"}`, 400, "", "more after"},
 		{"not UTF-8", "{\"prompt\":\"\xff\"}", 400, "", "UTF-8"},
 		{"deep", `{"metadata":` + strings.Repeat("[", 20000), 400, "", "depth"},
@@ -51,6 +53,20 @@ func TestDecodeSpec(t *testing.T) {
 			require.Contains(t, p.Detail, tc.detail)
 		})
 	}
+}
+
+// A priority's word is a number from the first reader on, in a task and in one of a schedule.
+func TestAPriorityMayBeAWord(t *testing.T) {
+	spec, err := decodeSpec([]byte(`{"prompt":"p","priority":"high"}`))
+	require.NoError(t, err)
+	kept, err := json.Marshal(spec)
+	require.NoError(t, err)
+	require.JSONEq(t, `{"prompt":"p","priority":2}`, string(kept), "as older nodes read it")
+	plan, err := decodePlan([]byte(`{"name":"n","cron":"@daily","task":{"prompt":"p","priority":"low"}}`))
+	require.NoError(t, err)
+	require.Equal(t, 8, plan.Task.PriorityOr())
+	_, err = decodePlan([]byte(`{"name":"n","cron":"@daily","task":{"prompt":"p","priority":"lowest"}}`))
+	require.ErrorContains(t, err, `priority is "lowest": use high, normal or low`)
 }
 
 func TestDecodeArray(t *testing.T) {

@@ -17,6 +17,11 @@ type explainOutput struct {
 }
 
 func (s *Server) explain(ctx context.Context, in *explainInput) (*explainOutput, error) {
+	leave, err := s.look(ctx)
+	if err != nil {
+		return nil, s.problem(ctx, err)
+	}
+	defer leave()
 	x, err := s.svc.Explain(ctx, in.ID)
 	if err != nil {
 		return nil, s.problem(ctx, err)

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"net/http"
 	"slices"
@@ -19,6 +20,8 @@ import (
 type Quotas interface {
 	Book(ctx context.Context) (quota.Book, error)
 	Set(ctx context.Context, s quota.Terms) error
+	// Apply sets several, or none of them.
+	Apply(ctx context.Context, all []quota.Terms) error
 	Delete(ctx context.Context, tenant string) error
 	// Used returns what tenants have in the cluster now.
 	Used(ctx context.Context) (map[string]wire.QuotaUse, error)
@@ -34,6 +37,9 @@ func (s *Server) quotaRoutes(api huma.API) {
 	huma.Register(api, huma.Operation{OperationID: "set-quota", Method: "PUT", Path: "/v1/quotas/{tenant}", Tags: tags, Middlewares: local,
 		Summary: "Set the quota of a tenant", Description: "In place of the one before. All nodes go by it within seconds; what runs already is not ended.",
 		Errors: []int{403, 404, 409, 422, 503}}, s.setQuota)
+	huma.Register(api, huma.Operation{OperationID: "apply-quotas", Method: "PUT", Path: "/v1/quotas", Tags: tags, Middlewares: local,
+		Summary: "Set the quotas of several tenants", Description: "All of them, or with an error none. Those of other tenants stay as they are.",
+		Errors: []int{403, 404, 409, 422, 503}}, s.applyQuotas)
 	huma.Register(api, huma.Operation{OperationID: "delete-quota", Method: "DELETE", Path: "/v1/quotas/{tenant}", Tags: tags, Middlewares: local, DefaultStatus: http.StatusNoContent,
 		Summary: "Take the quota of a tenant away", Errors: []int{403, 404, 422, 503}}, s.deleteQuota)
 }
@@ -67,7 +73,7 @@ type setQuotaInput struct {
 type quotaOutput struct{ Body quota.Terms }
 
 func (s *Server) setQuota(ctx context.Context, in *setQuotaInput) (*quotaOutput, error) {
-	spec := in.Body
+	spec := in.Body.Numbered()
 	var err error
 	switch {
 	case spec.Tenant == "":
@@ -91,6 +97,44 @@ func (s *Server) setQuota(ctx context.Context, in *setQuotaInput) (*quotaOutput,
 		return nil, s.problem(ctx, err)
 	}
 	return &quotaOutput{spec}, nil
+}
+
+type applyQuotasInput struct{ Body wire.QuotaSet }
+
+type applyQuotasOutput struct{ Body wire.QuotaSet }
+
+// applyQuotas checks all of them before the first is set.
+func (s *Server) applyQuotas(ctx context.Context, in *applyQuotasInput) (*applyQuotasOutput, error) {
+	all, seen := make([]quota.Terms, 0, len(in.Body.Quotas)), map[string]bool{}
+	for i, given := range in.Body.Quotas {
+		spec := given.Numbered()
+		err := spec.Check()
+		if err == nil && seen[spec.Tenant] {
+			err = fault.New(fault.Invalid, "api.quotas", "tenant", "%s has another document before", spec.Tenant).WithRemedy("put both into one")
+		}
+		if err == nil {
+			err = s.tenantThere(ctx, spec.Tenant)
+		}
+		if err != nil {
+			p := *wire.ProblemOf(err)
+			p.Detail = fmt.Sprintf("document %d: %s; none of the %d was set", i+1, p.Detail, len(in.Body.Quotas))
+			return nil, s.problem(ctx, &p)
+		}
+		all, seen[spec.Tenant] = append(all, spec), true
+	}
+	err := s.rolled()
+	if err == nil {
+		do := func() error { return s.quotas.Apply(ctx, all) }
+		for _, spec := range all { // each tenant finds its own
+			then := do
+			do = func() error { return s.audited(ctx, "quota.set", spec.Tenant, spec.Tenant, spec.String(), then) }
+		}
+		err = do()
+	}
+	if err != nil {
+		return nil, s.problem(ctx, err)
+	}
+	return &applyQuotasOutput{wire.QuotaSet{Quotas: all}}, nil
 }
 
 type quotaInput struct {

@@ -42,7 +42,7 @@ func (s *Server) routes(mux *http.ServeMux) error {
 		Summary: "What happened to a task, and why it is not further",
 		Description: "Its journal with the time that each part took, and in why what it waits for now: its time, an engine (none serves its model; those that do are down, paused or busy; " +
 			"how many are before it), the end of an attempt, or its callback.",
-		Errors: []int{404, 422, 503}}, s.explain)
+		Errors: []int{404, 422, 429, 503}}, s.explain)
 	huma.Register(api, huma.Operation{OperationID: "cancel-task", Method: "POST", Path: "/v1/tasks/{id}/cancel", Tags: []string{"tasks"},
 		Summary: "Cancel a task", Description: "Harmless when it is cancelled already; 409 when it ended otherwise.",
 		Errors: []int{404, 409, 422, 503}}, s.cancel)
@@ -98,6 +98,7 @@ func (s *Server) routes(mux *http.ServeMux) error {
 	openai.Describe(api.OpenAPI(), s.openai)
 	describeAccess(api.OpenAPI())
 	openAnswers(api.OpenAPI())
+	wordsToo(api.OpenAPI())
 
 	var err error
 	if s.openapi, err = api.OpenAPI().MarshalJSON(); err != nil {
@@ -170,6 +171,23 @@ func openAnswers(doc *huma.OpenAPI) {
 		if !slices.Contains(asked, name) {
 			schema.AdditionalProperties = nil
 		}
+	}
+}
+
+// wordsToo lets a priority be a word wherever clients send one; answers have numbers.
+func wordsToo(doc *huma.OpenAPI) {
+	for _, name := range asked {
+		s := doc.Components.Schemas.Map()[name]
+		if s == nil || s.Properties["priority"] == nil {
+			continue
+		}
+		number, words := s.Properties["priority"], make([]any, len(task.PriorityWords))
+		for i, w := range task.PriorityWords {
+			words[i] = w
+		}
+		lowest, highest := 0.0, float64(task.PriorityMax)
+		s.Properties["priority"] = &huma.Schema{Description: number.Description,
+			OneOf: []*huma.Schema{{Type: "integer", Minimum: &lowest, Maximum: &highest}, {Type: "string", Enum: words}}}
 	}
 }
 

@@ -48,6 +48,7 @@ type Server struct {
 	streams chan struct{} // a token for each long request; cap is StreamsMax
 	mu      sync.Mutex
 	held    map[string]int  // tokens by tenant
+	costly  map[string]int  // looks at much at once, by tenant
 	closing <-chan struct{} // closed with the port: streams end
 }
 

@@ -204,7 +204,7 @@ func TestGet(t *testing.T) {
 	require.Equal(t, "two", got.Answer)
 	require.Equal(t, []string{"one", "two"}, got.Answers)
 	require.Equal(t, wire.Usage{PromptTokens: 6, CompletionTokens: 4, TotalTokens: 10}, got.Usage)
-	require.Equal(t, task.PriorityDefault, *got.Priority)
+	require.Equal(t, task.Normal, *got.Priority)
 	require.Equal(t, "v", got.Metadata["k"])
 	require.Equal(t, task.CallbackWaiting, got.Callback.State)
 	require.Len(t, got.Attempts, 2)

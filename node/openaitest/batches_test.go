@@ -306,7 +306,26 @@ func TestABatchIsPausedAndGoesOn(t *testing.T) {
 	require.True(t, got.Paused)
 	require.Equal(t, 200, call(t, n, "POST", "/v1/batches/"+b.ID+"/priority", map[string]int{"priority": 0}, &got).StatusCode)
 	require.Zero(t, *got.Priority)
+	require.Equal(t, 200, call(t, n, "POST", "/v1/batches/"+b.ID+"/priority", map[string]string{"priority": "high"}, &got).StatusCode)
+	require.Equal(t, 2, *got.Priority, "a word is kept, and shown, as its number")
 	require.Equal(t, 400, call(t, n, "POST", "/v1/batches/"+b.ID+"/priority", map[string]int{"priority": 10}, nil).StatusCode)
+	var refused struct {
+		Error struct{ Message, Param string } `json:"error"`
+	}
+	require.Equal(t, 400, call(t, n, "POST", "/v1/batches/"+b.ID+"/priority", map[string]string{"priority": "urgent"}, &refused).StatusCode)
+	require.Equal(t, `'priority' is "urgent": use high, normal or low, or a number from 0 (first) to 9 (last).`, refused.Error.Message)
+	require.Equal(t, "priority", refused.Error.Param)
+	var doc struct {
+		Components struct {
+			Schemas map[string]struct {
+				Properties map[string]struct{ OneOf []struct{ Type string } }
+			}
+		}
+	}
+	require.Equal(t, 200, call(t, n, "GET", "/openapi.json", nil, &doc).StatusCode)
+	for _, name := range []string{"Spec", "BatchRequest", "PriorityRequest"} {
+		require.Len(t, doc.Components.Schemas[name].Properties["priority"].OneOf, 2, "%s: a number or a word", name)
+	}
 	require.Equal(t, 400, call(t, n, "POST", "/v1/batches/"+b.ID+"/priority", map[string]int{}, nil).StatusCode)
 	for _, verb := range []string{"pause", "resume", "cancel", "retry"} {
 		require.Equal(t, 400, call(t, n, "POST", "/v1/batches/"+b.ID+"/"+verb, map[string]int{"foo": 1}, nil).StatusCode, verb)

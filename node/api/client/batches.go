@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
@@ -23,6 +24,11 @@ type Batch struct {
 	ErrorFileID  *string `json:"error_file_id"`
 	CreatedAt    int64   `json:"created_at"`
 	ExpiresAt    int64   `json:"expires_at"`
+	InProgressAt int64   `json:"in_progress_at"` // 0: not yet
+	CompletedAt  int64   `json:"completed_at"`
+	FailedAt     int64   `json:"failed_at"`
+	ExpiredAt    int64   `json:"expired_at"`
+	CancelledAt  int64   `json:"cancelled_at"`
 	Paused       bool    `json:"paused"`
 	Counts       struct {
 		Total     int64 `json:"total"`
@@ -49,6 +55,21 @@ func (b *Batch) Final() bool {
 	return false
 }
 
+// EndedAt is when it became final, in Unix seconds; 0: it is not.
+func (b *Batch) EndedAt() int64 { return max(b.CompletedAt, b.FailedAt, b.ExpiredAt, b.CancelledAt) }
+
+// Rate is how many of its lines ended in a second, from when they began to now or to its end; 0 while that cannot be told.
+func (b *Batch) Rate(now time.Time) float64 {
+	until := now.Unix()
+	if end := b.EndedAt(); end > 0 {
+		until = end
+	}
+	if b.InProgressAt == 0 || until <= b.InProgressAt {
+		return 0
+	}
+	return float64(b.Counts.Completed+b.Counts.Failed) / float64(until-b.InProgressAt)
+}
+
 // UnmarshalJSON keeps the whole of it, too.
 func (b *Batch) UnmarshalJSON(raw []byte) error {
 	type plain Batch
@@ -65,7 +86,7 @@ type NewBatch struct {
 	Metadata    map[string]string `json:"metadata,omitempty"`
 	MixedModels bool              `json:"mixed_models,omitempty"`
 	CallbackURL string            `json:"callback_url,omitempty"`
-	Priority    *int              `json:"priority,omitempty"`
+	Priority    *task.Priority    `json:"priority,omitempty"`
 }
 
 // UploadFile uploads the input of a batch from r and returns the file's id. sent, unless nil, is called as bytes go.
@@ -149,8 +170,8 @@ func (c *Client) SayBatch(ctx context.Context, id, verb string) (*Batch, error) 
 
 // RetryBatch is what a retry may want otherwise than the batch that it repeats.
 type RetryBatch struct {
-	Window   string `json:"completion_window,omitempty"`
-	Priority *int   `json:"priority,omitempty"`
+	Window   string         `json:"completion_window,omitempty"`
+	Priority *task.Priority `json:"priority,omitempty"`
 }
 
 // RetryBatch makes a batch of the lines of another that did not complete, under an idempotency key.

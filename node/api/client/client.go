@@ -182,6 +182,9 @@ func away(ctx context.Context, base, op string, err error) error {
 		}
 		return &fault.Error{Op: op, Key: base, Kind: fault.Timeout, Err: err}
 	}
+	if cause, ok := errors.AsType[*fault.Error](context.Cause(ctx)); ok && cause.Kind == fault.Timeout { // see patience
+		return &fault.Error{Op: op, Key: base, Kind: fault.Timeout, Err: cause.Err}
+	}
 	f := &fault.Error{Op: op, Key: base, Kind: fault.Unavailable, Err: err}
 	var unknown x509.UnknownAuthorityError
 	var name x509.HostnameError

@@ -169,7 +169,7 @@ func TestSubmitLines(t *testing.T) {
 	require.Equal(t, "http.line_max", got[4].Error.Limit)
 	rec, err := f.Get(t.Context(), "mine")
 	require.NoError(t, err)
-	require.Equal(t, 7, *rec.Spec.Priority)
+	require.EqualValues(t, 7, *rec.Spec.Priority)
 
 	sum, err = c.SubmitLines(t.Context(), strings.NewReader(""), nil, nil)
 	require.NoError(t, err)
@@ -222,6 +222,26 @@ func TestSubmitAllSurvivesBrokenConnections(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, fmt.Sprint(i), rec.Spec.Prompt)
 	}
+}
+
+// A node that holds lines back, as a busy one does for http.stream_retry, is waited for no longer than was asked for; a quiet input is no reason to end.
+func TestSubmitLinesEndsInTheTimeItWasGiven(t *testing.T) {
+	f, lim := apitest.New(), api.DefaultLimits()
+	lim.StreamRetry = 5 * time.Second
+	c := dial(t, apitest.Serve(t, f, api.WithLimits(lim)), client.WithRetry(200*time.Millisecond))
+	in, out := io.Pipe()
+	defer out.Close()
+	quiet := time.AfterFunc(time.Second, func() { out.Close() })
+	defer quiet.Stop()
+	go io.WriteString(out, "{\"prompt\":\"p\"}\n") //nolint:errcheck
+	sum, err := c.SubmitLines(t.Context(), in, nil, func(wire.Submitted) error { return nil })
+	require.NoError(t, err, "the input was quiet for longer than that")
+	require.EqualValues(t, 1, sum.Accepted)
+
+	f.BeforeSubmit = func([]*task.Spec) error { return fault.New(fault.Overloaded, "fake.submit", "", "busy") }
+	_, err = c.SubmitLines(t.Context(), strings.NewReader("{\"prompt\":\"p\"}\n"), nil, func(wire.Submitted) error { return nil })
+	require.Equal(t, fault.Timeout, fault.KindOf(err), "the server would have refused the line after 5 s: %v", err)
+	require.ErrorContains(t, err, "no answer to a line within 200ms")
 }
 
 func TestSubmitEndsWithItsContext(t *testing.T) {

@@ -21,6 +21,11 @@ func (c *Client) SetQuota(ctx context.Context, s quota.Terms) error {
 	return c.call(ctx, "client.quota", http.MethodPut, "/v1/quotas/"+url.PathEscape(s.Tenant), s, new(quota.Terms))
 }
 
+// ApplyQuotas makes or replaces the quotas of several tenants, or of none of them.
+func (c *Client) ApplyQuotas(ctx context.Context, all []quota.Terms) error {
+	return c.call(ctx, "client.quota", http.MethodPut, "/v1/quotas", wire.QuotaSet{Quotas: all}, new(wire.QuotaSet))
+}
+
 // DeleteQuota takes a tenant's quota away.
 func (c *Client) DeleteQuota(ctx context.Context, tenant string) error {
 	return c.call(ctx, "client.quota", http.MethodDelete, "/v1/quotas/"+url.PathEscape(tenant), nil, nil)

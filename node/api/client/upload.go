@@ -7,6 +7,8 @@ import (
 	"io"
 	"iter"
 	"net/http"
+	"sync"
+	"time"
 
 	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/node/api/ndjson"
@@ -125,6 +127,43 @@ func (c *Client) submitStream(ctx context.Context, each func(wire.Submitted) err
 	}
 }
 
+// patience ends a connection on which no line was answered for as long as calls are repeated, and a little more: a node that is busy holds lines back
+// for as long as it was told to, and then says so. The cause is in the context.
+func (c *Client) patience(ctx context.Context, w *window) (context.Context, func()) {
+	if c.retry <= 0 {
+		return ctx, func() {}
+	}
+	limit := c.retry + c.retry/10
+	ctx, cancel := context.WithCancelCause(ctx)
+	done := make(chan struct{})
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		t := time.NewTimer(limit)
+		defer t.Stop()
+		for {
+			select {
+			case <-t.C:
+			case <-done:
+				return
+			}
+			left := limit
+			if since := w.waits(); !since.IsZero() {
+				left = limit - time.Since(since)
+			}
+			if left <= 0 {
+				cancel(fault.New(fault.Timeout, "client.submit", "", "no answer to a line within %v: the node is busy, or away", c.retry))
+				return
+			}
+			t.Reset(left)
+		}
+	})
+	return ctx, func() {
+		close(done)
+		watch.Wait()
+		cancel(nil)
+	}
+}
+
 // uploadOnce sends the lines that have no answer over one connection and takes the answers.
 func (c *Client) uploadOnce(ctx context.Context, base string, w *window, take func(wire.Submitted) error) error {
 	const op = "client.submit"
@@ -136,6 +175,8 @@ func (c *Client) uploadOnce(ctx context.Context, base string, w *window, take fu
 	}
 	body := w.body()
 	defer body.Close()
+	ctx, ended := c.patience(ctx, w)
+	defer ended()
 	resp, err := c.send(ctx, base, op, http.MethodPost, "/v1/tasks", "application/x-ndjson", body)
 	if err != nil {
 		return err

@@ -3,6 +3,7 @@ package client
 import (
 	"io"
 	"sync"
+	"time"
 
 	"github.com/open-autoglm/autoglm/node/api/wire"
 	"github.com/open-autoglm/autoglm/persistence/fault"
@@ -37,6 +38,7 @@ type window struct {
 	err     error
 	stopped error // nobody wants it any more
 	current *uploadBody
+	since   time.Time // the first line waits for its answer; as of this connection
 }
 
 func newWindow() *window {
@@ -60,6 +62,9 @@ func (w *window) fill(next func() (upload, error)) {
 				w.changed.Wait()
 			}
 			w.pending, w.bytes = append(w.pending, u), w.bytes+len(u.text)
+			if w.since.IsZero() {
+				w.since = time.Now()
+			}
 		}
 		over := w.eof || w.stopped != nil
 		w.changed.Broadcast()
@@ -104,7 +109,10 @@ func (w *window) pop() (upload, bool) {
 	}
 	u := w.pending[0]
 	w.pending[0] = upload{}
-	w.pending, w.bytes = w.pending[1:], w.bytes-len(u.text)
+	w.pending, w.bytes, w.since = w.pending[1:], w.bytes-len(u.text), time.Time{}
+	if len(w.pending) > 0 {
+		w.since = time.Now()
+	}
 	if w.sent > 0 {
 		w.sent--
 	}
@@ -150,12 +158,22 @@ func (w *window) answer(a wire.Submitted, take func(wire.Submitted) error) error
 	return take(a)
 }
 
+// waits tells since when the first line waits for its answer; zero: none does.
+func (w *window) waits() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.since
+}
+
 // body starts a new connection's request: all lines without an answer are to be sent.
 func (w *window) body() *uploadBody {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.sent = 0
-	w.current = &uploadBody{w: w}
+	w.current, w.since = &uploadBody{w: w}, time.Time{}
+	if len(w.pending) > 0 {
+		w.since = time.Now()
+	}
 	w.changed.Broadcast()
 	return w.current
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/open-autoglm/autoglm/actors/bulk"
+	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/actors/tenant"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
@@ -51,7 +52,7 @@ type batchRequest struct {
 	OutputExpires *expiresAfter     `json:"output_expires_after" required:"false"`
 	MixedModels   bool              `json:"mixed_models" required:"false" doc:"Lines may name several models."`
 	CallbackURL   string            `json:"callback_url" required:"false" doc:"Gets the batch's webhook, too."`
-	Priority      *int              `json:"priority" required:"false" doc:"Of its lines: 0 runs first, 9 last."`
+	Priority      *task.Priority    `json:"priority" required:"false" minimum:"0" maximum:"9" doc:"Of its lines: 0 runs first, 9 last; high is 2, normal 5, low 8."`
 }
 
 type expiresAfter struct {
@@ -104,11 +105,11 @@ type batchObject struct {
 	Usage        batchUsage        `json:"usage"`
 	Metadata     map[string]string `json:"metadata"`
 
-	Paused      bool   `json:"paused,omitempty"`
-	Priority    *int   `json:"priority,omitempty"`
-	MixedModels bool   `json:"mixed_models,omitempty"`
-	CallbackURL string `json:"callback_url,omitempty"`
-	RetryOf     string `json:"retry_of,omitempty"`
+	Paused      bool           `json:"paused,omitempty"`
+	Priority    *task.Priority `json:"priority,omitempty"`
+	MixedModels bool           `json:"mixed_models,omitempty"`
+	CallbackURL string         `json:"callback_url,omitempty"`
+	RetryOf     string         `json:"retry_of,omitempty"`
 }
 
 type batchErrors struct {
@@ -255,7 +256,7 @@ func (s *server) sayToBatch(msg any) http.HandlerFunc {
 }
 
 type priorityRequest struct {
-	Priority *int `json:"priority"`
+	Priority *task.Priority `json:"priority"`
 }
 
 func (s *server) prioritizeBatch(w http.ResponseWriter, r *http.Request) {
@@ -272,8 +273,8 @@ func (s *server) prioritizeBatch(w http.ResponseWriter, r *http.Request) {
 
 func (s *server) retryBatch(w http.ResponseWriter, r *http.Request) {
 	var q struct {
-		Window   string `json:"completion_window"`
-		Priority *int   `json:"priority"`
+		Window   string         `json:"completion_window"`
+		Priority *task.Priority `json:"priority"`
 	}
 	id, err := newBatchID(r)
 	if err == nil {
@@ -336,6 +337,9 @@ func strictly(b []byte, v any) (err error) {
 			return nil
 		}
 		err = errors.New("something follows its JSON")
+	}
+	if _, ok := errors.AsType[*fault.Error](err); ok { // of a field that reads itself, which says what is right
+		return err
 	}
 	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		return Invalid(wrong.Field, "invalid_type", "Invalid type for '%s': a %s cannot be it.", wrong.Field, wrong.Value)

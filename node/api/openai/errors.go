@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/open-autoglm/autoglm/actors/quota"
 	"github.com/open-autoglm/autoglm/node/api/wire"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
@@ -36,6 +37,7 @@ func (e *Error) Error() string { return e.Message }
 const (
 	typeRequest = "invalid_request_error"
 	typeLimit   = "rate_limit_exceeded"
+	typeQuota   = "insufficient_quota"
 	typeServer  = "server_error"
 )
 
@@ -90,6 +92,9 @@ func ErrorOf(err error) *Error {
 		e.Type, e.final = typeRequest, true
 	case fault.Overloaded:
 		e.Type, e.Code = typeLimit, some(typeLimit)
+		if errors.Is(err, quota.OverBytes) {
+			e.Type, e.Code = typeQuota, some(typeQuota)
+		}
 	case fault.Unavailable, fault.Fenced, fault.Timeout, fault.NoSpace, fault.Malformed:
 		e.Status, e.Type = http.StatusServiceUnavailable, typeServer
 	default:

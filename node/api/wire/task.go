@@ -61,7 +61,7 @@ func TaskOf(id string, r *task.Record) *Task {
 		Error: withoutBody(r.Error), Attempts: r.Attempts, Answer: r.Text(), Response: responseOf(r), Answers: answersOf(r), Usage: usageOf(r), Callback: callbackOf(r), RetriedAs: r.RetriedAs}
 	if r.Spec != nil {
 		t.Spec = *r.Spec
-		p := r.Spec.PriorityOr()
+		p := task.Priority(r.Spec.PriorityOr())
 		t.Priority = &p
 	}
 	t.ID, t.TraceID = id, trace.Parent(r.Trace).ID()
@@ -86,6 +86,8 @@ type Brief struct {
 	Metadata  map[string]string `json:"metadata,omitempty"`
 	RetryOf   string            `json:"retry_of,omitempty" doc:"The failed task that this one tries again."`
 	RetriedAs string            `json:"retried_as,omitempty" doc:"The task that this failed one was tried again as."`
+	Batch     string            `json:"batch_id,omitempty" doc:"Of a line of a batch: which one."`
+	CustomID  string            `json:"custom_id,omitempty" doc:"Of a line of a batch: what the line calls itself."`
 }
 
 // BriefOf shows a record in a list.
@@ -93,6 +95,9 @@ func BriefOf(id string, r *task.Record) Brief {
 	b := Brief{ID: id, State: r.State, Version: r.Version, CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt,
 		EndedAt: moment(r.EndedAt), Attempt: r.Attempt, Error: withoutBody(r.Error), RetriedAs: r.RetriedAs}
 	if r.Spec != nil {
+		if r.Line != nil {
+			b.Batch, b.CustomID = tenant.Bare(r.Line.Batch), r.Line.CustomID
+		}
 		b.Model, b.Priority, b.Metadata, b.RetryOf = cmp.Or(r.Model, r.Spec.Model), r.Spec.PriorityOr(), r.Spec.Metadata, r.Spec.RetryOf
 	}
 	return b
