@@ -312,8 +312,12 @@ func (s *System) estimate(w *task.Work) (prompt, all int) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	prompt = s.tokens.Estimate(w.Record.Model, ms)
-	return prompt, prompt + s.tokens.Output(w.Record.Model, w.Record.Spec.MaxTokens)
+	l := w.Record.Lane()
+	if l.Endpoint == task.EndpointTool {
+		return 0, 0
+	}
+	prompt = s.tokens.Estimate(l.Model, ms)
+	return prompt, prompt + s.tokens.Output(l.Model, w.Record.Spec.MaxTokens)
 }
 
 func (s *System) learn(model string, ms []infer.Message, promptTokens, outputTokens int) {

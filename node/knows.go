@@ -13,7 +13,8 @@ const (
 	knowsErase   = 2 // persistence.Write.Erase: what is deleted for good
 	knowsWhen    = 3 // schedules, dead tasks that were tried again, quotas
 	knowsSteps   = 4 // steps that are objects
-	knowsAll     = knowsSteps
+	knowsLanes   = 5 // steps with a model of their own, and tools
+	knowsAll     = knowsLanes
 )
 
 // allKnow refuses what a living node does not know: its shards could be asked for it. One that is down and comes back old makes that

@@ -67,5 +67,5 @@ func (s *service) checkScheduled(ctx context.Context, spec *task.Spec) error {
 	if err := spec.MayRead(tenant.From(ctx)); err != nil {
 		return err
 	}
-	return s.checker(ctx).serves(spec.ModelOr(s.defaultModel), spec.EndpointOr())
+	return s.checker(ctx).task(spec.ModelOr(s.defaultModel), spec)
 }

@@ -137,13 +137,18 @@ func (s *service) judge(ctx context.Context, m *task.Submit, check *checker) err
 			return err
 		}
 	}
+	if spec.OwnLanes() {
+		if err := allKnow(s.members(), knowsLanes, "steps that are tools or name a model"); err != nil {
+			return err
+		}
+	}
 	if err := s.admits(ctx, spec); err != nil {
 		return err
 	}
-	if d := time.Duration(spec.Timeout); d > s.timeoutMax {
+	if d := spec.LongestTimeout(); d > s.timeoutMax {
 		return fault.New(fault.Invalid, "task.validate", "timeout", "is %v, more than this node's task.timeout_max", d).WithRemedy("use at most %v", s.timeoutMax)
 	}
-	return check.serves(m.Model, spec.EndpointOr())
+	return check.task(m.Model, spec)
 }
 
 // admits refuses a new task that could only fail: its file may not be read, or its deadline has passed. One that exists is a repeat,

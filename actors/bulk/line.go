@@ -34,6 +34,7 @@ type Line struct {
 	Metadata map[string]string `json:"metadata"`
 
 	model   string
+	lanes   []task.Wanted // of its steps, beside those of model
 	timeout time.Duration
 }
 
@@ -93,7 +94,10 @@ func decode(b []byte, endpoint string) (l Line, p *Problem) {
 		}
 		return bad(codeOf(err), param, "%s", strings.ReplaceAll(fault.Sentence(err), "'request.", "'"))
 	}
-	l.timeout = time.Duration(spec.Timeout)
+	l.timeout = spec.LongestTimeout()
+	if spec.OwnLanes() {
+		l.lanes = spec.Lanes(spec.ModelOr(""))
+	}
 	if l.model = spec.ModelOr(""); l.model == "" && endpoint != EndpointTasks {
 		return bad(codeMissing, "body.model", "Missing required parameter: 'body.model'.")
 	}

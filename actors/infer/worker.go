@@ -412,7 +412,7 @@ func (w *Worker) ask(x *task.Work, serves []string) (a task.Answer, asked bool, 
 	defer cancel()
 	x.OnAbort(cancel)
 	err = w.Run.Ask(ctx, w.Engine, q, x, &a)
-	return a, !(err != nil && x.Over()), err // what was stopped says nothing about the engine
+	return a, !(err != nil && (x.Over() || q.Tool != nil)), err // what was stopped says nothing about the engine, and one tool's trouble nothing about the others
 }
 
 func (w *Worker) check(x *task.Work, a *task.Answer) (err error) {
