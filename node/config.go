@@ -172,6 +172,8 @@ type ToolsConfig struct {
 	HTTPConcurrency int      `koanf:"http_concurrency" doc:"Requests of steps (http) that this node makes at once; 0: it makes none."`
 	AllowPrivate    bool     `koanf:"allow_private" doc:"Let them reach loopback and private addresses."`
 	AllowedNets     []string `koanf:"allowed_nets" doc:"Addresses or networks that they may reach although they are private."`
+	WasmDir         string   `koanf:"wasm_dir" doc:"Folder with the WASM modules that steps may run: NAME.wasm. Looked at each minute. Empty: none."`
+	WasmConcurrency int      `koanf:"wasm_concurrency" doc:"Modules that this node runs at once; each takes a processor, and up to the memory that its step asks for. 0: one for each processor."`
 }
 
 // CallbackConfig says how callbacks are signed, sent and repeated.

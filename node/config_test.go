@@ -185,7 +185,7 @@ func TestLoadRefuses(t *testing.T) {
 
 // A zero in any number is either refused or means something that its doc says.
 func TestZeroOfEachSettingIsChecked(t *testing.T) {
-	may := map[string]bool{"memory_limit": true, "shards": true, "cluster.expect": true, "drain": true, "http.stop_grace": true, "model.ctx": true, "batch.age_max": true, "task.retry_percent": true, "retention.tasks": true, "retention.batches": true, "retention.files": true, "retention.audit": true, "scheduling.ageing": true, "source.redirects_max": true, "tools.http_concurrency": true,
+	may := map[string]bool{"memory_limit": true, "shards": true, "cluster.expect": true, "drain": true, "http.stop_grace": true, "model.ctx": true, "batch.age_max": true, "task.retry_percent": true, "retention.tasks": true, "retention.batches": true, "retention.files": true, "retention.audit": true, "scheduling.ageing": true, "source.redirects_max": true, "tools.http_concurrency": true, "tools.wasm_concurrency": true,
 		"http.chunk_age": true, "http.stream_retry": true, "http.wait_max": true, "store.block_cache": true, "files.bytes_max": true}
 	c := Default()
 	walk("", reflect.ValueOf(c), func(key, _ string, v reflect.Value) {

@@ -189,6 +189,8 @@ func (c *Config) checkSource(w *wrong) {
 func (c *Config) checkTools(w *wrong) {
 	t := c.Tools
 	w.when(t.HTTPConcurrency < 0 || t.HTTPConcurrency > 4096, "tools.http_concurrency", t.HTTPConcurrency, "use 1 to 4096, or 0 for none")
+	w.when(t.WasmConcurrency < 0 || t.WasmConcurrency > 1024, "tools.wasm_concurrency", t.WasmConcurrency, "use 1 to 1024, or 0 for one for each processor")
+	w.when(t.WasmDir != "" && !filepath.IsAbs(t.WasmDir), "tools.wasm_dir", fmt.Sprintf("%q", t.WasmDir), "use an absolute path")
 	_, err := prefixes("tools.allowed_nets", t.AllowedNets)
 	w.add(err)
 }

@@ -64,7 +64,7 @@ func (v served) check(field, model, endpoint, def string) error {
 
 // checkTool says whether a node runs such tools.
 func (v served) checkTool(field, model string) error {
-	modules, http := []string{}, false
+	var modules []string
 	for _, e := range v {
 		if !e.tool() {
 			continue
@@ -73,8 +73,7 @@ func (v served) checkTool(field, model string) error {
 			return nil
 		}
 		for _, m := range e.models {
-			http = http || m == task.ToolHTTP
-			if name, ok := strings.CutPrefix(m, task.ToolWasm("")); ok && !strings.HasPrefix(name, "sha256:") {
+			if name, ok := strings.CutPrefix(m, task.ToolWasm("")); ok && name != "" && !strings.HasPrefix(name, "sha256:") {
 				modules = append(modules, name)
 			}
 		}

@@ -132,15 +132,8 @@ func (s *service) judge(ctx context.Context, m *task.Submit, check *checker) err
 	if bulk.IsLine(spec.ID) {
 		return fault.New(fault.Invalid, "task.validate", "task_id", "is of the form that lines of batches have").WithRemedy("use another")
 	}
-	if spec.NewForm() {
-		if err := allKnow(s.members(), knowsSteps, "steps that are objects"); err != nil {
-			return err
-		}
-	}
-	if spec.OwnLanes() {
-		if err := allKnow(s.members(), knowsLanes, "steps that are tools or name a model"); err != nil {
-			return err
-		}
+	if err := s.allRead(spec); err != nil {
+		return err
 	}
 	if err := s.admits(ctx, spec); err != nil {
 		return err
@@ -149,6 +142,17 @@ func (s *service) judge(ctx context.Context, m *task.Submit, check *checker) err
 		return fault.New(fault.Invalid, "task.validate", "timeout", "is %v, more than this node's task.timeout_max", d).WithRemedy("use at most %v", s.timeoutMax)
 	}
 	return check.task(m.Model, spec)
+}
+
+// allRead refuses steps of a form that a living node could not read.
+func (s *service) allRead(spec *task.Spec) error {
+	switch {
+	case spec.OwnLanes():
+		return allKnow(s.members(), knowsLanes, "steps that are tools or name a model")
+	case spec.NewForm():
+		return allKnow(s.members(), knowsSteps, "steps that are objects")
+	}
+	return nil
 }
 
 // admits refuses a new task that could only fail: its file may not be read, or its deadline has passed. One that exists is a repeat,

@@ -1,6 +1,8 @@
 package node
 
 import (
+	"runtime"
+
 	"github.com/open-autoglm/autoglm/actors"
 	"github.com/open-autoglm/autoglm/actors/egress"
 	"github.com/open-autoglm/autoglm/actors/task"
@@ -18,6 +20,11 @@ func (n *Node) startTools() (all []actors.Engine, err error) {
 		h := tool.NewHTTP(egress.Policy{AllowPrivate: c.AllowPrivate, Allow: nets})
 		n.toolStops = append(n.toolStops, h.Close)
 		all = append(all, actors.Engine{Engine: h, Endpoints: []string{task.EndpointTool}, Concurrency: c.HTTPConcurrency})
+	}
+	if c.WasmDir != "" {
+		w := tool.NewWasm(c.WasmDir)
+		n.toolStops = append(n.toolStops, w.Close)
+		all = append(all, actors.Engine{Engine: w, Endpoints: []string{task.EndpointTool}, Concurrency: orDefault(c.WasmConcurrency, runtime.NumCPU())})
 	}
 	n.tools = len(all)
 	return all, nil
