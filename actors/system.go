@@ -304,6 +304,9 @@ func (s *System) resync() {
 	}
 }
 
+// toolCost is what a tool's call counts in tokens: were it free, a tenant with many of them would always be first.
+const toolCost = 100
+
 // estimate is the tokens of a work's prompt, and with those that its answer is expected to have.
 func (s *System) estimate(w *task.Work) (prompt, all int) {
 	ms := w.Record.Conversation()
@@ -314,7 +317,7 @@ func (s *System) estimate(w *task.Work) (prompt, all int) {
 	defer s.mu.Unlock()
 	l := w.Record.Lane()
 	if l.Endpoint == task.EndpointTool {
-		return 0, 0
+		return 0, toolCost
 	}
 	prompt = s.tokens.Estimate(l.Model, ms)
 	return prompt, prompt + s.tokens.Output(l.Model, w.Record.Spec.MaxTokens)

@@ -15,6 +15,7 @@ import (
 	"github.com/open-autoglm/autoglm/actors"
 	"github.com/open-autoglm/autoglm/actors/egress"
 	"github.com/open-autoglm/autoglm/actors/infer"
+	"github.com/open-autoglm/autoglm/actors/quota"
 	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/actors/tool"
 	"github.com/open-autoglm/autoglm/persistence/persisttest"
@@ -205,4 +206,26 @@ func TestToolsSurviveTheirNode(t *testing.T) {
 	t.Logf("%d calls before the node died, %d of %d made twice", before, again, 2*n)
 	require.LessOrEqual(t, again, 8, "four were held, and as many answers may not have been durable")
 	require.Positive(t, again)
+}
+
+// TestToolsAreCharged: a call that failed, too, so that nobody's many calls are always before others'.
+func TestToolsAreCharged(t *testing.T) {
+	for _, path := range []string{"/", "/no"} {
+		shop := newWorkshop(t, 1<<30)
+		sys := start(t, persisttest.NewStore(2), tools(t, 4))
+		require.NoError(t, quota.New(sys.Router).Set(t.Context(), quota.Terms{Tenant: "acme", Hard: quota.Limits{TokensPerMinute: 300}}))
+		until(t, "it knows", func() bool { return sys.Quota.Room("acme", 5, 1<<20) > 0 && sys.Quota.Room("other", 5, 1<<20) == 1<<20 })
+		for i := range 20 {
+			for _, whose := range []string{"acme", "other"} {
+				submit(t, sys, &task.Spec{ID: fmt.Sprint("/", whose, "/", i), Steps: task.Steps{{HTTP: &task.HTTPTool{URL: shop.url + path}}}})
+			}
+		}
+		for i := range 20 {
+			require.True(t, await(t, sys, fmt.Sprint("/other/", i)).State.Final())
+		}
+		until(t, "nothing is under way, and it is in debt", func() bool { return sys.Busy() == 0 && sys.Quota.Room("acme", 5, 1<<20) == 0 })
+		shop.mu.Lock()
+		require.Less(t, len(shop.asked), 40, path)
+		shop.mu.Unlock()
+	}
 }

@@ -189,7 +189,7 @@ func (w *Worker) ran(c actor.Context, m ran) {
 	switch {
 	case m.used > 0:
 		w.spend(m.work, m.used)
-	case m.asked && fault.KindOf(m.err) != fault.Overloaded:
+	case m.asked && fault.KindOf(m.err) != fault.Overloaded, m.work.Record.Lane().Endpoint == task.EndpointTool:
 		w.spend(m.work, m.work.Cost) // it had its slot
 	default:
 		w.spend(m.work, 0)

@@ -18,7 +18,7 @@ const (
 	sumPrefix  = "sha256:"
 	wasmExt    = ".wasm"
 	moduleMax  = 64 << 20 // bytes of a module's file
-	modulesMax = 256      // files that are looked at, in the order of their names
+	modulesMax = 128      // files that are looked at, in the order of their names
 )
 
 // shelf is the folder of modules. A task names a module, never a file: what is not in the list is not opened.
