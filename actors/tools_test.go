@@ -1,6 +1,7 @@
 package actors_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -228,4 +229,39 @@ func TestToolsAreCharged(t *testing.T) {
 		require.Less(t, len(shop.asked), 40, path)
 		shop.mu.Unlock()
 	}
+}
+
+// slowly is an engine that has something to do before a request.
+type slowly struct {
+	*infer.Echo
+	mu             sync.Mutex
+	ready, request time.Duration // how long each may take
+}
+
+func (e *slowly) Ready(ctx context.Context, _ *infer.Request) error {
+	until, _ := ctx.Deadline()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.ready = time.Until(until)
+	return nil
+}
+
+func (e *slowly) Do(ctx context.Context, r *infer.Request) (*infer.Response, error) {
+	until, _ := ctx.Deadline()
+	e.mu.Lock()
+	e.request = time.Until(until)
+	e.mu.Unlock()
+	return e.Echo.Do(ctx, r)
+}
+
+// TestWhatAnEngineDoesBeforehandIsNoneOfTheTimeout: but of the lease.
+func TestWhatAnEngineDoesBeforehandIsNoneOfTheTimeout(t *testing.T) {
+	e := &slowly{Echo: infer.NewEcho(infer.EchoOptions{})}
+	sys := startWith(t, persisttest.NewStore(1), func(o *actors.Options) { o.Policy.LeaseMargin = time.Hour }, actors.Engine{Engine: e, Concurrency: 1})
+	submit(t, sys, &task.Spec{ID: "t", Prompt: "p", Timeout: task.Duration(time.Minute)})
+	require.Equal(t, task.Completed, await(t, sys, "t").State)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	require.Greater(t, e.ready, time.Hour/2)
+	require.LessOrEqual(t, e.request, time.Minute)
 }

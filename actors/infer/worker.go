@@ -240,6 +240,11 @@ func (w *Worker) learned(c actor.Context, m models) {
 	})
 }
 
+// readier is an engine that may have to do something before a request which is none of the request's time.
+type readier interface {
+	Ready(context.Context, *Request) error
+}
+
 // healthy is an engine that can tell more about itself than its list of models.
 type healthy interface{ Health(context.Context) error }
 
@@ -407,6 +412,11 @@ func (w *Worker) ask(x *task.Work, serves []string) (a task.Answer, asked bool, 
 	q, a, err := w.Run.Prepare(ctx, serves, x)
 	if err != nil {
 		return a, false, err
+	}
+	if e, ok := w.Engine.(readier); ok {
+		if err = e.Ready(ctx, q); err != nil {
+			return a, false, err
+		}
 	}
 	ctx, cancel = context.WithTimeout(ctx, x.Timeout)
 	defer cancel()

@@ -57,14 +57,28 @@ func (w *Wasm) Models(context.Context) ([]string, error) {
 // Close ends it, once nothing runs any more.
 func (w *Wasm) Close() { w.machines.close() }
 
-// Do runs one function.
-func (w *Wasm) Do(ctx context.Context, r *infer.Request) (*infer.Response, error) {
-	c := r.Tool
+// Ready compiles a module that is not compiled yet: that takes seconds, and is none of the step's time.
+func (w *Wasm) Ready(ctx context.Context, r *infer.Request) error {
+	m, err := w.machine(ctx, r.Tool)
+	if err == nil {
+		w.machines.put(m)
+	}
+	return err
+}
+
+// machine returns the one for a call, to be put back.
+func (w *Wasm) machine(ctx context.Context, c *task.Call) (*machine, error) {
 	sum, code, err := w.shelf.find(c.Module)
 	if err != nil {
 		return nil, err
 	}
-	m, err := w.machines.get(ctx, machineOf{sum, c.MemoryMB}, code)
+	return w.machines.get(ctx, machineOf{sum, c.MemoryMB}, code)
+}
+
+// Do runs one function.
+func (w *Wasm) Do(ctx context.Context, r *infer.Request) (*infer.Response, error) {
+	c := r.Tool
+	m, err := w.machine(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +87,7 @@ func (w *Wasm) Do(ctx context.Context, r *infer.Request) (*infer.Response, error
 	if err != nil {
 		return nil, err
 	}
-	return &infer.Response{Text: out, FinishReason: "stop", Model: c.Module + "@" + sumPrefix + sum}, nil
+	return &infer.Response{Text: out, FinishReason: "stop", Model: c.Module + "@" + sumPrefix + m.of.sum}, nil
 }
 
 // run makes an instance for one call.

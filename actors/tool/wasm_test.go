@@ -73,6 +73,9 @@ func call(w *Wasm, within time.Duration, c task.Call, input string) (string, err
 
 func TestAFunctionIsRun(t *testing.T) {
 	w, _ := shelved(t, nil)
+	require.NoError(t, w.Ready(t.Context(), &infer.Request{Tool: &task.Call{Module: "main", MemoryMB: task.WasmMemory}}))
+	require.Len(t, w.machines.by, 1, "before it is called")
+	require.Equal(t, fault.Unavailable, fault.KindOf(w.Ready(t.Context(), &infer.Request{Tool: &task.Call{Module: "missing", MemoryMB: 1}})))
 	for _, c := range []task.Call{{Module: "main"}, {Module: "library", Function: "score"}} {
 		for range 3 { // each time a new instance
 			out, err := call(w, time.Minute, c, `score three short words`)
