@@ -311,6 +311,9 @@ func (s *System) resync() {
 	}
 }
 
+// toolCost is what a tool's call counts in tokens: were it free, a tenant with many of them would always be first.
+const toolCost = 100
+
 // estimate is the tokens of a work's prompt, and with those that its answer is expected to have.
 func (s *System) estimate(w *task.Work) (prompt, all int) {
 	ms := w.Record.Conversation()
@@ -319,8 +322,12 @@ func (s *System) estimate(w *task.Work) (prompt, all int) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	prompt = s.tokens.Estimate(w.Record.Model, ms)
-	return prompt, prompt + s.tokens.Output(w.Record.Model, w.Record.Spec.MaxTokens)
+	l := w.Record.Lane()
+	if l.Endpoint == task.EndpointTool {
+		return 0, toolCost
+	}
+	prompt = s.tokens.Estimate(l.Model, ms)
+	return prompt, prompt + s.tokens.Output(l.Model, w.Record.Spec.MaxTokens)
 }
 
 func (s *System) learn(model string, ms []infer.Message, promptTokens, outputTokens int) {

@@ -51,7 +51,7 @@ func (n *Node) openBulk() error {
 		Served: func(ctx context.Context, endpoint, model string) error {
 			return n.svc.CheckEndpoint(ctx, endpoint, model)
 		},
-		Steps:   func() error { return allKnow(n.svc.members(), knowsSteps, "steps that are objects") },
+		Steps:   n.svc.stepsKnown,
 		Counted: func(outcome string, lines uint64) { n.meter.BulkLines.WithLabelValues(outcome).Add(float64(lines)) },
 		Ended:   func(status string) { n.meter.BulkEnded.WithLabelValues(status).Inc() },
 		Post:    func(ctx context.Context, d callback.Delivery) error { return n.poster.Post(ctx, d) },

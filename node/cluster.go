@@ -338,7 +338,7 @@ func (j *joint) started() error {
 
 // tellEngines says how many engines this node has: one that has none is not asked what it serves.
 func (j *joint) tellEngines() error {
-	return j.list.Update(func(m *members.Member) { m.Engines = len(j.n.Engines()) })
+	return j.list.Update(func(m *members.Member) { m.Engines = len(j.n.Engines()) + j.n.tools })
 }
 
 // shows lets the API tell of the whole cluster, here and for the other nodes.

@@ -30,6 +30,7 @@ type Config struct {
 	Scheduling  SchedConfig    `koanf:"scheduling"`
 	Task        TaskConfig     `koanf:"task"`
 	Source      SourceConfig   `koanf:"source"`
+	Tools       ToolsConfig    `koanf:"tools"`
 	Callback    CallbackConfig `koanf:"callback"`
 	Webhook     WebhookConfig  `koanf:"webhook"`
 	Files       FilesConfig    `koanf:"files"`
@@ -183,6 +184,15 @@ type SourceConfig struct {
 	RedirectsMax int           `koanf:"redirects_max" doc:"Redirects followed; each address is checked."`
 }
 
+// ToolsConfig says which tools of steps this node runs, and what they may reach.
+type ToolsConfig struct {
+	HTTPConcurrency int      `koanf:"http_concurrency" doc:"Requests of steps (http) that this node makes at once; 0: it makes none."`
+	AllowPrivate    bool     `koanf:"allow_private" doc:"Let them reach loopback and private addresses."`
+	AllowedNets     []string `koanf:"allowed_nets" doc:"Addresses or networks that they may reach although they are private."`
+	WasmDir         string   `koanf:"wasm_dir" doc:"Folder with the WASM modules that steps may run: NAME.wasm. Looked at each minute. Empty: none."`
+	WasmConcurrency int      `koanf:"wasm_concurrency" doc:"Modules that this node runs at once; each takes a processor, and up to the memory that its step asks for. 0: one for each processor."`
+}
+
 // CallbackConfig says how callbacks are signed, sent and repeated.
 type CallbackConfig struct {
 	Secret       Secret        `koanf:"secret" doc:"Signs callbacks (Standard Webhooks), whsec_ and base64; empty: made once and kept in data_dir."`
@@ -273,6 +283,7 @@ func Default() Config {
 			BackoffMin: time.Second, BackoffMax: time.Minute, SlowFactor: 4, RetryFloor: 20, RetryWindow: time.Minute, MovesMax: 100, AsleepAfter: time.Minute,
 		},
 		Source: SourceConfig{SizeMax: 1 << 20, Timeout: 30 * time.Second, RedirectsMax: 5},
+		Tools:  ToolsConfig{HTTPConcurrency: 32},
 		Callback: CallbackConfig{
 			Attempts: 10, Timeout: 15 * time.Second, InFlight: 64,
 		},

@@ -76,7 +76,7 @@ func TestPrintedConfigLoads(t *testing.T) {
 	require.NoError(t, err, b.String())
 	require.Empty(t, unknown)
 	if got.HTTP.AllowedHosts == nil || len(got.HTTP.AllowedHosts) == 0 { // [] and nothing are the same
-		got.HTTP.AllowedHosts, got.Source.AllowedNets, got.Callback.AllowedNets, got.Webhook.URLs, got.Model.Allowed = nil, nil, nil, nil, nil
+		got.HTTP.AllowedHosts, got.Source.AllowedNets, got.Callback.AllowedNets, got.Webhook.URLs, got.Model.Allowed, got.Tools.AllowedNets = nil, nil, nil, nil, nil, nil
 	}
 	require.Equal(t, c, got)
 
@@ -187,7 +187,7 @@ func TestLoadRefuses(t *testing.T) {
 
 // A zero in any number is either refused or means something that its doc says.
 func TestZeroOfEachSettingIsChecked(t *testing.T) {
-	may := map[string]bool{"memory_limit": true, "shards": true, "cluster.expect": true, "drain": true, "http.stop_grace": true, "model.ctx": true, "batch.age_max": true, "task.retry_percent": true, "retention.tasks": true, "retention.batches": true, "retention.files": true, "retention.audit": true, "scheduling.ageing": true, "source.redirects_max": true,
+	may := map[string]bool{"memory_limit": true, "shards": true, "cluster.expect": true, "drain": true, "http.stop_grace": true, "model.ctx": true, "batch.age_max": true, "task.retry_percent": true, "retention.tasks": true, "retention.batches": true, "retention.files": true, "retention.audit": true, "scheduling.ageing": true, "source.redirects_max": true, "tools.http_concurrency": true, "tools.wasm_concurrency": true,
 		"http.chunk_age": true, "http.stream_retry": true, "http.wait_max": true, "store.block_cache": true, "files.bytes_max": true}
 	c := Default()
 	walk("", reflect.ValueOf(c), func(key, _ string, v reflect.Value) {

@@ -42,7 +42,7 @@ func (w *wrong) when(so bool, field string, value any, format string, args ...an
 // its value and what to do, a line each.
 func (c *Config) Validate() error {
 	var w wrong
-	for _, check := range []func(*wrong){c.checkNode, c.checkHTTP, func(w *wrong) { w.add(c.checkAccess()) }, c.checkCluster, c.checkEngines, c.checkModel, c.checkTask, c.checkSource,
+	for _, check := range []func(*wrong){c.checkNode, c.checkHTTP, func(w *wrong) { w.add(c.checkAccess()) }, c.checkCluster, c.checkEngines, c.checkModel, c.checkTask, c.checkSource, c.checkTools,
 		c.checkCallback, c.checkFiles, c.checkBulk, c.checkEncryption, c.checkSink, c.checkRetention} {
 		check(&w)
 	}
@@ -187,6 +187,15 @@ func (c *Config) checkSource(w *wrong) {
 	w.when(s.Timeout <= 0, "source.timeout", s.Timeout, "use more than 0s")
 	w.when(s.RedirectsMax < 0 || s.RedirectsMax > 20, "source.redirects_max", s.RedirectsMax, "use 0 to 20")
 	_, err := prefixes("source.allowed_nets", s.AllowedNets)
+	w.add(err)
+}
+
+func (c *Config) checkTools(w *wrong) {
+	t := c.Tools
+	w.when(t.HTTPConcurrency < 0 || t.HTTPConcurrency > 4096, "tools.http_concurrency", t.HTTPConcurrency, "use 1 to 4096, or 0 for none")
+	w.when(t.WasmConcurrency < 0 || t.WasmConcurrency > 1024, "tools.wasm_concurrency", t.WasmConcurrency, "use 1 to 1024, or 0 for one for each processor")
+	w.when(t.WasmDir != "" && !filepath.IsAbs(t.WasmDir), "tools.wasm_dir", fmt.Sprintf("%q", t.WasmDir), "use an absolute path")
+	_, err := prefixes("tools.allowed_nets", t.AllowedNets)
 	w.add(err)
 }
 

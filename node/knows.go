@@ -14,7 +14,8 @@ const (
 	knowsWhen    = 3 // schedules, dead tasks that were tried again, quotas
 	knowsSteps   = 4 // steps that are objects
 	knowsBytes   = 5 // quotas of bytes
-	knowsAll     = knowsBytes
+	knowsLanes   = 6 // steps with a model of their own, and tools
+	knowsAll     = knowsLanes
 )
 
 // allKnow refuses what a living node does not know: its shards could be asked for it. One that is down and comes back old makes that

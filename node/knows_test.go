@@ -37,7 +37,12 @@ func TestNoKeysWhileAnOldNodeIsIn(t *testing.T) {
 	require.Contains(t, l.ask(l.root, "POST", "/v1/schedules", plan, 409)["detail"], "old (v0.9)")
 	l.ask(l.root, "POST", "/v1/tasks", map[string]any{"prompt": "p", "steps": []string{"q"}}, 201)
 	l.ask(l.root, "GET", "/v1/keys", nil, 200)
+	old.Knows = knowsSteps
+	l.ask(l.root, "POST", "/v1/tasks", steps, 201)
+	lanes := map[string]any{"steps": []any{map[string]any{"http": map[string]any{"url": "http://h/"}}}}
+	require.Contains(t, l.ask(l.root, "POST", "/v1/tasks", lanes, 409)["detail"], "old (v0.9)")
 	old.Knows = knowsAll
+	l.ask(l.root, "POST", "/v1/tasks", lanes, 201)
 	l.ask(l.root, "POST", "/v1/tasks", steps, 201)
 	l.ask(l.root, "POST", "/v1/keys", map[string]any{"name": "x", "role": "read"}, 201)
 }

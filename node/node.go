@@ -57,7 +57,9 @@ type Node struct {
 	keys      *seal.Keys // nil: nothing is sealed
 	store     persistence.Store
 	table     *table
-	id        string // its name; from Start on
+	id        string   // its name; from Start on
+	tools     int      // engines of tools
+	toolStops []func() // let go what they hold
 	fetcher   *source.Fetcher
 	poster    *callback.Poster
 	calls     *callback.Dispatcher
@@ -196,6 +198,10 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	tools, err := n.startTools()
+	if err != nil {
+		return err
+	}
 	if n.fetcher, err = n.newFetcher(); err != nil {
 		return err
 	}
@@ -211,7 +217,7 @@ func (n *Node) Start(ctx context.Context) (err error) {
 		return err
 	}
 	opt := actors.Options{
-		Node: id, Self: id, Store: n.store, Engines: engines, Policy: n.policy(), Kinds: append(append(n.janitor.Kinds(), n.batches.Kind(), n.sinks.Kind(), n.schedules.Kind(), apikey.Kind(), audit.Kind()), n.kinds...),
+		Node: id, Self: id, Store: n.store, Engines: append(engines, tools...), Policy: n.policy(), Kinds: append(append(n.janitor.Kinds(), n.batches.Kind(), n.sinks.Kind(), n.schedules.Kind(), apikey.Kind(), audit.Kind()), n.kinds...),
 		Window:    n.cfg.Batch.window(),
 		Rules:     batch.Rules{Prefix: n.cfg.Batch.Prefix, Length: n.cfg.Batch.Lengths},
 		Fair:      policy,
@@ -463,6 +469,7 @@ func (n *Node) stop(ctx context.Context) error {
 	if n.fetcher != nil {
 		n.fetcher.Close()
 	}
+	n.stopTools()
 	if n.store != nil {
 		errs = append(errs, n.store.Close())
 	}

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"time"
 
 	"github.com/open-autoglm/autoglm/actors/schedule"
 	"github.com/open-autoglm/autoglm/actors/task"
@@ -56,7 +55,10 @@ func (s *service) checkScheduled(ctx context.Context, spec *task.Spec) error {
 	if spec.RetryOf != "" {
 		return fault.New(fault.Invalid, "schedule.create", "task.retry_of", "is for one task").WithRemedy("leave it out")
 	}
-	if d := time.Duration(spec.Timeout); d > s.timeoutMax {
+	if err := s.allRead(spec); err != nil {
+		return err
+	}
+	if d := spec.LongestTimeout(); d > s.timeoutMax {
 		return fault.New(fault.Invalid, "schedule.create", "task.timeout", "is %v, more than this node's task.timeout_max", d).WithRemedy("use at most %v", s.timeoutMax)
 	}
 	if spec.DataURL != "" && s.admit != nil && s.cluster == "" {
@@ -67,5 +69,5 @@ func (s *service) checkScheduled(ctx context.Context, spec *task.Spec) error {
 	if err := spec.MayRead(tenant.From(ctx)); err != nil {
 		return err
 	}
-	return s.checker(ctx).serves(spec.ModelOr(s.defaultModel), spec.EndpointOr())
+	return s.checker(ctx).task(spec.ModelOr(s.defaultModel), spec)
 }

@@ -32,12 +32,18 @@ func (e serving) endpoint(name string) bool {
 	return slices.Contains(e.endpoints, name)
 }
 
+// tool tells whether it runs tools, and answers no questions.
+func (e serving) tool() bool { return slices.Contains(e.endpoints, task.EndpointTool) }
+
 // check says whether an engine serves the model at the endpoint, and what to do where none does. A chat with the default
-// model waits for an engine that does.
-func (v served) check(model, endpoint, def string) error {
+// model waits for an engine that does. field is what names the model.
+func (v served) check(field, model, endpoint, def string) error {
+	if endpoint == task.EndpointTool {
+		return v.checkTool(field, model)
+	}
 	known := false
 	for _, e := range v {
-		if !e.model(model) {
+		if e.tool() && len(e.models) > 0 || !e.model(model) {
 			continue
 		}
 		if known = true; e.endpoint(endpoint) {
@@ -47,13 +53,41 @@ func (v served) check(model, endpoint, def string) error {
 	waits := model == task.AnyModel || model == def
 	switch {
 	case !known && !waits:
-		return fault.New(fault.Invalid, "task.validate", "model", "is %q, which no engine here serves", model).
+		return fault.New(fault.Invalid, "task.validate", field, "is %q, which no engine here serves", model).
 			WithRemedy("use one of: %s; or leave it out for the default", strings.Join(v.models(def), ", "))
 	case !known && endpoint == task.EndpointChat:
 		return nil
 	}
 	return fault.New(fault.Invalid, "task.validate", "endpoint", "is %q, which no engine here serves for model %q", endpoint, model).
 		WithRemedy("use one of: %s", strings.Join(v.endpoints(), ", "))
+}
+
+// checkTool says whether a node runs such tools.
+func (v served) checkTool(field, model string) error {
+	var modules []string
+	for _, e := range v {
+		if !e.tool() {
+			continue
+		}
+		if e.model(model) {
+			return nil
+		}
+		for _, m := range e.models {
+			if name, ok := strings.CutPrefix(m, task.ToolWasm("")); ok && name != "" && !strings.HasPrefix(name, "sha256:") {
+				modules = append(modules, name)
+			}
+		}
+	}
+	l := task.Lot{Model: model, Endpoint: task.EndpointTool}
+	err := fault.New(fault.Invalid, "task.validate", field, "needs %s, which no node here runs", l.Name())
+	slices.Sort(modules)
+	switch modules = slices.Compact(modules); {
+	case model == task.ToolHTTP:
+		return err.WithRemedy("set tools.http_concurrency of a node")
+	case len(modules) > 0:
+		return err.WithRemedy("use one of: %s; or put the module into tools.wasm_dir of the nodes", strings.Join(modules, ", "))
+	}
+	return err.WithRemedy("put the module into tools.wasm_dir of the nodes")
 }
 
 // models returns all names, sorted.
@@ -63,6 +97,9 @@ func (v served) models(def string) []string {
 		names = append(names, def)
 	}
 	for _, e := range v {
+		if e.tool() {
+			continue
+		}
 		for _, m := range e.models {
 			if m != "*" {
 				names = append(names, m)
@@ -105,13 +142,23 @@ func (s *service) checker(ctx context.Context) *checker {
 	return &checker{ctx: ctx, s: s, known: s.servedHere()}
 }
 
-func (c *checker) serves(model, endpoint string) error {
-	err := c.known.check(model, endpoint, c.s.defaultModel)
+// task checks every lot that the questions of a task will wait in.
+func (c *checker) task(model string, spec *task.Spec) error {
+	for _, w := range spec.Lanes(model) {
+		if err := c.serves(w.Field, w.Model, w.Endpoint); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *checker) serves(field, model, endpoint string) error {
+	err := c.known.check(field, model, endpoint, c.s.defaultModel)
 	if err == nil || c.asked {
 		return err
 	}
 	c.known, c.asked = append(c.known, c.s.elsewhere.of(c.ctx, c.s)...), true // only now: it takes a round trip to every node
-	return c.known.check(model, endpoint, c.s.defaultModel)
+	return c.known.check(field, model, endpoint, c.s.defaultModel)
 }
 
 // CheckModel says whether an engine of the cluster serves a model; "" is the default.
@@ -119,7 +166,7 @@ func (s *service) CheckModel(ctx context.Context, model string) error {
 	if model == "" {
 		model = s.defaultModel
 	}
-	return s.checker(ctx).serves(model, task.EndpointChat)
+	return s.checker(ctx).serves("model", model, task.EndpointChat)
 }
 
 // CheckEndpoint says whether an engine of the cluster serves a model at an endpoint; model "" is any.
@@ -127,7 +174,7 @@ func (s *service) CheckEndpoint(ctx context.Context, endpoint, model string) err
 	if model == "" {
 		model = task.AnyModel
 	}
-	return s.checker(ctx).serves(model, endpoint)
+	return s.checker(ctx).serves("model", model, endpoint)
 }
 
 // elsewhere remembers what the engines of other nodes serve.
@@ -154,7 +201,7 @@ func (e *elsewhere) of(ctx context.Context, s *service) served {
 		e.at, e.known = now, nil
 		for _, t := range s.ask(ctx, others) {
 			if t.err != nil { // it may serve anything
-				e.known = append(e.known, serving{endpoints: task.Endpoints()})
+				e.known = append(e.known, serving{endpoints: append(task.Endpoints(), task.EndpointTool)})
 			}
 			for _, x := range t.Engines {
 				e.known = append(e.known, serving{x.Models, x.Endpoints})

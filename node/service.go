@@ -134,18 +134,32 @@ func (s *service) judge(ctx context.Context, m *task.Submit, check *checker) err
 	if bulk.IsLine(spec.ID) {
 		return fault.New(fault.Invalid, "task.validate", "task_id", "is of the form that lines of batches have").WithRemedy("use another")
 	}
-	if spec.NewForm() {
-		if err := allKnow(s.members(), knowsSteps, "steps that are objects"); err != nil {
-			return err
-		}
+	if err := s.allRead(spec); err != nil {
+		return err
 	}
 	if err := s.admits(ctx, spec); err != nil {
 		return err
 	}
-	if d := time.Duration(spec.Timeout); d > s.timeoutMax {
+	if d := spec.LongestTimeout(); d > s.timeoutMax {
 		return fault.New(fault.Invalid, "task.validate", "timeout", "is %v, more than this node's task.timeout_max", d).WithRemedy("use at most %v", s.timeoutMax)
 	}
-	return check.serves(m.Model, spec.EndpointOr())
+	return check.task(m.Model, spec)
+}
+
+// allRead refuses steps of a form that a living node could not read.
+func (s *service) allRead(spec *task.Spec) error {
+	if spec.NewForm() || spec.OwnLanes() {
+		return s.stepsKnown(spec.OwnLanes())
+	}
+	return nil
+}
+
+// stepsKnown refuses steps that are objects, or are tools or name a model, while a living node could not read them.
+func (s *service) stepsKnown(own bool) error {
+	if own {
+		return allKnow(s.members(), knowsLanes, "steps that are tools or name a model")
+	}
+	return allKnow(s.members(), knowsSteps, "steps that are objects")
 }
 
 // admits refuses a new task that could only fail: its file may not be read, or its deadline has passed. One that exists is a repeat,

@@ -46,7 +46,7 @@ type Options struct {
 	Tasks      *entity.Kind[task.Record, task.Fact]
 	Submit     func(ctx context.Context, lines []*task.Submit) []error    // makes them tasks; the same ones again are harmless
 	Served     func(ctx context.Context, endpoint, model string) error    // refuses what no engine serves; model "" is any
-	Steps      func() error                                               // refuses steps that are objects; nil: all nodes know them
+	Steps      func(own bool) error                                       // refuses steps that are objects, or wait in a lane of their own; nil: all nodes know them
 	Post       func(ctx context.Context, d callback.Delivery) error       // nil: nobody is told
 	Next       func(try int, err error) (wait time.Duration, giveUp bool) // after a failed Post
 	Counted    func(outcome string, lines uint64)                         // lines that ended, or never were; nil: nobody counts

@@ -22,18 +22,19 @@ const (
 type judge struct {
 	h        *Header
 	ids      *unique
-	served   func(model string) error // asked once for each model
-	steps    func() error             // refuses steps that are objects while not all nodes know them; nil: all do
-	timeout  time.Duration            // no line may ask for more
-	models   map[string]bool          // seen; of those true the lines are good
-	model    string                   // of the first good line
+	served   func(endpoint, model string) error // asked once for each model
+	steps    func(own bool) error               // refuses steps that are objects, or have a model of their own, while not all nodes know them; nil: all do
+	lanes    map[task.Lot]error                 // of steps that wait elsewhere
+	timeout  time.Duration                      // no line may ask for more
+	models   map[string]bool                    // seen; of those true the lines are good
+	model    string                             // of the first good line
 	total    uint64
 	blank    uint64 // the first of blank lines that only more blank ones have followed; 1-based, 0: none
 	problems []Problem
 }
 
-func newJudge(h *Header, dir string, timeout time.Duration, served func(string) error) *judge {
-	return &judge{h: h, timeout: timeout, ids: newUnique(dir, uniqueMax, problemsMax), served: served, models: map[string]bool{}}
+func newJudge(h *Header, dir string, timeout time.Duration, served func(endpoint, model string) error) *judge {
+	return &judge{h: h, timeout: timeout, ids: newUnique(dir, uniqueMax, problemsMax), served: served, models: map[string]bool{}, lanes: map[task.Lot]error{}}
 }
 
 func (j *judge) found(p Problem) {
@@ -64,13 +65,16 @@ func (j *judge) line(number uint64, b []byte, bad error) error {
 		p = &Problem{Code: codeInvalid, Param: "body.timeout", Message: fmt.Sprintf("'timeout' is %v: this cluster allows %v at most.", l.timeout, j.timeout)}
 	}
 	if p == nil && l.newForm && j.steps != nil {
-		if err := j.steps(); err != nil {
+		if err := j.steps(len(l.lanes) > 0); err != nil {
 			p = &Problem{Code: codeInvalid, Param: "body.steps", Message: fault.Sentence(err)}
 		}
 	}
 	if p == nil {
 		var err error
-		if p, err = j.judgeModel(l.model); err != nil {
+		if p, err = j.judgeModel(l.model); err == nil && p == nil {
+			p, err = j.judgeLanes(&l)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -96,7 +100,7 @@ func (j *judge) judgeModel(model string) (*Problem, error) {
 		if len(j.models) >= modelsMax {
 			return &Problem{Code: codeModel, Param: "body.model", Message: fmt.Sprintf("This batch names more than %d models.", modelsMax)}, nil
 		}
-		err := j.served(model)
+		err := j.served(j.h.Endpoint, model)
 		if fault.KindOf(err).Retryable() { // nobody could tell
 			return nil, err
 		}
@@ -108,6 +112,29 @@ func (j *judge) judgeModel(model string) (*Problem, error) {
 	}
 	if !good {
 		return &Problem{Code: codeNoModel, Param: "body.model", Message: fmt.Sprintf("The model %.100q is not available.", model)}, nil
+	}
+	return nil, nil
+}
+
+// judgeLanes holds the models and tools of a line's steps against the engines.
+func (j *judge) judgeLanes(l *Line) (*Problem, error) {
+	for _, w := range l.lanes {
+		if w.Model == l.model && w.Endpoint == task.EndpointChat {
+			continue // it was judged as the line's
+		}
+		err, seen := j.lanes[w.Lot]
+		if !seen {
+			if len(j.lanes) >= modelsMax {
+				return &Problem{Code: codeModel, Param: "body." + w.Field, Message: fmt.Sprintf("The steps of this batch name more than %d models and tools.", modelsMax)}, nil
+			}
+			if err = j.served(w.Endpoint, w.Model); fault.KindOf(err).Retryable() { // nobody could tell
+				return nil, err
+			}
+			j.lanes[w.Lot] = err
+		}
+		if err != nil {
+			return &Problem{Code: codeNoModel, Param: "body." + w.Field, Message: fmt.Sprintf("A step needs %s, which is not available: %s.", w.Name(), fault.RemedyOf(err))}, nil
+		}
 	}
 	return nil, nil
 }
@@ -185,7 +212,7 @@ func (d *driver) verdict(ctx context.Context, s State) (Fact, error) {
 		return Fact{}, err
 	}
 	defer r.Close()
-	j := newJudge(s.Header, d.Dir, d.TimeoutMax, func(model string) error { return d.served(ctx, s.Header.Endpoint, model) })
+	j := newJudge(s.Header, d.Dir, d.TimeoutMax, func(endpoint, model string) error { return d.served(ctx, endpoint, model) })
 	j.steps = d.Steps
 	defer j.ids.close()
 	in := newLines(r, 0, 0, LineMax)

@@ -16,7 +16,7 @@ import (
 )
 
 // judged gives lines to a judge.
-func judged(t *testing.T, h *Header, served func(string) error, in ...string) (Fact, *judge) {
+func judged(t *testing.T, h *Header, served func(endpoint, model string) error, in ...string) (Fact, *judge) {
 	t.Helper()
 	j := newJudge(h, t.TempDir(), time.Hour, served)
 	defer j.ids.close()
@@ -36,7 +36,7 @@ func TestJudge(t *testing.T) {
 	line := func(id, model string) string {
 		return fmt.Sprintf(`{"custom_id":%q,"method":"POST","url":"/v1/chat/completions","body":{"model":%q}}`, id, model)
 	}
-	served := func(model string) error {
+	served := func(_, model string) error {
 		if model == "no" {
 			return fault.New(fault.Invalid, "test", "model", "unknown")
 		}
@@ -84,7 +84,7 @@ func TestJudge(t *testing.T) {
 
 func TestJudgeKeepsTheFirstProblems(t *testing.T) {
 	in := slices.Repeat([]string{good}, 3*problemsMax)
-	f, j := judged(t, &Header{Endpoint: task.EndpointChat}, func(string) error { return nil }, in...)
+	f, j := judged(t, &Header{Endpoint: task.EndpointChat}, func(string, string) error { return nil }, in...)
 	require.Len(t, f.Errors, problemsMax)
 	for i, p := range f.Errors {
 		require.EqualValues(t, i+2, p.Line)
@@ -94,15 +94,41 @@ func TestJudgeKeepsTheFirstProblems(t *testing.T) {
 
 func TestJudgeWaitsForAnAnswerAboutModels(t *testing.T) {
 	down := fault.New(fault.Unavailable, "test", "", "down")
-	j := newJudge(&Header{Endpoint: task.EndpointChat}, t.TempDir(), time.Hour, func(string) error { return down })
+	j := newJudge(&Header{Endpoint: task.EndpointChat}, t.TempDir(), time.Hour, func(string, string) error { return down })
 	require.ErrorIs(t, j.line(0, []byte(good), nil), down)
 }
 
 func TestJudgeHoldsTimeoutsAgainstTheNode(t *testing.T) {
 	l := `{"custom_id":"a","method":"POST","url":"/v1/tasks","body":{"prompt":"x","timeout":"61m"}}`
-	f, _ := judged(t, &Header{Endpoint: EndpointTasks}, func(string) error { return nil }, l, strings.Replace(strings.Replace(l, "61m", "60m", 1), `"a"`, `"b"`, 1))
+	f, _ := judged(t, &Header{Endpoint: EndpointTasks}, func(string, string) error { return nil }, l, strings.Replace(strings.Replace(l, "61m", "60m", 1), `"a"`, `"b"`, 1))
 	require.Len(t, f.Errors, 1)
 	require.Equal(t, Problem{Code: codeInvalid, Param: "body.timeout", Line: 1, Message: f.Errors[0].Message}, f.Errors[0])
+}
+
+// TestJudgeHoldsTheStepsOfALine: models and tools of steps are asked for, once each, and one that nobody has is named with its field.
+func TestJudgeHoldsTheStepsOfALine(t *testing.T) {
+	line := func(id, steps string) string {
+		return fmt.Sprintf(`{"custom_id":%q,"method":"POST","url":"/v1/tasks","body":{"prompt":"x","steps":[%s]}}`, id, steps)
+	}
+	var asked []string
+	served := func(endpoint, model string) error {
+		asked = append(asked, endpoint+" "+model)
+		if model == "no" || model == "wasm:gone" {
+			return fault.New(fault.Invalid, "test", "model", "nobody has it").WithRemedy("take another")
+		}
+		return nil
+	}
+	http, large := `{"http":{"url":"http://h/"}}`, `{"prompt":"x","model":"large"}`
+	f, _ := judged(t, &Header{Endpoint: EndpointTasks}, served, line("a", http), line("b", http+","+large), line("c", `{"wasm":{"module":"gone"}}`), line("d", large+`,{"prompt":"x","model":"no"}`), line("e", `{"wasm":{"module":"gone"}}`))
+	require.Equal(t, []string{EndpointTasks + " ", "tool http", task.EndpointChat + " large", "tool wasm:gone", task.EndpointChat + " no"}, asked)
+	var got []string
+	for _, p := range f.Errors {
+		got = append(got, fmt.Sprint(p.Line, " ", p.Code, " ", p.Param, " ", p.Message))
+	}
+	require.Equal(t, []string{
+		`3 model_not_found body.steps[0].wasm.module A step needs WASM module "gone", which is not available: take another.`,
+		`4 model_not_found body.steps[1].model A step needs model "no", which is not available: take another.`,
+		`5 model_not_found body.steps[0].wasm.module A step needs WASM module "gone", which is not available: take another.`}, got)
 }
 
 // TestUnique compares the finder with a map, for ids that are few, and that are too many for memory.
@@ -147,23 +173,26 @@ func TestUniqueSaysWhenItCannotSpill(t *testing.T) {
 // While a node lives that knows no steps that are objects, a batch with such is refused as a whole, and says which line and why.
 func TestStepsThatNotAllNodesKnow(t *testing.T) {
 	for _, known := range []bool{true, false} {
-		j := newJudge(&Header{Endpoint: EndpointTasks, MixedModels: true}, t.TempDir(), time.Hour, func(string) error { return nil })
-		j.steps = func() error {
-			if known {
+		j := newJudge(&Header{Endpoint: EndpointTasks, MixedModels: true}, t.TempDir(), time.Hour, func(string, string) error { return nil })
+		own := false
+		j.steps = func(lanes bool) error {
+			if own = own || lanes; known {
 				return nil
 			}
 			return fault.New(fault.Conflict, "node.knows", "", "the cluster is being upgraded").WithRemedy("upgrade all nodes first")
 		}
-		for i, body := range []string{`{"prompt":"x","steps":["y"]}`, `{"steps":[{"prompt":"p"}]}`} {
+		for i, body := range []string{`{"prompt":"x","steps":["y"]}`, `{"steps":[{"prompt":"p"}]}`, `{"steps":[{"prompt":"p","model":"m"}]}`} {
 			require.NoError(t, j.line(uint64(i), []byte(fmt.Sprintf(`{"custom_id":"%d","method":"POST","url":"/v1/tasks","body":%s}`, i, body)), nil))
 		}
 		f, err := j.verdict()
 		require.NoError(t, err)
 		if known {
 			require.Equal(t, Accepted, f.Event)
+			require.True(t, own, "a step with a model is told from others")
 			continue
 		}
 		require.Equal(t, Rejected, f.Event)
-		require.Equal(t, []Problem{{Code: codeInvalid, Param: "body.steps", Message: "The cluster is being upgraded. Upgrade all nodes first.", Line: 2}}, f.Errors)
+		require.Len(t, f.Errors, 2)
+		require.Equal(t, Problem{Code: codeInvalid, Param: "body.steps", Message: "The cluster is being upgraded. Upgrade all nodes first.", Line: 2}, f.Errors[0])
 	}
 }

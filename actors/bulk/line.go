@@ -34,6 +34,7 @@ type Line struct {
 	Metadata map[string]string `json:"metadata"`
 
 	model   string
+	lanes   []task.Wanted // of its steps, beside those of model
 	timeout time.Duration
 	newForm bool // it has steps that programs from before them cannot read
 }
@@ -97,7 +98,10 @@ func decode(b []byte, endpoint string) (l Line, p *Problem) {
 		}
 		return bad(codeOf(err), param, "%s", strings.ReplaceAll(fault.Sentence(err), "'request.", "'"))
 	}
-	l.timeout, l.newForm = time.Duration(spec.Timeout), spec.NewForm()
+	l.timeout, l.newForm = spec.LongestTimeout(), spec.NewForm()
+	if spec.OwnLanes() {
+		l.lanes = spec.Lanes(spec.ModelOr(""))
+	}
 	if l.model = spec.ModelOr(""); l.model == "" && endpoint != EndpointTasks {
 		return bad(codeMissing, "body.model", "Missing required parameter: 'body.model'.")
 	}

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/open-autoglm/autoglm/actors/task"
-	"github.com/open-autoglm/autoglm/actors/tenant"
 )
 
 // Engine is an inference engine as its node tells of it.
@@ -162,8 +161,8 @@ func (e at) name() string { return e.node + "/" + e.Name }
 
 // waiting is why a task that may run is not claimed.
 func (s *Scene) waiting() Why {
-	endpoint := s.Record.Spec.EndpointOr()
-	queue := task.QueueOf(task.Lot{Model: s.Record.Model, Endpoint: endpoint, Tenant: tenant.Default}) // which engines serve is the same for all
+	lane := s.Record.Lane() // which engines serve is the same for all tenants
+	queue := task.QueueOf(lane)
 	var serve, others []at
 	var silent []string
 	for _, n := range s.Nodes {
@@ -177,12 +176,12 @@ func (s *Scene) waiting() Why {
 			}
 			if task.Serves(offers, queue) {
 				serve = append(serve, at{n.Name, e})
-			} else {
+			} else if lane.Endpoint == task.EndpointTool || !slices.Contains(e.Endpoints, task.EndpointTool) { // who wants a model hears of no tools
 				others = append(others, at{n.Name, e})
 			}
 		}
 	}
-	what := s.what(endpoint)
+	what := what(lane)
 	more := ""
 	if len(silent) > 0 {
 		more = fmt.Sprintf(" Node %s did not answer: its engines are not known.", list(silent))
@@ -211,15 +210,11 @@ func (q Quota) judge(w *Why) {
 }
 
 // what names the model and endpoint that are wanted.
-func (s *Scene) what(endpoint string) string {
-	what := fmt.Sprintf("model %q", s.Record.Model)
-	if s.Record.Model == task.AnyModel {
-		what = "any model"
+func what(l task.Lot) string {
+	if l.Endpoint == task.EndpointChat || l.Endpoint == task.EndpointTool {
+		return l.Name()
 	}
-	if endpoint != task.EndpointChat {
-		what += " at " + endpoint
-	}
-	return what
+	return l.Name() + " at " + l.Endpoint
 }
 
 // choose says why none of the engines that could take a task does: of each the trouble that ends first.

@@ -48,6 +48,9 @@ func TestExplain(t *testing.T) {
 	down := func(e *Engine) { e.Healthy, e.Reason = false, "connection refused" }
 	paused := func(e *Engine) { e.Paused = noon.Add(20 * time.Second) }
 	other := func(e *Engine) { e.Models = []string{"tiny"} }
+	tools := func(model string) func(*Engine) {
+		return func(e *Engine) { e.Models, e.Endpoints = []string{model}, []string{task.EndpointTool} }
+	}
 	one := func(es ...Engine) []Node { return []Node{{Name: "a", Boot: "a1", Engines: es}} }
 	now := noon.Add(10 * time.Second)
 	seen := map[string]bool{}
@@ -76,6 +79,15 @@ func TestExplain(t *testing.T) {
 			text: `It waits for an engine that serves model "glm". All have as much as they may: a/e has 4 of 4.`},
 		"nobody serves the model": {facts: []task.Fact{submitted(func(s *task.Spec) { s.Model = "big" })}, nodes: one(engine("e", nil), engine("t", other)), ahead: Waiting{Known: true, Count: 5}, code: ForModel,
 			text: `It waits for an engine that serves model "big": of the 1 node that answered, none does; they serve glm, tiny.`},
+		"nobody serves the model of its step": {facts: []task.Fact{submitted(func(s *task.Spec) { s.Steps = task.Steps{{Prompt: "x", Model: "big"}} }), claimed, {Event: task.StepDone, Attempt: 1, Answer: &task.Answer{Text: "x"}}},
+			nodes: one(engine("e", nil), engine("tools-http", tools(task.ToolHTTP))), code: ForModel,
+			text: `It waits for an engine that serves model "big": of the 1 node that answered, none does; they serve glm.`},
+		"its step's model is busy": {facts: []task.Fact{submitted(func(s *task.Spec) { s.Prompt, s.Steps = "", task.Steps{{Prompt: "x", Model: "tiny"}} })}, nodes: one(engine("e", nil), Engine{Name: "t", Models: []string{"tiny"}, Endpoints: []string{task.EndpointChat}, Healthy: true, Limit: 1, InFlight: 1}), code: ForSlot,
+			text: `It waits for an engine that serves model "tiny". All have as much as they may: a/t has 1 of 1.`},
+		"a tool's turn": {facts: []task.Fact{submitted(func(s *task.Spec) { s.Prompt, s.Steps = "", task.Steps{{HTTP: &task.HTTPTool{URL: "http://h/"}}} })}, nodes: one(engine("e", busy), engine("tools-http", tools(task.ToolHTTP))), code: ForTurn,
+			text: `It waits for an engine that serves HTTP tools. One has room, so it should be claimed soon: a/tools-http has 0 of 4.`},
+		"nobody has the module": {facts: []task.Fact{submitted(func(s *task.Spec) { s.Prompt, s.Steps = "", task.Steps{{Wasm: &task.WasmTool{Module: "score"}}} })}, nodes: one(engine("e", nil), engine("tools-wasm", tools(task.ToolWasm("other")))), code: ForModel,
+			text: `It waits for an engine that serves WASM module "score": of the 1 node that answered, none does; they serve glm, wasm:other at tool.`},
 		"there is no engine": {facts: []task.Fact{submitted(nil)}, nodes: one(), code: ForModel,
 			text: `It waits for an engine that serves model "glm": of the 1 node that answered, none does, and there is no other engine.`},
 		"nobody serves the endpoint": {facts: []task.Fact{submitted(func(s *task.Spec) { s.Prompt, s.Endpoint, s.Request = "", task.EndpointEmbeddings, []byte(`{}`) })}, nodes: one(engine("e", nil)), code: ForModel,

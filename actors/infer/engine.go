@@ -46,6 +46,8 @@ type Request struct {
 	// already. Raw nil: chat.
 	Endpoint string
 	Raw      json.RawMessage
+
+	Tool *task.Call // in place of all but Model and Trace: what package tool runs
 }
 
 // Response is what an engine said.

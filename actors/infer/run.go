@@ -65,8 +65,13 @@ func (r *Runner) Prepare(ctx context.Context, models []string, w *task.Work) (*R
 		}
 	}
 	a.Part = ask.Part
+	model := modelOf(w.Record.Lane().Model, models)
+	if ask.Tool != nil {
+		ask.Tool.Key = task.ToolKey(w.ID, ask.Tool.Question)
+		return &Request{Model: model, Tool: ask.Tool, Trace: w.Record.Trace}, a, nil
+	}
 	return &Request{
-		Model: modelOf(w.Record.Model, models), Messages: ask.Messages, MaxTokens: ask.MaxTokens, Temperature: greedyUnlessAsked(ask.Temperature), TopP: spec.TopP,
+		Model: model, Messages: ask.Messages, MaxTokens: ask.MaxTokens, Temperature: greedyUnlessAsked(ask.Temperature), TopP: spec.TopP,
 		Seed: spec.Seed, Stop: spec.Stop, Format: ask.Format, Key: fmt.Sprintf("%s/%d", w.ID, w.Attempt), Trace: w.Record.Trace,
 	}, a, nil
 }
@@ -77,15 +82,18 @@ func (r *Runner) Ask(ctx context.Context, e Engine, q *Request, w *task.Work, a 
 	a.StartedAt = r.Now()
 	r.Meter.Observe(meter.PhaseQueue, a.StartedAt.Sub(w.Record.NotBefore))
 	res, err := e.Do(ctx, q)
-	if err != nil {
+	switch {
+	case err != nil && q.Tool != nil:
+		return err // it names the tool
+	case err != nil:
 		return fmt.Errorf("engine %s: %w", e.Name(), err)
 	}
 	a.EndedAt = r.Now()
 	r.Meter.Observe(meter.PhaseRun, a.EndedAt.Sub(a.StartedAt))
 	a.Status, a.Body = res.Status, res.Raw
 	a.Text, a.FinishReason, a.Model, a.PromptTokens, a.OutputTokens = res.Text, res.FinishReason, res.Model, res.PromptTokens, res.OutputTokens
-	if r.Learn != nil {
-		r.Learn(w.Record.Model, q.Messages, res.PromptTokens, res.OutputTokens)
+	if r.Learn != nil && q.Tool == nil {
+		r.Learn(w.Record.Lane().Model, q.Messages, res.PromptTokens, res.OutputTokens)
 	}
 	return nil
 }

@@ -190,7 +190,7 @@ func (w *Worker) ran(c actor.Context, m ran) {
 	switch {
 	case m.used > 0:
 		w.spend(m.work, m.used)
-	case m.asked && fault.KindOf(m.err) != fault.Overloaded:
+	case m.asked && fault.KindOf(m.err) != fault.Overloaded, m.work.Record.Lane().Endpoint == task.EndpointTool:
 		w.spend(m.work, m.work.Cost) // it had its slot
 	default:
 		w.spend(m.work, 0)
@@ -244,6 +244,11 @@ func (w *Worker) learned(c actor.Context, m models) {
 			s.Healthy, s.Reason = true, ""
 		}
 	})
+}
+
+// readier is an engine that may have to do something before a request which is none of the request's time.
+type readier interface {
+	Ready(context.Context, *Request) error
 }
 
 // healthy is an engine that can tell more about itself than its list of models.
@@ -414,11 +419,16 @@ func (w *Worker) ask(x *task.Work, serves []string) (a task.Answer, asked bool, 
 	if err != nil {
 		return a, false, err
 	}
+	if e, ok := w.Engine.(readier); ok {
+		if err = e.Ready(ctx, q); err != nil {
+			return a, false, err
+		}
+	}
 	ctx, cancel = context.WithTimeout(ctx, x.Timeout)
 	defer cancel()
 	x.OnAbort(cancel)
 	err = w.Run.Ask(ctx, w.Engine, q, x, &a)
-	return a, !(err != nil && x.Over()), err // what was stopped says nothing about the engine
+	return a, !(err != nil && (x.Over() || q.Tool != nil)), err // what was stopped says nothing about the engine, and one tool's trouble nothing about the others
 }
 
 func (w *Worker) check(x *task.Work, a *task.Answer) (err error) {

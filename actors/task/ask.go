@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/open-autoglm/autoglm/persistence/fault"
@@ -17,6 +18,7 @@ type Ask struct {
 	Temperature *float64
 	Format      json.RawMessage
 	Part        *Part // of a map, for its answer
+	Tool        *Call // in place of all the rest
 }
 
 // ErrNeedsData says that the question cannot be made without the data.
@@ -44,6 +46,13 @@ func (r *Record) ask(data *string, rendered bool) (Ask, error) {
 	a := Ask{DataAt: -1, MaxTokens: s.MaxTokens, Temperature: s.Temperature, Format: s.formatAt(at)}
 	e := &scene{spec: s, past: past, data: data, rendered: rendered}
 	step := s.step(at.question)
+	if step != nil && step.tool() {
+		if rendered {
+			c, err := e.call(at.question)
+			return Ask{DataAt: -1, Format: a.Format, Tool: c}, err
+		}
+		return Ask{DataAt: -1}, nil
+	}
 	lead, rest := s.Messages, []Message(nil)
 	if len(lead) > 0 && lead[0].Role == "system" {
 		lead, rest = s.Messages[:1], s.Messages[1:]
@@ -76,7 +85,11 @@ func (r *Record) ask(data *string, rendered bool) (Ask, error) {
 			a.Messages = append(a.Messages, rest...)
 		}
 		for q, o := range past {
-			if s.step(q) != nil {
+			before := s.step(q)
+			if before != nil && before.tool() {
+				continue // it said nothing to the engine: templates name what it gave
+			}
+			if before != nil {
 				text, err := e.question(place{question: q, part: o.part, merges: o.merged})
 				if err != nil {
 					return a, err
@@ -129,6 +142,8 @@ func (s *Spec) formatAt(at place) json.RawMessage {
 	switch {
 	case step == nil || step.plain():
 		return s.Format
+	case step.tool():
+		return step.Format
 	case step.Map != nil && at.part.Level == 0:
 		return step.Map.Format
 	case len(step.Format) > 0:
@@ -160,32 +175,19 @@ var mapRoot, reduceRoot = []string{"part", "index", "of"}, []string{"parts"}
 // question is the text of what is asked at a place.
 func (e *scene) question(at place) (string, error) {
 	step := e.spec.step(at.question)
-	text, more := step.Prompt, []string(nil)
+	text := step.Prompt
 	switch {
 	case step.plain():
 		return step.Text, nil
 	case step.Map != nil && at.part.Level == 0:
-		text, more = step.Map.Prompt, mapRoot
+		text = step.Map.Prompt
 	case step.Map != nil:
-		text, more = step.Reduce.Prompt, reduceRoot
+		text = step.Reduce.Prompt
 	}
 	if !e.rendered {
 		return text, nil
 	}
-	f, err := parseForm(text, append(rootOf(e.spec), more...)...)
-	if err != nil {
-		return "", e.failed(at.question, err)
-	}
-	root, err := e.root(at.question)
-	if err != nil {
-		return "", e.failed(at.question, err)
-	}
-	if f.data {
-		if e.data == nil {
-			return "", ErrNeedsData
-		}
-		root["data"] = *e.data
-	}
+	root := map[string]any{}
 	switch {
 	case step.Map != nil && at.part.Level == 0:
 		if e.data == nil {
@@ -202,12 +204,35 @@ func (e *scene) question(at place) (string, error) {
 	case step.Map != nil:
 		root["parts"] = at.merges
 	}
-	said, err := f.render(root)
+	said, err := e.text(at.question, text, root)
 	if err == nil && said == "" {
-		err = errors.New("the text is empty")
+		err = e.failed(at.question, errors.New("the text is empty"))
 	}
+	return said, err
+}
+
+// text renders one template of a question. more is what it sees beside what all do.
+func (e *scene) text(q int, text string, more map[string]any) (string, error) {
+	f, err := parseForm(text, append(rootOf(e.spec), slices.Sorted(maps.Keys(more))...)...)
 	if err != nil {
-		return "", e.failed(at.question, err)
+		return "", e.failed(q, err)
+	}
+	root, err := e.root(q)
+	if err != nil {
+		return "", e.failed(q, err)
+	}
+	if f.data {
+		if e.data == nil {
+			return "", ErrNeedsData
+		}
+		root["data"] = *e.data
+	}
+	for name, v := range more {
+		root[name] = v
+	}
+	said, err := f.render(root)
+	if err != nil {
+		return "", e.failed(q, err)
 	}
 	return said, nil
 }
@@ -237,7 +262,11 @@ func (e *scene) root(q int) (map[string]any, error) {
 			continue
 		}
 		said := map[string]any{"output": e.past[i].answer.Text}
-		if isJSON(e.spec.formatAt(place{question: i, part: e.past[i].part})) {
+		if step := e.spec.step(i); step != nil && step.tool() {
+			if text := e.past[i].answer.Text; json.Valid([]byte(text)) {
+				said["json"], _ = jsonValue(text) // it is valid
+			}
+		} else if isJSON(e.spec.formatAt(place{question: i, part: e.past[i].part})) {
 			v, err := jsonValue(e.past[i].answer.Text)
 			if err != nil {
 				return nil, fmt.Errorf("the answer of %s is no JSON: %w", name, err)

@@ -27,15 +27,10 @@ func (s *Spec) checkTemplates() error {
 	}
 	for q := range s.questions() {
 		if step := s.step(q); step != nil && !step.plain() {
-			field := s.fieldOf(q)
-			err := c.try(q, field+".prompt", step.Prompt, nil)
-			if step.Map != nil {
-				if err = c.try(q, field+".map.prompt", step.Map.Prompt, map[string]any{"part": sampleText, "index": 0, "of": 1}); err == nil {
-					err = c.try(q, field+".reduce.prompt", step.Reduce.Prompt, map[string]any{"parts": []string{sampleText, sampleText}})
+			for _, t := range step.templates() {
+				if err := c.try(q, s.fieldOf(q)+t.field, t.text, t.more); err != nil {
+					return err
 				}
-			}
-			if err != nil {
-				return err
 			}
 		}
 		c.answered(q)
@@ -62,6 +57,9 @@ func (c *rehearsal) answered(q int) {
 		return
 	}
 	said := map[string]any{"output": sampleText}
+	if step != nil && step.tool() {
+		said["json"], c.vague[name] = nil, true // whether it is JSON, it says itself
+	}
 	if format := c.spec.formatAt(place{question: q, part: Part{Level: 1}}); isJSON(format) {
 		f, _, _ := CompileFormat(format) // isJSON compiled it
 		doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(f.Schema.Schema))

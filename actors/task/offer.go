@@ -75,7 +75,7 @@ func Serves(offers []string, queue string) bool {
 
 // queue is where the task waits. One that was submitted before tenants had queues of their own waits in everybody's.
 func (r *Record) queue(id string) string {
-	l := Lot{r.Model, r.Spec.EndpointOr(), tenant.Default}
+	l := r.Lane()
 	if r.Fair {
 		l.Tenant = tenant.Of(id)
 	}

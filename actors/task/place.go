@@ -183,8 +183,10 @@ func (s *Spec) pins() bool {
 		if s.Steps[i].plain() {
 			continue
 		}
-		if f, err := parseForm(s.Steps[i].Prompt, rootOf(s)...); err == nil && f.data {
-			return true
+		for _, t := range s.Steps[i].templates() {
+			if f, err := parseForm(t.text, rootOf(s)...); err == nil && f.data {
+				return true
+			}
 		}
 	}
 	return false

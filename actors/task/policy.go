@@ -30,8 +30,15 @@ func DefaultPolicy(jitter func() float64) Policy {
 		BackoffMin: time.Second, BackoffMax: 2 * time.Minute, SlowFactor: 4, MovesMax: 100, Jitter: jitter}
 }
 
-// AttemptTimeout is how long an engine may take over one attempt of s.
-func (p Policy) AttemptTimeout(s *Spec) time.Duration {
+// AttemptTimeout is how long an engine, or a tool, may take over the next attempt of r.
+func (p Policy) AttemptTimeout(r *Record) time.Duration {
+	s := r.Spec
+	if s.OwnLanes() {
+		at, _ := s.walk(r.Answers)
+		if d := s.step(at.question).timeout(); d > 0 {
+			return min(d, p.TimeoutMax)
+		}
+	}
 	if s.Timeout > 0 {
 		return min(time.Duration(s.Timeout), p.TimeoutMax)
 	}

@@ -38,7 +38,11 @@ func (e *BrokenForm) Unwrap() error { return e.Err }
 // repairs is how often the next answer may be repaired in all.
 func (r *Record) repairs() int {
 	at, _ := r.Spec.walk(r.Answers)
-	if step := r.Spec.step(at.question); step != nil && step.Repair != nil {
+	step := r.Spec.step(at.question)
+	switch {
+	case step != nil && step.tool():
+		return 0 // it cannot be told what is wrong
+	case step != nil && step.Repair != nil:
 		return *step.Repair
 	}
 	if r.Spec.Repair != nil {

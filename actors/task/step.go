@@ -41,6 +41,9 @@ type TaskStep struct {
 	Format      json.RawMessage `json:"response_format,omitempty" doc:"In place of the task's."`
 	History     *bool           `json:"history,omitempty" doc:"Whether the conversation so far is sent; true when left out, never for a map."`
 	Repair      *int            `json:"repair,omitempty" doc:"In place of the task's." minimum:"0" maximum:"5"`
+	Model       string          `json:"model,omitempty" doc:"In place of the task's: which engine the step waits for."`
+	HTTP        *HTTPTool       `json:"http,omitempty" doc:"In place of prompt: a request, whose answer's body is the step's output."`
+	Wasm        *WasmTool       `json:"wasm,omitempty" doc:"In place of prompt: a function of a WASM module of the operator's."`
 	Map         *Map            `json:"map,omitempty" doc:"In place of prompt: asked once for each part of the data."`
 	Reduce      *Reduce         `json:"reduce,omitempty" doc:"With map: merges the answers of the parts."`
 }
@@ -51,6 +54,7 @@ type Map struct {
 	Split  Split           `json:"split"`
 	Prompt string          `json:"prompt" doc:"A template; .part is the part, .index its number from 0."`
 	Format json.RawMessage `json:"response_format,omitempty" doc:"Of a part's answer; text when left out."`
+	Model  string          `json:"model,omitempty" doc:"Of the parts, in place of the step's."`
 }
 
 // Reduce makes one answer of many.
@@ -66,7 +70,7 @@ const reduceSize = 24 << 10
 type stepObject TaskStep
 
 // plain tells the form.
-func (s *TaskStep) plain() bool { return s.Prompt == "" && s.Map == nil }
+func (s *TaskStep) plain() bool { return s.Prompt == "" && s.Map == nil && !s.tool() }
 
 // MarshalJSON writes the form that was read. Nothing is escaped for HTML: the encoder around does that if it is to be.
 func (s TaskStep) MarshalJSON() ([]byte, error) {
@@ -131,6 +135,12 @@ func (s *Spec) NewForm() bool {
 // size is the bytes that count against PromptMax.
 func (s *TaskStep) size() int {
 	n := len(s.Text) + len(s.Prompt) + len(s.System) + len(s.Format)
+	if h := s.HTTP; h != nil {
+		n += len(h.URL) + len(h.Body)
+	}
+	if s.Wasm != nil {
+		n += len(s.Wasm.Input)
+	}
 	if s.Map != nil {
 		n += len(s.Map.Prompt) + len(s.Map.Format)
 	}
@@ -142,9 +152,18 @@ func (s *TaskStep) size() int {
 
 // jsonSize bounds its JSON from above.
 func (s *TaskStep) jsonSize() int {
-	n := textSize(s.Text) + textSize(s.Name) + textSize(s.Prompt) + textSize(s.System) + len(s.Format) + 8*sizePart
+	n := textSize(s.Text) + textSize(s.Name) + textSize(s.Prompt) + textSize(s.System) + textSize(s.Model) + len(s.Format) + 8*sizePart
+	if h := s.HTTP; h != nil {
+		n += textSize(h.Method) + textSize(h.URL) + len(h.Body) + 2*sizePart + len(h.RetryOn)*sizePart/4
+		for k, v := range h.Headers {
+			n += textSize(k) + textSize(v) + sizePart
+		}
+	}
+	if w := s.Wasm; w != nil {
+		n += textSize(w.Module) + textSize(w.Function) + len(w.Input) + 3*sizePart
+	}
 	if m := s.Map; m != nil {
-		n += textSize(m.Over) + textSize(m.Split.By) + textSize(m.Prompt) + len(m.Format) + 4*sizePart
+		n += textSize(m.Over) + textSize(m.Split.By) + textSize(m.Prompt) + textSize(m.Model) + len(m.Format) + 4*sizePart
 	}
 	if r := s.Reduce; r != nil {
 		n += textSize(r.Prompt) + 2*sizePart
@@ -163,7 +182,7 @@ func (s *Spec) validateSteps() error {
 		}
 		if step.plain() {
 			if step.Text == "" {
-				return bad("", "is empty: give a text, or an object with a prompt or a map")
+				return bad("", "is empty: give a text, or an object with a prompt, a map, http or wasm")
 			}
 			continue
 		}
@@ -180,16 +199,24 @@ func (s *Spec) validateSteps() error {
 			return bad(".repair", "is %d: use 0 to %d", *step.Repair, RepairMax)
 		case len(step.Format) > SchemaMax:
 			return bad(".response_format", "has %d bytes, the limit is %d", len(step.Format), SchemaMax)
-		case (step.Map == nil) != (step.Reduce == nil):
+		case !step.tool() && (step.Map == nil) != (step.Reduce == nil):
 			return bad("", "needs both map and reduce, or neither")
-		case step.Map != nil && step.Prompt != "":
+		case !step.tool() && step.Map != nil && step.Prompt != "":
 			return bad(".prompt", "and map exclude each other: give one of them")
 		}
 		if _, _, err := CompileFormat(step.Format); err != nil {
 			return bad(".response_format", "%w", err)
 		}
+		if err := checkModelName(step.Model, field+".model"); err != nil {
+			return err
+		}
 		if step.Name != "" {
 			names[step.Name] = true
+		}
+		if step.tool() {
+			if err := step.validateTool(field); err != nil {
+				return err
+			}
 		}
 		if step.Map != nil {
 			if maps++; maps > MapsMax {
@@ -229,6 +256,9 @@ func (s *TaskStep) validateMap(spec *Spec, field string) error {
 	}
 	if _, _, err := CompileFormat(m.Format); err != nil {
 		return bad(".map.response_format", "%w", err)
+	}
+	if err := checkModelName(m.Model, field+".map.model"); err != nil {
+		return err
 	}
 	return m.Split.validate(field + ".map.split")
 }

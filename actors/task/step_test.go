@@ -53,6 +53,9 @@ func TestStepsAreChecked(t *testing.T) {
 		require.NoError(t, err)
 		return fmt.Sprintf(`{"prompt":"p","metadata":{"k":"v"},"steps":[{"name":"a","prompt":"x","response_format":%s},{"name":"o","prompt":"y","response_format":%s},{"name":"t","prompt":%s},{"name":"late","prompt":"z"}]}`, schema, object, b)
 	}
+	call := func(http string) string {
+		return `{"prompt":"p","steps":[{"name":"t","http":{` + http + `}},{"name":"late","prompt":"{{ .steps.t.json.names }} {{ .steps.t.output }}"}]}`
+	}
 	for _, tc := range []struct{ name, in, want string }{
 		{"steps alone", `{"steps":[{"prompt":"x"}]}`, ""},
 		{"plain steps alone", `{"steps":["x"]}`, "prompt: is missing"},
@@ -101,12 +104,58 @@ func TestStepsAreChecked(t *testing.T) {
 		{"no reduce", `{"data_url":"http://d","steps":[{"map":{"over":"data","split":{"by":"lines","size":1},"prompt":"x"}}]}`, "needs both map and reduce"},
 		{"no data", strings.Replace(digest(""), `"data_url":"http://d",`, "", 1), "steps[0].map.over"},
 		{"history", digest(`"name":"d" -> "history":true`), "steps[0].history"},
+		{"a model of the parts", digest(`"prompt":"{{.part}} -> "model":"small","prompt":"{{.part}}`), ""},
+		{"a name of a model", `{"steps":[{"prompt":"x","model":"a\nb"}]}`, "steps[0].model"},
+		{"a name of the parts' model", digest(`"prompt":"{{.part}} -> "model":"a\u0000b","prompt":"{{.part}}`), "steps[0].map.model"},
+
+		{"http", call(`"url":"https://api.example.com/{{ .prompt }}?q={{ urlquery .steps.first.output }}"`), ""},
+		{"http with all", call(`"method":"PUT","url":"http://h:8080/x","headers":{"X-Api-Version":"2"},"body":{"a":["{{ .prompt }}",1,null]},"timeout":"3s","retry_on":[404]`), ""},
+		{"http's method", call(`"method":"HEAD","url":"http://h/"`), "steps[0].http.method"},
+		{"http's url", call(`"url":"ftp://h/"`), "steps[0].http.url: must begin with http://"},
+		{"a template as host", call(`"url":"http://{{ .prompt }}/"`), "steps[0].http.url: must begin"},
+		{"a template in the host", call(`"url":"http://h{{ .prompt }}"`), "steps[0].http.url: has a template in its host"},
+		{"a template as port", call(`"url":"http://h:{{ .prompt }}/"`), "steps[0].http.url: has a template in its host"},
+		{"a password", call(`"url":"http://u:p@h/"`), "steps[0].http.url: has a user"},
+		{"a secret", call(`"url":"http://h/","headers":{"authorization":"Bearer x"}`), "steps[0].http.headers: Authorization would be a secret"},
+		{"our header", call(`"url":"http://h/","headers":{"Idempotency-Key":"x"}`), "steps[0].http.headers: Idempotency-Key is not"},
+		{"two lines in a header", call(`"url":"http://h/","headers":{"X":"a\nb"}`), "steps[0].http.headers"},
+		{"a header's name", call(`"url":"http://h/","headers":{"X Y":"a"}`), "steps[0].http.headers"},
+		{"a body with GET", call(`"url":"http://h/","method":"GET","body":"x"`), "steps[0].http.body"},
+		{"retry_on", call(`"url":"http://h/","retry_on":[200]`), "steps[0].http.retry_on"},
+		{"http's template", call(`"url":"http://h/{{ .steps.late.output }}"`), `steps[0].http.url: is no template that could be asked: it names step "late", which comes later`},
+		{"a body's template", call(`"url":"http://h/","body":{"deep":[{"x":"{{ .nothing }}"}]}`), "steps[0].http.body: is no template"},
+		{"an unknown field", call(`"url":"http://h/","verb":"x"`), "verb"},
+		{"what it gives, whatever that is", call(`"url":"http://h/"`), ""},
+		{"what it does not give", strings.Replace(strings.Replace(call(`"url":"http://h/"`), `"name":"t",`, `"name":"t","response_format":`+schema+`,`, 1), ".json.names", ".json.other", 1), "no entry for key"},
+		{"tool and prompt", `{"steps":[{"prompt":"x","http":{"url":"http://h/"}}]}`, "steps[0]: is more than one of"},
+		{"two tools", `{"steps":[{"wasm":{"module":"m"},"http":{"url":"http://h/"}}]}`, "steps[0]: is more than one of"},
+		{"tool and map", digest(`"name":"d" -> "http":{"url":"http://h/"}`), "steps[0]: is more than one of"},
+		{"a tool with a model", `{"steps":[{"model":"x","http":{"url":"http://h/"}}]}`, "steps[0]: is a tool"},
+		{"a tool that is repaired", `{"steps":[{"repair":1,"http":{"url":"http://h/"}}]}`, "steps[0]: is a tool"},
+
+		{"wasm", `{"steps":[{"wasm":{"module":"score-2.1","function":"run","timeout":"2s","memory_mb":64,"input":{"x":"{{ .metadata }}"}}}]}`, ""},
+		{"wasm by its hash", `{"steps":[{"wasm":{"module":"sha256:` + strings.Repeat("0a", 32) + `"}}]}`, ""},
+		{"half a hash", `{"steps":[{"wasm":{"module":"sha256:0a"}}]}`, "steps[0].wasm.module"},
+		{"a path", `{"steps":[{"wasm":{"module":"../score"}}]}`, "steps[0].wasm.module"},
+		{"a hidden file", `{"steps":[{"wasm":{"module":".score"}}]}`, "steps[0].wasm.module"},
+		{"no module", `{"steps":[{"wasm":{}}]}`, "steps[0].wasm.module"},
+		{"wasm's function", `{"steps":[{"wasm":{"module":"m","function":"a b"}}]}`, "steps[0].wasm.function"},
+		{"wasm's memory", `{"steps":[{"wasm":{"module":"m","memory_mb":2000}}]}`, "steps[0].wasm.memory_mb"},
+		{"wasm's template", `{"steps":[{"wasm":{"module":"m","input":"{{ .steps.x.json }}"}}]}`, "steps[0].wasm.input"},
+
 		{"a prompt, too", digest(`"name":"d" -> "prompt":"x"`), "exclude each other"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var s Spec
-			require.NoError(t, json.Unmarshal([]byte(tc.in), &s), tc.in)
-			err := s.Validate()
+			err := json.Unmarshal([]byte(tc.in), &s)
+			if err == nil {
+				err = s.Validate()
+			} else if tc.want != "verb" {
+				require.NoError(t, err, tc.in)
+			} else {
+				require.ErrorContains(t, err, tc.want)
+				return
+			}
 			if tc.want == "" {
 				require.NoError(t, err)
 				return
@@ -157,6 +206,7 @@ func TestTemplatesRender(t *testing.T) {
 		`{{ range $k, $v := .steps.s.json }}{{ $k }} {{ end }}`:                        "a b ",
 		`{{ if eq (index .steps.s.json.b 0) 1 }}one{{ end }}`:                          "one",
 		`{{ join .steps.s.json.b "-" }}`:                                               "1-2.5-x",
+		`{{ urlquery "a b/?&+é" }} {{ urlquery ".." }} {{ urlquery "a.b" }}`:           "a%20b%2F%3F%26%2B%C3%A9 %2E%2E a.b",
 		`{{ upper (trim .steps.s.output) }}|{{ truncate 2 .steps.s.output }}`:          "Ä B\nC| Ä",
 		`{{ range lines .steps.s.output }}[{{ . }}]{{ end }}`:                          "[ Ä b][c]",
 		`{{ get .steps.s.json "no" "none" }}{{ get .metadata "m" "no" }}`:              "nonev",

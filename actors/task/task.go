@@ -173,7 +173,7 @@ func (t *Task) pending(c *context) {
 			return
 		}
 		t.policy.Budget.Attempt(r.budget(c.ID()), now)
-		timeout := t.policy.AttemptTimeout(r.Spec)
+		timeout := t.policy.AttemptTimeout(&r)
 		lease := timeout + t.policy.LeaseMargin
 		until := now.Add(lease)
 		c.Commit(Fact{Event: Claimed, At: now, Attempt: r.Attempt + 1, Epoch: c.Epoch(), Node: m.Node, Boot: m.Boot, Engine: m.Engine, Until: until})
@@ -316,7 +316,7 @@ func (t *Task) lost(c *context, m *Lost) {
 		}
 		f := Fact{Event: e, At: now, Attempt: r.Attempt, Error: FailureOf(c.ID(), m.Err)}
 		if longer := t.policy.Budget.Retry(r.budget(c.ID()), now, wait); longer > wait {
-			wait, f.Reason = longer, "it waits longer than its backoff: the retries of model "+r.Model+" are over task.retry_percent of its attempts"
+			wait, f.Reason = longer, "it waits longer than its backoff: the retries of "+r.Lane().plain()+" are over task.retry_percent of its attempts"
 		}
 		f.Until = now.Add(wait.Truncate(time.Microsecond))
 		c.Commit(f)
@@ -406,7 +406,13 @@ func (t *Task) enter(c *context) {
 }
 
 // budget is whose retries are counted together: a tenant's of a model, so that nobody waits for another's failures.
-func (r *Record) budget(id string) string { return tenant.Of(id) + "/" + r.Model }
+func (r *Record) budget(id string) string {
+	l := r.Lane()
+	if l.Endpoint == EndpointTool {
+		return tenant.Of(id) + "/" + endpointMark + l.Model
+	}
+	return tenant.Of(id) + "/" + l.Model
+}
 
 // cutOff returns the attempt that ran when the task was ended by somebody else than it, just now.
 func (r *Record) cutOff(id string) (u UnderWay, ok bool) {

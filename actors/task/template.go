@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
 	"reflect"
 	"strings"
 	"text/template"
@@ -232,9 +233,10 @@ func (f *form) functions() template.FuncMap {
 		}
 	}
 	return template.FuncMap{
-		"trim":  each(strings.TrimSpace),
-		"lower": each(strings.ToLower),
-		"upper": each(strings.ToUpper),
+		"trim":     each(strings.TrimSpace),
+		"lower":    each(strings.ToLower),
+		"upper":    each(strings.ToUpper),
+		"urlquery": each(urlEscape),
 		"truncate": func(n int, s string) (string, error) {
 			for i := range s {
 				if n--; n < 0 {
@@ -292,6 +294,14 @@ func (f *form) functions() template.FuncMap {
 			return otherwise, f.spend(renderNode)
 		},
 	}
+}
+
+// urlEscape makes a text safe as one part of a URL's path, or as a value in its query.
+func urlEscape(s string) string {
+	if strings.Trim(s, ".") == "" {
+		return strings.ReplaceAll(s, ".", "%2E") // as it is, it would climb in a path
+	}
+	return strings.ReplaceAll(url.QueryEscape(s), "+", "%20")
 }
 
 // item is what an object has under a name, or a list at a place.

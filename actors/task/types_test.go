@@ -52,8 +52,10 @@ func full(t testing.TB) Record {
 // everyStep has every field set but Text, which excludes them.
 func everyStep() TaskStep {
 	half, yes, n := 0.5, true, 2
-	return TaskStep{Name: "n", Prompt: "<p>", System: "\"s\"", MaxTokens: 3, Temperature: &half, Format: json.RawMessage(`{"type":"json_object"}`), History: &yes, Repair: &n,
-		Map:    &Map{Over: "data", Split: Split{By: "lines", Size: 1 << 40, Overlap: 1 << 39}, Prompt: "\\{{.part}}", Format: json.RawMessage(`{"type":"text"}`)},
+	return TaskStep{Name: "n", Prompt: "<p>", System: "\"s\"", MaxTokens: 3, Temperature: &half, Format: json.RawMessage(`{"type":"json_object"}`), History: &yes, Repair: &n, Model: "<m>",
+		HTTP:   &HTTPTool{Method: "POST", URL: "http://h/<{{.prompt}}>", Headers: map[string]string{"X-Y": "<\"z\">"}, Body: json.RawMessage(`{"a":"<b>"}`), Timeout: Duration(time.Minute + 1), RetryOn: []int{404, 409}},
+		Wasm:   &WasmTool{Module: "<w>", Function: "<f>", Input: json.RawMessage(`"<i>"`), Timeout: Duration(time.Minute + 1), MemoryMB: 1 << 40},
+		Map:    &Map{Over: "data", Split: Split{By: "lines", Size: 1 << 40, Overlap: 1 << 39}, Prompt: "\\{{.part}}", Format: json.RawMessage(`{"type":"text"}`), Model: "<m>"},
 		Reduce: &Reduce{Prompt: "{{join .parts \"\\n\"}}", Size: 1 << 40}}
 }
 

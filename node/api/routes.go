@@ -162,7 +162,7 @@ func (s *Server) elsewhere(mux *http.ServeMux) http.HandlerFunc {
 }
 
 // asked are the schemas of what clients send, in which an unknown field is refused.
-var asked = []string{"Spec", "TaskStep", "Map", "Reduce", "Split", "Message", "Retry", "Cancel", "Backup", "BatchRequest", "PriorityRequest", "KeyWish", "KeyRotation", "Definition", "DeadRetry", "Plan"}
+var asked = []string{"Spec", "TaskStep", "HTTPTool", "WasmTool", "Map", "Reduce", "Split", "Message", "Retry", "Cancel", "Backup", "BatchRequest", "PriorityRequest", "KeyWish", "KeyRotation", "Definition", "DeadRetry", "Plan"}
 
 // openAnswers lets the schemas of answers grow: a client made from the document must not
 // break on a field that a later version adds.

@@ -1,0 +1,113 @@
+package tool
+
+import (
+	"context"
+	"sync"
+
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
+
+	"github.com/open-autoglm/autoglm/persistence/fault"
+)
+
+// machinesMax bounds the compiled modules that are kept while nothing runs on them; the one that was used last goes last.
+const machinesMax = 16
+
+// machineOf is what a machine is for: the memory that a module may have is the machine's.
+type machineOf struct {
+	sum      string
+	memoryMB int
+}
+
+// machine is a compiled module, of which calls make instances.
+type machine struct {
+	of      machineOf
+	once    sync.Once
+	runtime wazero.Runtime
+	code    wazero.CompiledModule
+	err     error
+
+	users int // both under machines.mu
+	used  uint64
+}
+
+// machines compiles each module once.
+type machines struct {
+	mu    sync.Mutex
+	by    map[machineOf]*machine
+	clock uint64 // counts uses
+}
+
+func newMachines() *machines { return &machines{by: map[machineOf]*machine{}} }
+
+// get returns a machine, to be put back. code reads the module where it is not compiled yet.
+func (s *machines) get(ctx context.Context, of machineOf, code func() ([]byte, error)) (*machine, error) {
+	s.mu.Lock()
+	m := s.by[of]
+	if m == nil {
+		m = &machine{of: of}
+		s.by[of] = m
+	}
+	m.users++
+	s.mu.Unlock()
+	m.once.Do(func() { m.compile(context.WithoutCancel(ctx), code) })
+	if m.err == nil {
+		return m, nil
+	}
+	s.mu.Lock()
+	if s.by[of] == m {
+		delete(s.by, of) // the next call tries again
+	}
+	s.mu.Unlock()
+	return nil, m.err
+}
+
+func (m *machine) compile(ctx context.Context, code func() ([]byte, error)) {
+	b, err := code()
+	if err != nil {
+		m.err = err
+		return
+	}
+	config := wazero.NewRuntimeConfig().WithCloseOnContextDone(true).WithMemoryLimitPages(uint32(m.of.memoryMB << 20 / wasmPage))
+	m.runtime = wazero.NewRuntimeWithConfig(ctx, config)
+	if _, err = wasi_snapshot_preview1.Instantiate(ctx, m.runtime); err == nil {
+		m.code, err = m.runtime.CompileModule(ctx, b)
+	}
+	if err != nil {
+		_ = m.runtime.Close(ctx) // nothing runs on it
+		m.err = refused(fault.Invalid, sumPrefix+m.of.sum[:16], "the module cannot be run with %d MiB of memory: %w", m.of.memoryMB, err)
+	}
+}
+
+// put gives a machine back, and lets others go where there are too many.
+func (s *machines) put(m *machine) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.clock++
+	m.users, m.used = m.users-1, s.clock
+	for len(s.by) > machinesMax {
+		var oldest *machine
+		for _, x := range s.by {
+			if x.users == 0 && (oldest == nil || x.used < oldest.used) {
+				oldest = x
+			}
+		}
+		if oldest == nil {
+			return
+		}
+		delete(s.by, oldest.of)
+		_ = oldest.runtime.Close(context.Background()) // memory only
+	}
+}
+
+// close lets all of them go.
+func (s *machines) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for of, m := range s.by {
+		delete(s.by, of)
+		if m.users == 0 && m.runtime != nil {
+			_ = m.runtime.Close(context.Background()) // memory only
+		}
+	}
+}
