@@ -23,7 +23,7 @@ func (s *System) AddEngine(e Engine) error {
 	idle := make(chan struct{})
 	w, err := infer.NewWorker(infer.WorkerOptions{
 		Engine: e.Engine, Concurrency: e.Concurrency, Prefetch: e.Prefetch, Idle: idle,
-		Batcher: s.batcher, Router: s.Router, Run: s.opt.Runner, Status: st, Meter: s.opt.Meter, Log: s.opt.Log, Now: s.opt.Now,
+		Batcher: s.batcher, Router: s.Router, Board: s.board, Run: s.opt.Runner, Status: st, Meter: s.opt.Meter, Log: s.opt.Log, Now: s.opt.Now,
 	})
 	if err != nil {
 		return fault.New(fault.Invalid, "actors.engine", e.Name(), "%w", err)

@@ -14,6 +14,7 @@ import (
 	"github.com/open-autoglm/autoglm/actors/entity"
 	"github.com/open-autoglm/autoglm/actors/fair"
 	"github.com/open-autoglm/autoglm/actors/far"
+	"github.com/open-autoglm/autoglm/actors/hedge"
 	"github.com/open-autoglm/autoglm/actors/infer"
 	"github.com/open-autoglm/autoglm/actors/meter"
 	"github.com/open-autoglm/autoglm/actors/quota"
@@ -46,6 +47,7 @@ type Options struct {
 	Window    batch.Window
 	Fair      fair.Policy
 	Rules     batch.Rules
+	Hedge     hedge.Rule                          // zero: no attempt is run twice
 	Callbacks func(callback.Asker) task.Callbacks // nil: nothing calls back
 	Runner    *infer.Runner
 	Kinds     []cluster.Kind        // a user's own, beside the task
@@ -75,6 +77,7 @@ type System struct {
 	root    *actor.RootContext // its guardian restarts what the node cannot live without
 	cures   []*supervise.Strategy
 	batcher *actor.PID
+	board   *hedge.Board
 	engines []*running // by the order in which they were added
 	ended   bool       // no engine comes any more
 
@@ -117,6 +120,9 @@ func Start(o Options) (*System, error) {
 		return nil, err
 	}
 	s.Quota = quota.NewDesk(quota.Options{Alone: o.Mesh == nil, Boot: s.bootOr, Mono: o.Mono, Log: o.Log, Changed: func() { s.sys.Root.Send(s.batcher, batch.Again{}) }})
+	if s.board, err = hedge.NewBoard(o.Hedge, o.Now); err != nil {
+		return nil, err
+	}
 	b, err := batch.New(s.batching())
 	if err != nil {
 		return nil, err
@@ -168,6 +174,9 @@ func (s *System) batching() batch.Options {
 			return 1
 		}
 		return own(tenant)
+	}
+	if s.board != nil {
+		b.Late = s.board.Late
 	}
 	if s.opt.Mesh != nil {
 		b.AskFar = func(models []string) { s.far.Ask(models) }

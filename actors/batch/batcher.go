@@ -9,6 +9,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 
 	"github.com/open-autoglm/autoglm/actors/fair"
+	"github.com/open-autoglm/autoglm/actors/hedge"
 	"github.com/open-autoglm/autoglm/actors/supervise"
 	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/persistence/fault"
@@ -32,6 +33,7 @@ type Options struct {
 	Estimate func(*task.Work) (prompt, all int) // tokens of a work: of its prompt, and with its answer, which its tenant is charged at first
 	Resync   func()                             // makes all queues send Ready and all engines send Credit; must not block
 	Arrived  func(*task.Work)                   // a work is here, before anything else is done with it; from any goroutine
+	Late     func() []hedge.Late                // runs that should have a second one; nil: there are none
 	AskFar   func(models []string)              // asks the other nodes what waits of these, to answer by Ready; must not block. nil: there are none
 	Now      func() time.Time
 	Log      *slog.Logger
@@ -49,6 +51,7 @@ type Batcher struct {
 	timer *time.Timer           // wakes the actor by look; one at a time
 	until time.Time
 	asked time.Time // AskFar was called
+	late  time.Time // Late was called
 }
 
 // New returns the batcher's props.
@@ -285,6 +288,7 @@ func (b *Batcher) pump(c actor.Context) {
 	for _, s := range b.order {
 		b.send(c, s, now, soon)
 	}
+	b.hedge(c, now, soon)
 	b.arm(c, next, now)
 }
 
@@ -326,17 +330,22 @@ func (b *Batcher) send(c actor.Context, s *slot, now time.Time, soon func(time.T
 			return
 		}
 		n := b.Window.Cut(s.tokens)
-		for _, w := range s.works[:n] {
-			o := s.owed[WhoseIs(w)]
-			s.owed[WhoseIs(w)] = owing{o.works + 1, o.tokens + w.Cost}
-		}
-		c.Send(s.Engine, &Batch{Works: slices.Clone(s.works[:n]), Cause: cause})
-		s.sent += uint64(n)
+		b.hand(c, s, s.works[:n], cause)
 		s.works, s.tokens = s.works[n:], s.tokens[n:]
 		if len(s.works) == 0 {
 			s.works, s.tokens = nil, nil
 		}
 	}
+}
+
+// hand sends works to an engine.
+func (b *Batcher) hand(c actor.Context, s *slot, works []*task.Work, cause Cause) {
+	for _, w := range works {
+		o := s.owed[WhoseIs(w)]
+		s.owed[WhoseIs(w)] = owing{o.works + 1, o.tokens + w.Cost}
+	}
+	c.Send(s.Engine, &Batch{Works: slices.Clone(works), Cause: cause})
+	s.sent += uint64(len(works))
 }
 
 // arm sets the one timer to the earliest moment at which time alone changes

@@ -10,6 +10,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 
 	"github.com/open-autoglm/autoglm/actors/batch"
+	"github.com/open-autoglm/autoglm/actors/hedge"
 	"github.com/open-autoglm/autoglm/actors/meter"
 	"github.com/open-autoglm/autoglm/actors/supervise"
 	"github.com/open-autoglm/autoglm/actors/task"
@@ -33,6 +34,7 @@ type WorkerOptions struct {
 	Idle        chan<- struct{} // closed once it is to Retire and nothing of it is under way; nil: nobody asks it to
 	Batcher     *actor.PID
 	Router      *cluster.Router
+	Board       *hedge.Board // hears what runs; nil: nobody asks
 	Run         *Runner
 	Status      *Status // written by the actor, read by anybody
 	Meter       *meter.Meter
@@ -72,6 +74,7 @@ type (
 		said  int  // of them: those of the answer
 		asked bool // the engine was asked; else the error says nothing about it
 		trial bool // its breaker was half open
+		cut   bool // it was asked, and stopped: the other run of the attempt was faster
 		err   error
 	}
 	acked  struct{ of *Worker } // the task has the answer
@@ -189,7 +192,7 @@ func (w *Worker) ran(c actor.Context, m ran) {
 	switch {
 	case m.used > 0:
 		w.spend(m.work, m.used)
-	case m.asked && fault.KindOf(m.err) != fault.Overloaded:
+	case m.cut, m.asked && fault.KindOf(m.err) != fault.Overloaded:
 		w.spend(m.work, m.work.Cost) // it had its slot
 	default:
 		w.spend(m.work, 0)
@@ -279,6 +282,7 @@ func (w *Worker) pump(c actor.Context) {
 		w.waiting = w.waiting[1:]
 		w.start(c, x)
 	}
+	w.dropSeconds()
 	if len(w.waiting) == 0 {
 		w.waiting = nil
 	}
@@ -309,12 +313,23 @@ func (w *Worker) dropStale() {
 			w.spend(x, 0)
 			return true
 		}
-		stale := x.Remaining() < x.Timeout
+		stale := x.Remaining() < x.Timeout && !x.IsSecond()
 		if stale {
 			x.GiveBack("it waited too long for a slot of engine " + w.Engine.Name())
 			w.spend(x, 0)
 		}
 		return stale
+	})
+}
+
+// dropSeconds gives back second runs that found no slot: they were for one with nothing to do.
+func (w *Worker) dropSeconds() {
+	w.waiting = slices.DeleteFunc(w.waiting, func(x *task.Work) bool {
+		if x.IsSecond() {
+			x.GiveBack("engine " + w.Engine.Name() + " has no slot to spare")
+			w.spend(x, 0)
+		}
+		return x.IsSecond()
 	})
 }
 
@@ -333,13 +348,13 @@ func (w *Worker) offer(c actor.Context, free int) {
 	}
 	if g := w.received + uint64(max(0, room)); g > w.granted || w.inFlight == 0 && len(w.spent) > 0 {
 		w.granted = max(g, w.granted)
-		w.credit(c, task.Offers(w.models, w.Status.Get().Endpoints))
+		w.credit(c, task.Offers(w.models, w.Status.Get().Endpoints), w.inFlight+free)
 	}
 }
 
 // credit tells the batcher what may come, and what went.
-func (w *Worker) credit(c actor.Context, offers []string) {
-	c.Send(w.Batcher, &batch.Credit{Engine: c.Self(), Name: w.Engine.Name(), Models: offers, Granted: w.granted, Taken: w.received, Spent: w.gone()})
+func (w *Worker) credit(c actor.Context, offers []string, slots int) {
+	c.Send(w.Batcher, &batch.Credit{Engine: c.Self(), Name: w.Engine.Name(), Models: offers, Granted: w.granted, Taken: w.received, Slots: slots, Spent: w.gone()})
 }
 
 // gone is what went since the batcher was told.
@@ -387,16 +402,32 @@ func (w *Worker) start(c actor.Context, x *task.Work) {
 	self, root, serves := c.Self(), c.ActorSystem().Root, w.models
 	go func() {
 		answer, asked, err := w.ask(x, serves)
-		root.Send(self, ran{of: w, work: x, used: answer.PromptTokens + answer.OutputTokens, said: answer.OutputTokens, asked: asked, trial: trial, err: err})
+		root.Send(self, ran{of: w, work: x, used: answer.PromptTokens + answer.OutputTokens, said: answer.OutputTokens, asked: asked, trial: trial,
+			cut: !asked && !answer.StartedAt.IsZero() && x.Lost(), err: err})
 		if err == nil {
 			err = w.check(x, &answer)
 		}
-		if !x.Over() && (err == nil || w.ctx.Err() == nil) {
-			w.deliver(x, answer, err)
-		}
+		w.end(x, answer, err)
 		x.Release() // recorded, or nothing more can be done here: its owner asks
 		root.Send(self, acked{w})
 	}()
+}
+
+// end brings the outcome of a run to its task, where it is the attempt's.
+func (w *Worker) end(x *task.Work, a task.Answer, err error) {
+	switch {
+	case err == nil && x.Win():
+		if x.IsSecond() {
+			a.Second = &task.Place{Node: w.Router.Self(), Engine: w.Engine.Name()}
+			w.Meter.Hedges.WithLabelValues("won").Inc()
+		}
+	case err == nil || w.ctx.Err() != nil || !x.Fail():
+		if x.IsSecond() {
+			w.Meter.Hedges.WithLabelValues("lost").Inc()
+		}
+		return
+	}
+	w.deliver(x, a, err)
 }
 
 // ask does what needs the slot. asked tells whether the engine is what err is about.
@@ -411,7 +442,14 @@ func (w *Worker) ask(x *task.Work, serves []string) (a task.Answer, asked bool, 
 	ctx, cancel = context.WithTimeout(ctx, x.Timeout)
 	defer cancel()
 	x.OnAbort(cancel)
+	if x.IsSecond() {
+		w.Meter.Hedges.WithLabelValues("started").Inc()
+	}
+	w.Board.Began(x, w.Engine.Name())
+	answered := false
+	defer func() { w.Board.Ended(x, answered) }()
 	err = w.Run.Ask(ctx, w.Engine, q, x, &a)
+	answered = err == nil
 	return a, !(err != nil && x.Over()), err // what was stopped says nothing about the engine
 }
 
