@@ -228,6 +228,91 @@ func TestTheOwnerGoesWhileBothRun(t *testing.T) {
 	until(t, "everything is let go", func() bool { return z.Busy() == 0 })
 }
 
+// farHedging has two nodes: the first owns all tasks and its engine stalls, the other one's has nothing to do.
+func farHedging(t *testing.T, a, b actors.Engine) (w *world, x, y *node) {
+	w = newWorld(t, 2, "x", "y")
+	x = w.start("x", hedging, a)
+	y = w.start("y", hedging, b)
+	w.spread("x")
+	usual(t, x.System)
+	return w, x, y
+}
+
+// TestStragglersRunOnAnotherNode, where this one has no other engine.
+func TestStragglersRunOnAnotherNode(t *testing.T) {
+	bad, good := newStalling("e", 10), newStalling("e", 0) // engines of two nodes may have one name
+	w, x, y := farHedging(t, bad.engine(4), good.engine(4))
+	const n = 100
+	for i := range n {
+		submit(t, x.System, &task.Spec{ID: fmt.Sprint("t", i), Prompt: "say"})
+	}
+	elsewhere := 0
+	for i := range n {
+		id := fmt.Sprint("t", i)
+		r := await(t, x.System, id)
+		require.Equal(t, task.Completed, r.State)
+		require.EqualValues(t, 1, r.Attempt)
+		require.Equal(t, 1, answers(t, x.System, id))
+		if p := r.Attempts[0].Answer.Second; p != nil && r.Attempts[0].Node == "x" {
+			require.Equal(t, &task.Place{Node: "y", Engine: "e"}, p)
+			elsewhere++
+		}
+	}
+	require.NotZero(t, elsewhere)
+	require.NotZero(t, w.net.sent("task.second"))
+	until(t, "everything is let go", func() bool { return x.Busy() == 0 && y.Busy() == 0 })
+	require.Equal(t, bad.stalled.Load(), bad.stopped.Load())
+}
+
+// TestARunOnAnotherNodeThatIsTooSlow is stopped there; one whose node dies costs nothing.
+func TestARunOnAnotherNodeThatIsTooSlow(t *testing.T) {
+	a, b := newHolding("a"), newHolding("b")
+	w, x, _ := farHedging(t, a.engine(8), b.engine(8))
+	run := func(id string) (gates [2]chan struct{}) {
+		before := a.held.Load() + b.held.Load()
+		gates = [2]chan struct{}{make(chan struct{}), make(chan struct{})}
+		a.hold(gates[0])
+		b.hold(gates[1])
+		submit(t, x.System, &task.Spec{ID: id, Prompt: "say"})
+		until(t, "both are at it", func() bool { return a.held.Load()+b.held.Load() == before+2 })
+		a.hold(nil)
+		b.hold(nil)
+		return gates
+	}
+	gates := run("slow")
+	first, other := 0, b
+	if x.record(t, "slow").Attempts[0].Node == "y" {
+		first, other = 1, a
+	}
+	close(gates[first])
+	require.Equal(t, task.Completed, await(t, x.System, "slow").State)
+	require.Nil(t, x.record(t, "slow").Attempts[0].Answer.Second)
+	until(t, "the other is stopped", func() bool { return other.held.Load() == 0 })
+
+	gates = run("dead")
+	w.kill("y", "x")
+	close(gates[0])
+	require.Equal(t, task.Completed, await(t, x.System, "dead").State)
+	facts, err := x.Tasks.History(cluster.Reader{Context: t.Context(), Router: x.Router}, "dead", 0)
+	require.NoError(t, err)
+	answered := 0
+	for _, f := range facts {
+		require.NotEqual(t, task.AttemptFailed, f.Event)
+		if f.Event == task.Answered {
+			answered++
+		}
+	}
+	require.Equal(t, 1, answered)
+	until(t, "everything is let go", func() bool { return x.Busy() == 0 })
+}
+
+func (n *node) record(t *testing.T, id string) task.Record {
+	t.Helper()
+	r, _, err := n.Tasks.Load(cluster.Reader{Context: t.Context(), Router: n.Router}, id)
+	require.NoError(t, err)
+	return r
+}
+
 // TestACancelStopsBothRuns.
 func TestACancelStopsBothRuns(t *testing.T) {
 	a, b := newHolding("a"), newHolding("b")

@@ -180,6 +180,9 @@ func (s *System) batching() batch.Options {
 	}
 	if s.opt.Mesh != nil {
 		b.AskFar = func(models []string) { s.far.Ask(models) }
+		if s.board != nil {
+			b.LateFar = func(w *task.Work) { s.far.Second(w) }
+		}
 	}
 	return b
 }
@@ -210,7 +213,13 @@ func (s *System) boot() string {
 // reach makes the ways to other nodes' queues, once there is a router: a shard may open before Start has it.
 func (s *System) reach(r *cluster.Router) *far.Far {
 	s.farOnce.Do(func() {
-		s.far = far.New(far.Options{Router: r, Owned: s.queue, All: s.openQueues, Held: s.held, Now: s.opt.Now, Log: s.opt.Log,
+		s.far = far.New(far.Options{Router: r, Owned: s.queue, All: s.openQueues, Held: s.held, Board: s.board, Now: s.opt.Now, Log: s.opt.Log,
+			Visit: func(w *task.Work) { s.sys.Root.Send(s.batcher, &batch.Visit{Work: w}) },
+			Ended: func(w *task.Work, a task.Answer, err error) {
+				if infer.Ends(w, s.opt.Meter, err, false) {
+					infer.Postman{Router: r, Meter: s.opt.Meter, Log: s.opt.Log}.Bring(w, a, err)
+				}
+			},
 			Ready: func(q batch.Queue, name task.QueueName, at time.Time) {
 				s.sys.Root.Send(s.batcher, &batch.Ready{Queue: q, Name: name, At: at})
 			}})

@@ -34,6 +34,7 @@ type Options struct {
 	Resync   func()                             // makes all queues send Ready and all engines send Credit; must not block
 	Arrived  func(*task.Work)                   // a work is here, before anything else is done with it; from any goroutine
 	Late     func() []hedge.Late                // runs that should have a second one; nil: there are none
+	LateFar  func(*task.Work)                   // runs one on another node, if one has room; must not block. nil: there are none
 	AskFar   func(models []string)              // asks the other nodes what waits of these, to answer by Ready; must not block. nil: there are none
 	Now      func() time.Time
 	Log      *slog.Logger
@@ -111,6 +112,8 @@ func (b *Batcher) Receive(c actor.Context) {
 	case look:
 		b.until = time.Time{}
 	case Again:
+	case *Visit:
+		b.visit(c, m.Work)
 	case *Ended:
 		if s := b.slots[m.Engine.String()]; s != nil {
 			b.spent(s, m.Spent)

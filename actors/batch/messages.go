@@ -60,6 +60,9 @@ type (
 		Cause Cause
 	}
 
+	// Visit is a second run for another node; it is given back where no engine has a slot to spare.
+	Visit struct{ Work *task.Work }
+
 	claimed struct {
 		of    *Batcher // the life that asked: the next one knows nothing of it
 		slot  *slot

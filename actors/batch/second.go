@@ -24,14 +24,28 @@ func (b *Batcher) hedge(c actor.Context, now time.Time, soon func(time.Time)) {
 	}
 	b.late = now
 	soon(now.Add(lateEvery))
-	if !b.spare() {
+	if b.LateFar == nil && !b.spare() {
 		return
 	}
 	for _, l := range b.Late() {
 		if s := b.spareFor(l); s != nil {
 			b.second(c, s, l.Work)
+		} else if b.LateFar != nil {
+			b.LateFar(l.Work)
 		}
 	}
+}
+
+// visit runs a work of another node, where it is late, if an engine has a slot to spare.
+func (b *Batcher) visit(c actor.Context, w *task.Work) {
+	who := WhoseIs(w)
+	s := b.spareFor(hedge.Late{Work: w})
+	if s == nil || b.Quota.Reserve(who.Tenant, who.Priority, 1) == 0 {
+		w.GiveBack("no engine has a slot to spare")
+		return
+	}
+	_, w.Cost = b.Estimate(w)
+	b.charged(c, s, w)
 }
 
 func (b *Batcher) busy() bool {
@@ -86,6 +100,12 @@ func (b *Batcher) second(c actor.Context, s *slot, w *task.Work) {
 		b.Quota.Return(who.Tenant, who.Priority, 1)
 		return
 	}
+	b.charged(c, s, w)
+}
+
+// charged hands a second run over for which there is a place.
+func (b *Batcher) charged(c actor.Context, s *slot, w *task.Work) {
+	who := WhoseIs(w)
 	b.Quota.Spend(who.Tenant, who.Priority, w.Cost)
 	b.turns.Charge(who.Tenant, float64(w.Cost))
 	b.hand(c, s, []*task.Work{w}, ByHedge)

@@ -43,7 +43,10 @@ func (b *Board) Began(w *task.Work, engine string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.runs[w] = began{b.now(), engine, AlikeOf(w)}
-	if w.IsSecond() {
+	switch {
+	case w.Visits(): // the node that holds it has spent it
+		return
+	case w.IsSecond():
 		b.budget--
 		return
 	}
@@ -63,6 +66,14 @@ func (b *Board) Ended(w *task.Work, answered bool) {
 		return
 	}
 	b.times.add(r.alike, b.now().Sub(r.at))
+}
+
+// Refused notes that nobody had a slot for a second run that began.
+func (b *Board) Refused(w *task.Work) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.runs, w)
+	b.budget++
 }
 
 // Late is a run that should have a second one elsewhere.

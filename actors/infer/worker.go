@@ -2,7 +2,6 @@ package infer
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"slices"
 	"time"
@@ -415,19 +414,12 @@ func (w *Worker) start(c actor.Context, x *task.Work) {
 
 // end brings the outcome of a run to its task, where it is the attempt's.
 func (w *Worker) end(x *task.Work, a task.Answer, err error) {
-	switch {
-	case err == nil && x.Win():
-		if x.IsSecond() {
-			a.Second = &task.Place{Node: w.Router.Self(), Engine: w.Engine.Name()}
-			w.Meter.Hedges.WithLabelValues("won").Inc()
-		}
-	case err == nil || w.ctx.Err() != nil || !x.Fail():
-		if x.IsSecond() {
-			w.Meter.Hedges.WithLabelValues("lost").Inc()
-		}
-		return
+	if err == nil && x.IsSecond() {
+		a.Second = &task.Place{Node: w.Router.Self(), Engine: w.Engine.Name()}
 	}
-	w.deliver(x, a, err)
+	if Ends(x, w.Meter, err, w.ctx.Err() != nil) {
+		w.deliver(x, a, err)
+	}
 }
 
 // ask does what needs the slot. asked tells whether the engine is what err is about.
@@ -475,30 +467,7 @@ func (w *Worker) deliver(x *task.Work, answer task.Answer, err error) {
 		w.Meter.Tokens.WithLabelValues(w.Engine.Name(), "output").Add(float64(answer.OutputTokens))
 	}
 	w.Meter.Attempts.WithLabelValues(w.Engine.Name(), outcome).Inc()
-	if err == nil {
-		if err = w.record(x, &task.Done{Attempt: x.Attempt, Epoch: x.Epoch, Answer: answer}); err == nil || fault.KindOf(err).Retryable() {
-			return
-		}
-		// The task refuses it for ever, as too large perhaps: say so, rather than let its lease end.
-		err = fmt.Errorf("the answer cannot be recorded: %w", err)
+	if !x.Tell(answer, err) {
+		Postman{w.Router, w.Meter, w.Log}.Bring(x, answer, err)
 	}
-	_ = w.record(x, &task.Lost{Attempt: x.Attempt, Epoch: x.Epoch, Err: err, RetryAfter: RetryAfterOf(err)}) // it is logged there
-}
-
-// record brings one message to its task, until the lease ends.
-func (w *Worker) record(x *task.Work, msg any) error {
-	// Not w.ctx: an answer that is there is worth recording while the node stops.
-	ctx, cancel := context.WithTimeout(context.Background(), x.Remaining())
-	defer cancel()
-	v, err := w.Router.Ask(ctx, task.Key(x.ID), msg)
-	for fault.KindOf(err).Retryable() && wait(ctx, deliverAgain) == nil { // a full disk, a full queue: the answer is worth the wait
-		v, err = w.Router.Ask(ctx, task.Key(x.ID), msg)
-	}
-	if _, late := v.(task.Dropped); late {
-		w.Meter.Late.Inc()
-	}
-	if err != nil {
-		w.Log.Warn("an attempt's outcome could not be recorded", "task", x.ID, "attempt", x.Attempt, "err", err)
-	}
-	return err
 }

@@ -107,13 +107,14 @@ type Work struct {
 	Record  Record        `json:"record"` // as claimed
 	Cost    int           `json:"-"`      // tokens that its tenant is charged while it runs; the batcher's
 
-	router *cluster.Router // to give it back through; nil: it can only run into its lease
-	held   *Held           // nil until it arrived
-	ends   time.Duration   // the lease, by held.mono
-	grip   *grip           // shared by both runs of an attempt; it and what follows belong to held.mu
-	stop   func()          // ends what an engine does for it; nil while none does
-	second bool            // see Second
-	free   bool            // released
+	router *cluster.Router     // to give it back through; nil: it can only run into its lease
+	held   *Held               // nil until it arrived
+	ends   time.Duration       // the lease, by held.mono
+	grip   *grip               // shared by both runs of an attempt; it and what follows belong to held.mu
+	stop   func()              // ends what an engine does for it; nil while none does
+	second bool                // see Second
+	free   bool                // released
+	visit  func(Answer, error) // see Visit; nil: the outcome is its task's. It belongs to nobody, as it never changes
 }
 
 // Ref names the attempt.
@@ -142,6 +143,11 @@ func (w *Work) Release() {
 	if w.held == nil {
 		return
 	}
+	w.release()
+	w.Tell(Answer{}, errGone)
+}
+
+func (w *Work) release() {
 	w.held.mu.Lock()
 	defer w.held.mu.Unlock()
 	if w.free {
@@ -184,6 +190,7 @@ func (w *Work) OnAbort(stop func()) {
 // on its way to another node; its owner then learns it when it asks what is held.
 func (w *Work) GiveBack(reason string) {
 	last := w.returned()
+	w.Tell(Answer{}, ErrNotRun)
 	w.Release()
 	if last && w.router != nil {
 		w.router.Tell(Key(w.ID), &Return{Attempt: w.Attempt, Epoch: w.Epoch, Reason: reason})

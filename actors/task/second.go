@@ -1,5 +1,12 @@
 package task
 
+import (
+	"errors"
+	"sync"
+
+	"github.com/open-autoglm/autoglm/persistence/fault"
+)
+
 // An attempt may be run twice at the same time, on two engines, where the first is far slower than it should be. Both runs are the same
 // attempt under the same epoch, so its task takes one answer whatever happens here. What is here sees to it that the other run is
 // stopped, and that an error of one run says nothing while the other may still answer.
@@ -32,7 +39,9 @@ func (w *Work) MaySecond() bool {
 	return w.grip.maySecond()
 }
 
-func (g *grip) maySecond() bool { return !g.over && g.won == nil && !g.second && len(g.runs) > 0 }
+func (g *grip) maySecond() bool {
+	return !g.over && g.won == nil && !g.second && len(g.runs) > 0 && !g.runs[0].second
+}
 
 // IsSecond tells a second run.
 func (w *Work) IsSecond() bool { return w.second }
@@ -98,4 +107,35 @@ func (g *grip) leave(w *Work) {
 			return
 		}
 	}
+}
+
+// ErrNotRun says of a visit that no engine was asked.
+var ErrNotRun = errors.New("no engine had a slot to spare")
+
+var errGone = fault.New(fault.Unavailable, "task.second", "", "the second run was stopped")
+
+// Visit puts a second run of an attempt that another node holds into the hands of this one, h, for its engines: done gets the outcome,
+// once, and not its task.
+func (w *Work) Visit(h *Held, done func(Answer, error)) {
+	var once sync.Once
+	w.second = true
+	w.visit = func(a Answer, err error) { once.Do(func() { done(a, err) }) }
+	w.Arrive(nil, h)
+}
+
+// Sent is a second run as it goes to another node, with what is left of its lease.
+func (w *Work) Sent() *Work {
+	return &Work{ID: w.ID, Attempt: w.Attempt, Epoch: w.Epoch, Lease: w.Lease, Left: w.Remaining(), Timeout: w.Timeout, Record: w.Record}
+}
+
+// Visits tells such a run.
+func (w *Work) Visits() bool { return w.visit != nil }
+
+// Tell brings the outcome of a visit to who wanted it; false: it is its task's.
+func (w *Work) Tell(a Answer, err error) bool {
+	if w.visit == nil {
+		return false
+	}
+	w.visit(a, err)
+	return true
 }
