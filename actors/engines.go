@@ -22,7 +22,7 @@ func (s *System) AddEngine(e Engine) error {
 	st := infer.NewStatus(e.Name(), e.Endpoints)
 	idle := make(chan struct{})
 	w, err := infer.NewWorker(infer.WorkerOptions{
-		Engine: e.Engine, Concurrency: e.Concurrency, Prefetch: e.Prefetch, Idle: idle,
+		Engine: e.Engine, Concurrency: e.Concurrency, Prefetch: e.Prefetch, Knee: e.Knee, Idle: idle,
 		Batcher: s.batcher, Router: s.Router, Board: s.board, Run: s.opt.Runner, Status: st, Meter: s.opt.Meter, Log: s.opt.Log, Now: s.opt.Now,
 	})
 	if err != nil {

@@ -22,7 +22,7 @@ import (
 // stalling answers at once, but for one request of so many, which it does not answer until it is stopped or its gate opens.
 type stalling struct {
 	*infer.Echo
-	every   int64
+	every   atomic.Int64 // 0: none
 	asked   atomic.Int64
 	stalled atomic.Int64 // so far
 	stopped atomic.Int64 // of them, by who asked
@@ -30,11 +30,13 @@ type stalling struct {
 }
 
 func newStalling(name string, every int64) *stalling {
-	return &stalling{Echo: infer.NewEcho(infer.EchoOptions{Name: name, Latency: time.Millisecond}), every: every, gate: make(chan struct{})}
+	e := &stalling{Echo: infer.NewEcho(infer.EchoOptions{Name: name, Latency: time.Millisecond}), gate: make(chan struct{})}
+	e.every.Store(every)
+	return e
 }
 
 func (e *stalling) Do(ctx context.Context, r *infer.Request) (*infer.Response, error) {
-	if e.every > 0 && e.asked.Add(1)%e.every == 0 {
+	if n, every := e.asked.Add(1), e.every.Load(); every > 0 && n%every == 0 {
 		e.stalled.Add(1)
 		select {
 		case <-e.gate:
@@ -228,20 +230,31 @@ func TestTheOwnerGoesWhileBothRun(t *testing.T) {
 	until(t, "everything is let go", func() bool { return z.Busy() == 0 })
 }
 
-// farHedging has two nodes: the first owns all tasks and its engine stalls, the other one's has nothing to do.
-func farHedging(t *testing.T, a, b actors.Engine) (w *world, x, y *node) {
+// farHedging has two nodes with an engine each, of which the first owns all tasks. Both know what is usual.
+func farHedging(t *testing.T, a, b actors.Engine, asked ...*atomic.Int64) (w *world, x, y *node) {
 	w = newWorld(t, 2, "x", "y")
 	x = w.start("x", hedging, a)
 	y = w.start("y", hedging, b)
 	w.spread("x")
-	usual(t, x.System)
+	n := 0
+	until(t, "both have answered some", func() bool {
+		for range 50 {
+			submit(t, x.System, &task.Spec{ID: fmt.Sprint("usual", n), Prompt: "say"})
+			n++
+		}
+		for i := range n {
+			await(t, x.System, fmt.Sprint("usual", i))
+		}
+		return asked[0].Load() >= 40 && asked[1].Load() >= 40
+	})
 	return w, x, y
 }
 
 // TestStragglersRunOnAnotherNode, where this one has no other engine.
 func TestStragglersRunOnAnotherNode(t *testing.T) {
-	bad, good := newStalling("e", 10), newStalling("e", 0) // engines of two nodes may have one name
-	w, x, y := farHedging(t, bad.engine(4), good.engine(4))
+	bad, good := newStalling("e", 0), newStalling("e", 0) // engines of two nodes may have one name
+	w, x, y := farHedging(t, bad.engine(4), good.engine(4), &bad.asked, &good.asked)
+	bad.every.Store(10)
 	const n = 100
 	for i := range n {
 		submit(t, x.System, &task.Spec{ID: fmt.Sprint("t", i), Prompt: "say"})
@@ -267,7 +280,7 @@ func TestStragglersRunOnAnotherNode(t *testing.T) {
 // TestARunOnAnotherNodeThatIsTooSlow is stopped there; one whose node dies costs nothing.
 func TestARunOnAnotherNodeThatIsTooSlow(t *testing.T) {
 	a, b := newHolding("a"), newHolding("b")
-	w, x, _ := farHedging(t, a.engine(8), b.engine(8))
+	w, x, _ := farHedging(t, a.engine(8), b.engine(8), &a.asked, &b.asked)
 	run := func(id string) (gates [2]chan struct{}) {
 		before := a.held.Load() + b.held.Load()
 		gates = [2]chan struct{}{make(chan struct{}), make(chan struct{})}
@@ -334,10 +347,11 @@ func TestACancelStopsBothRuns(t *testing.T) {
 // holding is an engine that holds what comes while a gate is set.
 type holding struct {
 	*infer.Echo
-	mu   sync.Mutex
-	gate chan struct{}
-	held atomic.Int64
-	fail atomic.Bool
+	mu    sync.Mutex
+	gate  chan struct{}
+	held  atomic.Int64
+	asked atomic.Int64
+	fail  atomic.Bool
 }
 
 func newHolding(name string) *holding {
@@ -356,6 +370,7 @@ func (e *holding) hold(gate chan struct{}) {
 }
 
 func (e *holding) Do(ctx context.Context, r *infer.Request) (*infer.Response, error) {
+	e.asked.Add(1)
 	e.mu.Lock()
 	gate := e.gate
 	e.mu.Unlock()

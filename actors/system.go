@@ -31,6 +31,7 @@ type Engine struct {
 	infer.Engine
 	Endpoints   []string // of OpenAI's API, that it serves; none: chat
 	Concurrency int
+	Knee        bool // how much of Concurrency is worth it is found out
 	Prefetch    int
 }
 

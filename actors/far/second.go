@@ -93,7 +93,15 @@ func (s *seconds) again(node string) {
 func (f *Far) Second(w *task.Work) {
 	now := f.Now()
 	queue := task.QueueOf(task.Lot{Model: w.Record.Model, Endpoint: w.Record.Spec.EndpointOr(), Tenant: tenant.Default}) // which engines serve is the same for all
-	node := f.seconds.pick(f.crowd.room(queue, now), now)
+	nodes := f.crowd.room(queue, now)
+	if len(nodes) == 0 { // they ask only nodes that own a shard; they refuse what they have no room for
+		for _, p := range f.Router.Alive() {
+			if p.Name != f.Router.Self() && p.Engines > 0 {
+				nodes = append(nodes, p.Name)
+			}
+		}
+	}
+	node := f.seconds.pick(nodes, now)
 	boot := f.bootOf(node)
 	if node == "" || boot == "" {
 		return

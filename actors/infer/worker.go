@@ -29,6 +29,7 @@ const (
 type WorkerOptions struct {
 	Engine      Engine
 	Concurrency int             // requests at once at most; the limit adapts below it
+	Knee        bool            // an engine that may let requests wait inside itself: it is found out how many at once are worth it
 	Prefetch    int             // works claimed ahead, so that a freed slot never waits for a commit
 	Idle        chan<- struct{} // closed once it is to Retire and nothing of it is under way; nil: nobody asks it to
 	Batcher     *actor.PID
@@ -46,6 +47,7 @@ type WorkerOptions struct {
 type Worker struct {
 	WorkerOptions
 	limit    Limit
+	knee     Knee
 	leave    *leave // the same in all its lives
 	breaker  Breaker
 	trials   int // of inFlight: those that the breaker waits for
@@ -72,6 +74,7 @@ type (
 		used  int  // tokens, 0 where the engine did not say
 		said  int  // of them: those of the answer
 		asked bool // the engine was asked; else the error says nothing about it
+		took  time.Duration
 		trial bool // its breaker was half open
 		cut   bool // it was asked, and stopped: the other run of the attempt was faster
 		err   error
@@ -94,9 +97,13 @@ func NewWorker(o WorkerOptions) (*actor.Props, error) {
 	if err != nil {
 		return nil, err
 	}
+	knee := Knee{size: o.Concurrency}
+	if o.Knee {
+		knee = NewKnee(o.Concurrency)
+	}
 	leave := &leave{idle: o.Idle}
 	return actor.PropsFromProducer(supervise.Guard(func() actor.Actor {
-		w := &Worker{WorkerOptions: o, leave: leave, limit: limit, spent: map[batch.Whose]batch.Spent{}}
+		w := &Worker{WorkerOptions: o, leave: leave, limit: limit, knee: knee, spent: map[batch.Whose]batch.Spent{}}
 		w.ctx, w.cancel = context.WithCancel(context.Background())
 		return w
 	})), nil
@@ -200,9 +207,10 @@ func (w *Worker) ran(c actor.Context, m ran) {
 	case !m.asked:
 	case m.err == nil:
 		w.limit = w.limit.Good(w.inFlight + 1)
+		w.knee = w.knee.Good(w.Now(), w.inFlight+1, m.took, m.used)
 		w.Status.set(func(s *EngineState) { s.Pace = s.Pace.Add(w.Now(), m.said) })
 	case kind == fault.Overloaded:
-		w.limit = w.limit.Overloaded(w.Now(), RetryAfterOf(m.err))
+		w.limit = w.limit.AtMost(w.knee.Size()).Overloaded(w.Now(), RetryAfterOf(m.err))
 		w.Status.set(func(s *EngineState) { s.Reason = "overloaded: its limit was lowered" })
 		if w.limit.PausedUntil().After(w.Now()) {
 			w.giveBack("engine " + w.Engine.Name() + " asked for a pause")
@@ -274,7 +282,7 @@ func (w *Worker) pump(c actor.Context) {
 	}
 	w.dropStale()
 	w.shed(now)
-	free := w.breaker.Room(now, w.limit.Free(now, w.inFlight), w.trials)
+	free := w.breaker.Room(now, min(w.limit.Free(now, w.inFlight), max(0, w.knee.Size()-w.inFlight)), w.trials)
 	for ; free > 0 && len(w.waiting) > 0 && !w.suspect; free-- {
 		x := w.waiting[0]
 		w.waiting[0] = nil
@@ -296,12 +304,15 @@ func (w *Worker) pump(c actor.Context) {
 	w.tell(c)
 	w.wake(c, now, next)
 	w.Meter.InFlight.WithLabelValues(w.Engine.Name()).Set(float64(w.inFlight))
-	w.Meter.Limit.WithLabelValues(w.Engine.Name()).Set(float64(w.limit.Size()))
+	w.Meter.Limit.WithLabelValues(w.Engine.Name()).Set(float64(w.size()))
 	w.Status.set(func(s *EngineState) {
-		s.InFlight, s.Limit, s.Unrecorded, s.Paused = w.inFlight, w.limit.Size(), w.unacked, w.limit.PausedUntil()
+		s.InFlight, s.Limit, s.Unrecorded, s.Paused = w.inFlight, w.size(), w.unacked, w.limit.PausedUntil()
 		s.Circuit = w.breaker.State(now)
 	})
 }
+
+// size is how many requests may be under way.
+func (w *Worker) size() int { return min(w.limit.Size(), w.knee.Size()) }
 
 // dropStale gives back what waited for a slot until less than its whole timeout is
 // left of its lease: it would fail for a wait that was not its fault.
@@ -401,7 +412,7 @@ func (w *Worker) start(c actor.Context, x *task.Work) {
 	self, root, serves := c.Self(), c.ActorSystem().Root, w.models
 	go func() {
 		answer, asked, err := w.ask(x, serves)
-		root.Send(self, ran{of: w, work: x, used: answer.PromptTokens + answer.OutputTokens, said: answer.OutputTokens, asked: asked, trial: trial,
+		root.Send(self, ran{of: w, work: x, used: answer.PromptTokens + answer.OutputTokens, said: answer.OutputTokens, took: answer.EndedAt.Sub(answer.StartedAt), asked: asked, trial: trial,
 			cut: !asked && !answer.StartedAt.IsZero() && x.Lost(), err: err})
 		if err == nil {
 			err = w.check(x, &answer)
