@@ -23,8 +23,8 @@ func (s *System) AddEngine(e Engine) error {
 	st := infer.NewStatus(e.Name(), e.Endpoints)
 	idle := make(chan struct{})
 	w, err := infer.NewWorker(infer.WorkerOptions{
-		Engine: e.Engine, Concurrency: e.Concurrency, Prefetch: e.Prefetch, Idle: idle,
-		Batcher: s.batcher, Router: s.Router, Run: s.opt.Runner, Status: st, Meter: s.opt.Meter, Log: s.opt.Log, Now: s.opt.Now,
+		Engine: e.Engine, Concurrency: e.Concurrency, Prefetch: e.Prefetch, Knee: e.Knee, Idle: idle,
+		Batcher: s.batcher, Router: s.Router, Board: s.board, Run: s.opt.Runner, Status: st, Meter: s.opt.Meter, Log: s.opt.Log, Now: s.opt.Now,
 	})
 	if err != nil {
 		return fault.New(fault.Invalid, "actors.engine", e.Name(), "%w", err)

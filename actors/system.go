@@ -14,6 +14,7 @@ import (
 	"github.com/open-autoglm/autoglm/actors/entity"
 	"github.com/open-autoglm/autoglm/actors/fair"
 	"github.com/open-autoglm/autoglm/actors/far"
+	"github.com/open-autoglm/autoglm/actors/hedge"
 	"github.com/open-autoglm/autoglm/actors/infer"
 	"github.com/open-autoglm/autoglm/actors/meter"
 	"github.com/open-autoglm/autoglm/actors/quota"
@@ -30,6 +31,7 @@ type Engine struct {
 	infer.Engine
 	Endpoints   []string // of OpenAI's API, that it serves; none: chat
 	Concurrency int
+	Knee        bool // how much of Concurrency is worth it is found out
 	Prefetch    int
 }
 
@@ -46,6 +48,7 @@ type Options struct {
 	Window    batch.Window
 	Fair      fair.Policy
 	Rules     batch.Rules
+	Hedge     hedge.Rule                          // zero: no attempt is run twice
 	Callbacks func(callback.Asker) task.Callbacks // nil: nothing calls back
 	Runner    *infer.Runner
 	Kinds     []cluster.Kind        // a user's own, beside the task
@@ -75,6 +78,7 @@ type System struct {
 	root    *actor.RootContext // its guardian restarts what the node cannot live without
 	cures   []*supervise.Strategy
 	batcher *actor.PID
+	board   *hedge.Board
 	engines []*running // by the order in which they were added
 	parts   []batch.Part
 	ended   bool // no engine comes any more
@@ -118,6 +122,9 @@ func Start(o Options) (*System, error) {
 		return nil, err
 	}
 	s.Quota = quota.NewDesk(quota.Options{Alone: o.Mesh == nil, Boot: s.bootOr, Mono: o.Mono, Log: o.Log, Changed: func() { s.sys.Root.Send(s.batcher, batch.Again{}) }})
+	if s.board, err = hedge.NewBoard(o.Hedge, o.Now); err != nil {
+		return nil, err
+	}
 	b, err := batch.New(s.batching())
 	if err != nil {
 		return nil, err
@@ -170,8 +177,14 @@ func (s *System) batching() batch.Options {
 		}
 		return own(tenant)
 	}
+	if s.board != nil {
+		b.Late = s.board.Late
+	}
 	if s.opt.Mesh != nil {
 		b.AskFar = func(models []string) { s.far.Ask(models) }
+		if s.board != nil {
+			b.LateFar = func(w *task.Work) { s.far.Second(w) }
+		}
 	}
 	return b
 }
@@ -208,7 +221,13 @@ func (s *System) boot() string {
 // reach makes the ways to other nodes' queues, once there is a router: a shard may open before Start has it.
 func (s *System) reach(r *cluster.Router) *far.Far {
 	s.farOnce.Do(func() {
-		s.far = far.New(far.Options{Router: r, Owned: s.queue, All: s.openQueues, Held: s.held, Now: s.opt.Now, Log: s.opt.Log,
+		s.far = far.New(far.Options{Router: r, Owned: s.queue, All: s.openQueues, Held: s.held, Board: s.board, Now: s.opt.Now, Log: s.opt.Log,
+			Visit: func(w *task.Work) { s.sys.Root.Send(s.batcher, &batch.Visit{Work: w}) },
+			Ended: func(w *task.Work, a task.Answer, err error) {
+				if infer.Ends(w, s.opt.Meter, err, false) {
+					infer.Postman{Router: r, Meter: s.opt.Meter, Log: s.opt.Log}.Bring(w, a, err)
+				}
+			},
 			Ready: func(q batch.Queue, name task.QueueName, at time.Time) {
 				s.sys.Root.Send(s.batcher, &batch.Ready{Queue: q, Name: name, At: at})
 			}})

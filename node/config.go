@@ -155,6 +155,9 @@ type SchedConfig struct {
 	Priorities string        `koanf:"priorities" doc:"strict: a tenant's better priority goes first; weighted: each level gets ratio times as many tokens as the next one."`
 	Ageing     time.Duration `koanf:"ageing" doc:"With strict: waiting tasks of a priority that were passed over for so long count as one level better, and so on, until they get a turn. 0s: never."`
 	Ratio      float64       `koanf:"ratio" doc:"With weighted: how much more a level gets."`
+	Hedge      float64       `koanf:"hedge" doc:"A task that runs for so many times as long as others like it is run on another engine too, if one has nothing else to do; the first answer counts. 0: off. 4 is a good start. Both runs cost tokens."`
+	HedgeAfter time.Duration `koanf:"hedge_after" doc:"With hedge: not before a task has run for so long. 0s: as soon as hedge says."`
+	HedgeShare float64       `koanf:"hedge_percent" doc:"With hedge: of a node's runs, so many of a hundred may have a second one."`
 	Weights    []string      `koanf:"weights" doc:"Shares of tenants, as NAME=NUMBER; 1 for all others. With acme=3, acme gets three tokens for one of anybody else while both have work waiting."`
 }
 
@@ -277,7 +280,7 @@ func Default() Config {
 			RestartDelay: 200 * time.Millisecond, RestartMax: 30 * time.Second,
 		},
 		Batch:      batchDefaults(),
-		Scheduling: SchedConfig{Priorities: PrioritiesStrict, Ageing: time.Minute, Ratio: 2},
+		Scheduling: SchedConfig{Priorities: PrioritiesStrict, Ageing: time.Minute, Ratio: 2, HedgeAfter: 5 * time.Second, HedgeShare: 10},
 		Task: TaskConfig{
 			Timeout: time.Minute, TimeoutMax: time.Hour, LeaseMargin: 30 * time.Second, Attempts: 4,
 			BackoffMin: time.Second, BackoffMax: time.Minute, SlowFactor: 4, RetryFloor: 20, RetryWindow: time.Minute, MovesMax: 100, AsleepAfter: time.Minute,

@@ -66,7 +66,7 @@ func TestPrintedConfigLoads(t *testing.T) {
 		Limits: &LimitsConfig{CPU: 1.5, Memory: 8 << 30, Nice: 5}})
 	c.Source.AllowedDirs = []string{"/data sets"}
 	c.Sink = SinkConfig{AllowedDirs: []string{"/srv/results"}, Allow: []string{"db", "minio:9000"}}
-	c.Scheduling = SchedConfig{Priorities: PrioritiesWeighted, Ageing: time.Minute, Ratio: 1.5, Weights: []string{"acme=3"}}
+	c.Scheduling = SchedConfig{Priorities: PrioritiesWeighted, Ageing: time.Minute, Ratio: 1.5, Hedge: 4, HedgeAfter: time.Second, HedgeShare: 2.5, Weights: []string{"acme=3"}}
 	c.Cluster.Identity = "certs"
 	c.Cluster.Join = []string{"b:7946", "c:7946"}
 	c.DiskReserve = 1e9
@@ -96,6 +96,10 @@ func TestLoadRefuses(t *testing.T) {
 		{"scheduling: {priorities: sometimes}", "scheduling.priorities: is sometimes (use strict or weighted"},
 		{"scheduling: {ageing: 1ms}", "scheduling.ageing: is 1ms (use 1s or more, or 0s"},
 		{"scheduling: {priorities: weighted, ratio: 1}", "scheduling.ratio: is 1 (use more than 1"},
+		{"scheduling: {hedge: 1}", "scheduling.hedge: is 1 (use 1.5 to 1000, or 0 for off"},
+		{"scheduling: {hedge_after: -1s}", "scheduling.hedge_after: is -1s (use 0s or more"},
+		{"scheduling: {hedge_percent: 0}", "scheduling.hedge_percent: is 0 (use more than 0 and at most 100; scheduling.hedge: 0 turns it off"},
+		{"scheduling: {hedge: 4, hedge_percent: 101}", "scheduling.hedge_percent: is 101"},
 		{"scheduling: {weights: [acme]}", "\"acme\" is no share: write NAME=NUMBER"},
 		{"scheduling: {weights: ['acme=0']}", "\"acme=0\" is no share"},
 		{"scheduling: {weights: ['Acme!=2']}", "names no tenant"},
@@ -187,7 +191,7 @@ func TestLoadRefuses(t *testing.T) {
 
 // A zero in any number is either refused or means something that its doc says.
 func TestZeroOfEachSettingIsChecked(t *testing.T) {
-	may := map[string]bool{"memory_limit": true, "shards": true, "cluster.expect": true, "drain": true, "http.stop_grace": true, "model.ctx": true, "batch.age_max": true, "task.retry_percent": true, "retention.tasks": true, "retention.batches": true, "retention.files": true, "retention.audit": true, "scheduling.ageing": true, "source.redirects_max": true, "tools.http_concurrency": true, "tools.wasm_concurrency": true,
+	may := map[string]bool{"memory_limit": true, "shards": true, "cluster.expect": true, "drain": true, "http.stop_grace": true, "model.ctx": true, "batch.age_max": true, "task.retry_percent": true, "retention.tasks": true, "retention.batches": true, "retention.files": true, "retention.audit": true, "scheduling.ageing": true, "scheduling.hedge": true, "scheduling.hedge_after": true, "source.redirects_max": true, "tools.http_concurrency": true, "tools.wasm_concurrency": true,
 		"http.chunk_age": true, "http.stream_retry": true, "http.wait_max": true, "store.block_cache": true, "files.bytes_max": true}
 	c := Default()
 	walk("", reflect.ValueOf(c), func(key, _ string, v reflect.Value) {

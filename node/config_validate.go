@@ -157,6 +157,8 @@ func (c *Config) checkTask(w *wrong) {
 	b, t, s := c.Batch, c.Task, c.Store
 	_, err := c.Scheduling.policy()
 	w.add(err)
+	_, err = c.Scheduling.hedging()
+	w.add(err)
 	w.when(b.SizeMax < 1 || b.SizeMax > 4096, "batch.size_max", b.SizeMax, "use 1 to 4096")
 	w.when(b.TokensMax < 1, "batch.tokens_max", b.TokensMax, "use 1 or more")
 	w.when(b.AgeMax < 0, "batch.age_max", b.AgeMax, "use 0s or more")

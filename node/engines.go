@@ -22,6 +22,7 @@ import (
 
 const (
 	concurrencyDefault = 16   // of an engine behind a URL
+	concurrencyTrusted = 64   // of an engine behind a URL, more at once is looked into: it may only wait inside it
 	echoConcurrency    = 1024 // the echo engine answers at once: many under way hide the commits
 )
 
@@ -42,7 +43,7 @@ func (m *made) stop() {
 func (n *Node) makeEngine(c *EngineConfig, name string) (m *made, err error) {
 	m = &made{}
 	var es []infer.Engine
-	limit, endpoints := c.Concurrency, c.Endpoints
+	limit, endpoints, behind := c.Concurrency, c.Endpoints, false
 	switch c.URL {
 	case EngineEmbedded:
 		if m.pool, err = n.newPool(c, name); err != nil {
@@ -69,10 +70,10 @@ func (n *Node) makeEngine(c *EngineConfig, name string) (m *made, err error) {
 		if err != nil {
 			return nil, err
 		}
-		es = []infer.Engine{h}
+		es, behind = []infer.Engine{h}, true
 	}
 	for _, e := range es {
-		m.engines = append(m.engines, actors.Engine{Engine: infer.WithAliases(e, c.Aliases), Endpoints: endpoints, Concurrency: limit, Prefetch: orDefault(c.Prefetch, limit)})
+		m.engines = append(m.engines, actors.Engine{Engine: infer.WithAliases(e, c.Aliases), Endpoints: endpoints, Concurrency: limit, Knee: behind && limit > concurrencyTrusted, Prefetch: orDefault(c.Prefetch, limit)})
 	}
 	return m, nil
 }

@@ -216,11 +216,16 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	hedging, err := n.cfg.Scheduling.hedging()
+	if err != nil {
+		return err
+	}
 	opt := actors.Options{
 		Node: id, Self: id, Store: n.store, Engines: append(engines, tools...), Policy: n.policy(), Kinds: append(append(n.janitor.Kinds(), n.batches.Kind(), n.sinks.Kind(), n.schedules.Kind(), apikey.Kind(), audit.Kind()), n.kinds...),
 		Window:    n.cfg.Batch.window(),
 		Rules:     batch.Rules{Prefix: n.cfg.Batch.Prefix, Length: n.cfg.Batch.Lengths},
 		Fair:      policy,
+		Hedge:     hedging,
 		Callbacks: n.dispatcher, IdleAfter: n.cfg.Task.AsleepAfter, Fatal: n.fatal, Keys: n.keys, Meter: n.meter, Now: n.now, Log: n.log,
 		Runner: &infer.Runner{Fetch: n.fetcher.Fetch, Meter: n.meter, Now: n.now},
 	}

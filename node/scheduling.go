@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/open-autoglm/autoglm/actors/fair"
+	"github.com/open-autoglm/autoglm/actors/hedge"
 	"github.com/open-autoglm/autoglm/actors/tenant"
 )
 
@@ -48,6 +49,21 @@ func (s SchedConfig) policy() (fair.Policy, error) {
 		return p, invalidConfig("scheduling.priorities", s.Priorities, "use %s or %s", PrioritiesStrict, PrioritiesWeighted)
 	}
 	return p, nil
+}
+
+// hedging is what the settings say to package hedge; zero when it is off.
+func (s SchedConfig) hedging() (hedge.Rule, error) {
+	switch {
+	case s.Hedge != 0 && !(s.Hedge >= hedge.FactorMin && s.Hedge <= hedge.FactorMax):
+		return hedge.Rule{}, invalidConfig("scheduling.hedge", s.Hedge, "use %v to %d, or 0 for off", hedge.FactorMin, hedge.FactorMax)
+	case s.HedgeAfter < 0:
+		return hedge.Rule{}, invalidConfig("scheduling.hedge_after", s.HedgeAfter, "use 0s or more")
+	case !(s.HedgeShare > 0 && s.HedgeShare <= hedge.PercentMax):
+		return hedge.Rule{}, invalidConfig("scheduling.hedge_percent", s.HedgeShare, "use more than 0 and at most %d; scheduling.hedge: 0 turns it off", hedge.PercentMax)
+	case s.Hedge == 0:
+		return hedge.Rule{}, nil
+	}
+	return hedge.Rule{Factor: s.Hedge, After: s.HedgeAfter, Percent: s.HedgeShare}, nil
 }
 
 func (s SchedConfig) weights() (map[string]float64, error) {

@@ -9,6 +9,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 
 	"github.com/open-autoglm/autoglm/actors/fair"
+	"github.com/open-autoglm/autoglm/actors/hedge"
 	"github.com/open-autoglm/autoglm/actors/supervise"
 	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/persistence/fault"
@@ -33,6 +34,8 @@ type Options struct {
 	Resync   func()                             // makes all queues send Ready and all engines send Credit; must not block
 	Parts    func() []Part                      // those that are in force; nil: none
 	Arrived  func(*task.Work)                   // a work is here, before anything else is done with it; from any goroutine
+	Late     func() []hedge.Late                // runs that should have a second one; nil: there are none
+	LateFar  func(*task.Work)                   // runs one on another node, if one has room; must not block. nil: there are none
 	AskFar   func(models []string)              // asks the other nodes what waits of these, to answer by Ready; must not block. nil: there are none
 	Now      func() time.Time
 	Log      *slog.Logger
@@ -51,6 +54,7 @@ type Batcher struct {
 	timer *time.Timer           // wakes the actor by look; one at a time
 	until time.Time
 	asked time.Time // AskFar was called
+	late  time.Time // Late was called
 }
 
 // New returns the batcher's props.
@@ -117,6 +121,8 @@ func (b *Batcher) Receive(c actor.Context) {
 	case look:
 		b.until = time.Time{}
 	case Again:
+	case *Visit:
+		b.visit(c, m.Work)
 	case *Ended:
 		if s := b.slots[m.Engine.String()]; s != nil {
 			b.spent(s, m.Spent)
@@ -294,6 +300,7 @@ func (b *Batcher) pump(c actor.Context) {
 	for _, s := range b.order {
 		b.send(c, s, now, soon)
 	}
+	b.hedge(c, now, soon)
 	b.arm(c, next, now)
 }
 
@@ -335,18 +342,23 @@ func (b *Batcher) send(c actor.Context, s *slot, now time.Time, soon func(time.T
 			return
 		}
 		n := b.Window.Cut(s.tokens)
-		for _, w := range s.works[:n] {
-			o := s.owed[WhoseIs(w)]
-			s.owed[WhoseIs(w)] = owing{o.works + 1, o.tokens + w.Cost}
-		}
-		c.Send(s.Engine, &Batch{Works: slices.Clone(s.works[:n]), Cause: cause})
-		s.sent += uint64(n)
-		b.parts.gave(s.Name, n)
+		b.hand(c, s, s.works[:n], cause)
 		s.works, s.tokens = s.works[n:], s.tokens[n:]
 		if len(s.works) == 0 {
 			s.works, s.tokens = nil, nil
 		}
 	}
+}
+
+// hand sends works to an engine.
+func (b *Batcher) hand(c actor.Context, s *slot, works []*task.Work, cause Cause) {
+	for _, w := range works {
+		o := s.owed[WhoseIs(w)]
+		s.owed[WhoseIs(w)] = owing{o.works + 1, o.tokens + w.Cost}
+	}
+	c.Send(s.Engine, &Batch{Works: slices.Clone(works), Cause: cause})
+	s.sent += uint64(len(works))
+	b.parts.gave(s.Name, len(works))
 }
 
 // arm sets the one timer to the earliest moment at which time alone changes

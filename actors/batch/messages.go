@@ -20,6 +20,7 @@ type (
 		Models  []string // queues that it serves: see task.Offers
 		Granted uint64
 		Taken   uint64  // works received so far; Taken <= Granted. A restarted batcher counts on from here
+		Slots   int     // works that it runs or could begin at once; Granted has those that would wait for a slot too
 		Spent   []Spent // what ended since the Credit before; one for each Whose
 	}
 	// Ended is a Credit's Spent, of an inference actor that has nothing to offer now.
@@ -58,6 +59,9 @@ type (
 		Works []*task.Work
 		Cause Cause
 	}
+
+	// Visit is a second run for another node; it is given back where no engine has a slot to spare.
+	Visit struct{ Work *task.Work }
 
 	claimed struct {
 		of    *Batcher // the life that asked: the next one knows nothing of it

@@ -50,6 +50,7 @@ const (
 	ByTokens Cause = "tokens"
 	ByAge    Cause = "age"
 	ByDrain  Cause = "drain" // nothing else is on its way: waiting would be for nothing
+	ByHedge  Cause = "hedge" // a second run
 )
 
 // Ripe decides whether to send what has gathered. When it is not ripe, wait says

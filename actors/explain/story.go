@@ -51,6 +51,9 @@ func Story(facts []task.Fact) (steps []Step, r task.Record, err error) {
 		}
 		if a := f.Answer; a != nil {
 			s.Prompt, s.Output = a.PromptTokens, a.OutputTokens
+			if p := a.Second; p != nil {
+				s.Node, s.Engine, s.Reason = p.Node, p.Engine, "a second run of the attempt, as it took much longer than others like it at "+s.Node+"/"+s.Engine
+			}
 			s.Fetched, s.Ran = between(claimed, a.StartedAt), between(a.StartedAt, a.EndedAt)
 		}
 		if next.State == task.Pending && r.State != task.Pending {

@@ -220,3 +220,16 @@ func TestStory(t *testing.T) {
 	_, _, err = Story([]task.Fact{{Event: task.Claimed}})
 	require.Error(t, err)
 }
+
+// TestStoryOfASecondRun: who answered, and who should have.
+func TestStoryOfASecondRun(t *testing.T) {
+	steps, r, err := Story([]task.Fact{
+		{Event: task.Submitted, At: noon, Spec: &task.Spec{Prompt: "p"}, Model: "m"},
+		{Event: task.Claimed, At: noon, Attempt: 1, Node: "a", Engine: "e"},
+		{Event: task.Answered, At: noon.Add(time.Minute), Attempt: 1, Answer: &task.Answer{Text: "t", Second: &task.Place{Node: "b", Engine: "f"}}},
+	})
+	require.NoError(t, err)
+	require.Equal(t, "b/f", steps[2].Node+"/"+steps[2].Engine)
+	require.Equal(t, "a second run of the attempt, as it took much longer than others like it at a/e", steps[2].Reason)
+	require.Equal(t, "a", r.Attempts[0].Node, "who claimed it")
+}

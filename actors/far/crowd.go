@@ -76,6 +76,18 @@ func (c *crowd) listenerLocked(node string, now time.Time) *listener {
 	return l
 }
 
+// room returns nodes that had room for a queue a moment ago and found nothing.
+func (c *crowd) room(queue string, now time.Time) (nodes []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for node, l := range c.nodes {
+		if !l.until.Before(now) && serves(l.models, queue) {
+			nodes = append(nodes, node)
+		}
+	}
+	return nodes
+}
+
 // asked notes that a node knows what waits here, and has room for more of these models.
 func (c *crowd) asked(node string, models []string, now time.Time) {
 	c.mu.Lock()

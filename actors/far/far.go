@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/open-autoglm/autoglm/actors/batch"
+	"github.com/open-autoglm/autoglm/actors/hedge"
 	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/cluster"
 	"github.com/open-autoglm/autoglm/persistence/fault"
@@ -21,6 +22,7 @@ const (
 	opWaiting = "task.waiting" // of a node: what waits in the shards that it owns
 	opReady   = "task.ready"   // to a node: something waits
 	opHeld    = "task.held"    // of a node: which attempts it does not have
+	opSecond  = "task.second"  // of a node: run an attempt of another one too
 	opAbort   = "task.abort"   // to a node: tasks of attempts that it has have ended
 )
 
@@ -41,6 +43,9 @@ type Options struct {
 	All    func() []*task.Queue             // of all shards owned here
 	Ready  func(q batch.Queue, name task.QueueName, at time.Time)
 	Held   *task.Held
+	Board  *hedge.Board                         // hears what runs twice; nil: nothing does
+	Visit  func(*task.Work)                     // runs an attempt of another node, or gives it back
+	Ended  func(*task.Work, task.Answer, error) // a second run elsewhere has
 	Now    func() time.Time
 	Log    *slog.Logger
 }
@@ -53,6 +58,7 @@ type Far struct {
 	answers answers
 	crowd   crowd
 	asking  atomic.Bool
+	seconds seconds
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -70,11 +76,13 @@ func New(o Options) *Far {
 	}
 	f.answers.by = map[string]*answer{}
 	f.crowd.nodes = map[string]*listener{}
+	f.seconds = seconds{guests: map[task.Ref]*guest{}, full: map[string]time.Time{}}
 	o.Router.HandleOwner(opClaim, f.serveClaim)
 	o.Router.HandleNode(opWaiting, f.serveWaiting)
 	o.Router.HandleNode(opReady, f.serveReady)
 	o.Router.HandleNode(opHeld, f.serveHeld)
 	o.Router.HandleNode(opAbort, f.serveAbort)
+	o.Router.HandleNode(opSecond, f.serveSecond)
 	return f
 }
 
@@ -88,6 +96,7 @@ func (f *Far) Stop() {
 	f.mu.Unlock()
 	f.cancel()
 	f.crowd.stop()
+	f.seconds.stop()
 	f.wg.Wait()
 }
 
@@ -163,7 +172,11 @@ func (f *Far) Ask(models []string) {
 
 // call is one question to a node.
 func (f *Far) call(node, op string, ask, answer any) error {
-	ctx, cancel := context.WithTimeout(f.ctx, askWithin)
+	return f.callIn(f.ctx, askWithin, node, op, ask, answer)
+}
+
+func (f *Far) callIn(ctx context.Context, within time.Duration, node, op string, ask, answer any) error {
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	body, err := encode(ask)
 	if err != nil {

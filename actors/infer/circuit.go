@@ -35,7 +35,7 @@ func (w *Worker) judge(c actor.Context, m ran) {
 func (w *Worker) takeBack(c actor.Context) {
 	w.granted = w.received
 	if !w.leave.asked { // else the batcher knows it no more, and must not get to know it again
-		w.credit(c, nil)
+		w.credit(c, nil, 0)
 	}
 }
 

@@ -39,7 +39,7 @@ type Request struct {
 	Seed        *int64
 	Stop        []string
 	Format      json.RawMessage // OpenAI response_format, or nil
-	Key         string          // "task/attempt", sent as X-Request-Id: for the engine's logs
+	Key         string          // "task/attempt", of a second run "task/attempt.2", sent as X-Request-Id: for the engine's logs
 	Trace       string          // W3C traceparent, sent as it is; "": none
 
 	// Of a whole OpenAI request, in place of the messages and all settings: where it goes, and what is sent, with Model in it

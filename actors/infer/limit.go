@@ -58,6 +58,12 @@ func (l Limit) Good(inFlight int) Limit {
 	return l
 }
 
+// AtMost is called where no more than n were under way, for another reason: an error says something of those.
+func (l Limit) AtMost(n int) Limit {
+	l.size = max(1, min(l.size, float64(n)))
+	return l
+}
+
 // Overloaded is called for each error of that kind, with the pause that the engine asked for (0:
 // none).
 func (l Limit) Overloaded(now time.Time, retryAfter time.Duration) Limit {

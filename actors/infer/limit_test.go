@@ -36,6 +36,7 @@ func TestLimit(t *testing.T) {
 		{"odd halves down", 7, []step{{0, over(0), 3}}},
 		{"never below one", 1, []step{{0, over(0), 1}, {2 * LimitCoolDown, over(0), 1}}},
 		{"once per cool-down", 16, []step{{0, over(0), 8}, {LimitCoolDown / 2, over(0), 8}, {LimitCoolDown, over(0), 4}}},
+		{"halves what was under way", 64, []step{{0, func(l Limit, _ time.Time) Limit { return l.AtMost(20) }, 20}, {0, over(0), 10}}},
 		{"grows by one a round", 4, []step{{0, over(0), 2}, {0, good(2), 2}, {0, good(2), 3}, {0, good(3), 3}, {0, good(3), 3}, {0, good(3), 4}, {0, good(4), 4}}},
 		{"an idle engine proves nothing", 4, []step{{0, over(0), 2}, {0, good(1), 2}, {0, good(1), 2}, {0, good(1), 2}, {0, good(1), 2}}},
 	} {

@@ -43,7 +43,7 @@ func (r *Runner) Prepare(ctx context.Context, models []string, w *task.Work) (*R
 	spec := w.Record.Spec
 	a := task.Answer{}
 	if len(spec.Request) > 0 {
-		q := &Request{Model: modelOf(w.Record.Model, models), Endpoint: spec.EndpointOr(), Key: fmt.Sprintf("%s/%d", w.ID, w.Attempt), Trace: w.Record.Trace}
+		q := &Request{Model: modelOf(w.Record.Model, models), Endpoint: spec.EndpointOr(), Key: keyOf(w), Trace: w.Record.Trace}
 		var err error
 		q.Raw, err = task.RequestFor(spec.Request, q.Model)
 		return q, a, err
@@ -72,15 +72,25 @@ func (r *Runner) Prepare(ctx context.Context, models []string, w *task.Work) (*R
 	}
 	return &Request{
 		Model: model, Messages: ask.Messages, MaxTokens: ask.MaxTokens, Temperature: greedyUnlessAsked(ask.Temperature), TopP: spec.TopP,
-		Seed: spec.Seed, Stop: spec.Stop, Format: ask.Format, Key: fmt.Sprintf("%s/%d", w.ID, w.Attempt), Trace: w.Record.Trace,
+		Seed: spec.Seed, Stop: spec.Stop, Format: ask.Format, Key: keyOf(w), Trace: w.Record.Trace,
 	}, a, nil
+}
+
+// keyOf names a run for the engine's logs.
+func keyOf(w *task.Work) string {
+	if w.IsSecond() {
+		return fmt.Sprintf("%s/%d.2", w.ID, w.Attempt)
+	}
+	return fmt.Sprintf("%s/%d", w.ID, w.Attempt)
 }
 
 // Ask puts a prepared request to the engine and fills the answer in. Errors are the
 // engine's.
 func (r *Runner) Ask(ctx context.Context, e Engine, q *Request, w *task.Work, a *task.Answer) error {
 	a.StartedAt = r.Now()
-	r.Meter.Observe(meter.PhaseQueue, a.StartedAt.Sub(w.Record.NotBefore))
+	if !w.IsSecond() {
+		r.Meter.Observe(meter.PhaseQueue, a.StartedAt.Sub(w.Record.NotBefore))
+	}
 	res, err := e.Do(ctx, q)
 	switch {
 	case err != nil && q.Tool != nil:

@@ -2,7 +2,6 @@ package infer
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"slices"
 	"time"
@@ -10,6 +9,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 
 	"github.com/open-autoglm/autoglm/actors/batch"
+	"github.com/open-autoglm/autoglm/actors/hedge"
 	"github.com/open-autoglm/autoglm/actors/meter"
 	"github.com/open-autoglm/autoglm/actors/supervise"
 	"github.com/open-autoglm/autoglm/actors/task"
@@ -29,10 +29,12 @@ const (
 type WorkerOptions struct {
 	Engine      Engine
 	Concurrency int             // requests at once at most; the limit adapts below it
+	Knee        bool            // an engine that may let requests wait inside itself: it is found out how many at once are worth it
 	Prefetch    int             // works claimed ahead, so that a freed slot never waits for a commit
 	Idle        chan<- struct{} // closed once it is to Retire and nothing of it is under way; nil: nobody asks it to
 	Batcher     *actor.PID
 	Router      *cluster.Router
+	Board       *hedge.Board // hears what runs; nil: nobody asks
 	Run         *Runner
 	Status      *Status // written by the actor, read by anybody
 	Meter       *meter.Meter
@@ -45,6 +47,7 @@ type WorkerOptions struct {
 type Worker struct {
 	WorkerOptions
 	limit    Limit
+	knee     Knee
 	leave    *leave // the same in all its lives
 	breaker  Breaker
 	trials   int // of inFlight: those that the breaker waits for
@@ -73,6 +76,7 @@ type (
 		took  time.Duration // of an answer
 		asked bool          // the engine was asked; else the error says nothing about it
 		trial bool          // its breaker was half open
+		cut   bool          // it was asked, and stopped: the other run of the attempt was faster
 		err   error
 	}
 	acked  struct{ of *Worker } // the task has the answer
@@ -93,9 +97,13 @@ func NewWorker(o WorkerOptions) (*actor.Props, error) {
 	if err != nil {
 		return nil, err
 	}
+	knee := Knee{size: o.Concurrency}
+	if o.Knee {
+		knee = NewKnee(o.Concurrency)
+	}
 	leave := &leave{idle: o.Idle}
 	return actor.PropsFromProducer(supervise.Guard(func() actor.Actor {
-		w := &Worker{WorkerOptions: o, leave: leave, limit: limit, spent: map[batch.Whose]batch.Spent{}}
+		w := &Worker{WorkerOptions: o, leave: leave, limit: limit, knee: knee, spent: map[batch.Whose]batch.Spent{}}
 		w.ctx, w.cancel = context.WithCancel(context.Background())
 		return w
 	})), nil
@@ -190,7 +198,7 @@ func (w *Worker) ran(c actor.Context, m ran) {
 	switch {
 	case m.used > 0:
 		w.spend(m.work, m.used)
-	case m.asked && fault.KindOf(m.err) != fault.Overloaded, m.work.Record.Lane().Endpoint == task.EndpointTool:
+	case m.cut, m.asked && fault.KindOf(m.err) != fault.Overloaded, m.work.Record.Lane().Endpoint == task.EndpointTool:
 		w.spend(m.work, m.work.Cost) // it had its slot
 	default:
 		w.spend(m.work, 0)
@@ -199,11 +207,12 @@ func (w *Worker) ran(c actor.Context, m ran) {
 	case !m.asked:
 	case m.err == nil:
 		w.limit = w.limit.Good(w.inFlight + 1)
+		w.knee = w.knee.Good(w.Now(), w.inFlight+1, m.took, m.used)
 		w.Status.set(func(s *EngineState) {
 			s.Pace, s.Answered, s.Took = s.Pace.Add(w.Now(), m.said), s.Answered+1, s.Took+m.took
 		})
 	case kind == fault.Overloaded:
-		w.limit = w.limit.Overloaded(w.Now(), RetryAfterOf(m.err))
+		w.limit = w.limit.AtMost(w.knee.Size()).Overloaded(w.Now(), RetryAfterOf(m.err))
 		w.Status.set(func(s *EngineState) { s.Reason = "overloaded: its limit was lowered" })
 		if w.limit.PausedUntil().After(w.Now()) {
 			w.giveBack("engine " + w.Engine.Name() + " asked for a pause")
@@ -283,13 +292,14 @@ func (w *Worker) pump(c actor.Context) {
 	}
 	w.dropStale()
 	w.shed(now)
-	free := w.breaker.Room(now, w.limit.Free(now, w.inFlight), w.trials)
+	free := w.breaker.Room(now, min(w.limit.Free(now, w.inFlight), max(0, w.knee.Size()-w.inFlight)), w.trials)
 	for ; free > 0 && len(w.waiting) > 0 && !w.suspect; free-- {
 		x := w.waiting[0]
 		w.waiting[0] = nil
 		w.waiting = w.waiting[1:]
 		w.start(c, x)
 	}
+	w.dropSeconds()
 	if len(w.waiting) == 0 {
 		w.waiting = nil
 	}
@@ -304,12 +314,15 @@ func (w *Worker) pump(c actor.Context) {
 	w.tell(c)
 	w.wake(c, now, next)
 	w.Meter.InFlight.WithLabelValues(w.Engine.Name()).Set(float64(w.inFlight))
-	w.Meter.Limit.WithLabelValues(w.Engine.Name()).Set(float64(w.limit.Size()))
+	w.Meter.Limit.WithLabelValues(w.Engine.Name()).Set(float64(w.size()))
 	w.Status.set(func(s *EngineState) {
-		s.InFlight, s.Limit, s.Unrecorded, s.Paused = w.inFlight, w.limit.Size(), w.unacked, w.limit.PausedUntil()
+		s.InFlight, s.Limit, s.Unrecorded, s.Paused = w.inFlight, w.size(), w.unacked, w.limit.PausedUntil()
 		s.Circuit = w.breaker.State(now)
 	})
 }
+
+// size is how many requests may be under way.
+func (w *Worker) size() int { return min(w.limit.Size(), w.knee.Size()) }
 
 // dropStale gives back what waited for a slot until less than its whole timeout is
 // left of its lease: it would fail for a wait that was not its fault.
@@ -320,12 +333,23 @@ func (w *Worker) dropStale() {
 			w.spend(x, 0)
 			return true
 		}
-		stale := x.Remaining() < x.Timeout
+		stale := x.Remaining() < x.Timeout && !x.IsSecond()
 		if stale {
 			x.GiveBack("it waited too long for a slot of engine " + w.Engine.Name())
 			w.spend(x, 0)
 		}
 		return stale
+	})
+}
+
+// dropSeconds gives back second runs that found no slot: they were for one with nothing to do.
+func (w *Worker) dropSeconds() {
+	w.waiting = slices.DeleteFunc(w.waiting, func(x *task.Work) bool {
+		if x.IsSecond() {
+			x.GiveBack("engine " + w.Engine.Name() + " has no slot to spare")
+			w.spend(x, 0)
+		}
+		return x.IsSecond()
 	})
 }
 
@@ -344,13 +368,13 @@ func (w *Worker) offer(c actor.Context, free int) {
 	}
 	if g := w.received + uint64(max(0, room)); g > w.granted || w.inFlight == 0 && len(w.spent) > 0 {
 		w.granted = max(g, w.granted)
-		w.credit(c, task.Offers(w.models, w.Status.Get().Endpoints))
+		w.credit(c, task.Offers(w.models, w.Status.Get().Endpoints), w.inFlight+free)
 	}
 }
 
 // credit tells the batcher what may come, and what went.
-func (w *Worker) credit(c actor.Context, offers []string) {
-	c.Send(w.Batcher, &batch.Credit{Engine: c.Self(), Name: w.Engine.Name(), Models: offers, Granted: w.granted, Taken: w.received, Spent: w.gone()})
+func (w *Worker) credit(c actor.Context, offers []string, slots int) {
+	c.Send(w.Batcher, &batch.Credit{Engine: c.Self(), Name: w.Engine.Name(), Models: offers, Granted: w.granted, Taken: w.received, Slots: slots, Spent: w.gone()})
 }
 
 // gone is what went since the batcher was told.
@@ -398,16 +422,25 @@ func (w *Worker) start(c actor.Context, x *task.Work) {
 	self, root, serves := c.Self(), c.ActorSystem().Root, w.models
 	go func() {
 		answer, asked, err := w.ask(x, serves)
-		root.Send(self, ran{of: w, work: x, used: answer.PromptTokens + answer.OutputTokens, said: answer.OutputTokens, took: answer.EndedAt.Sub(answer.StartedAt), asked: asked, trial: trial, err: err})
+		root.Send(self, ran{of: w, work: x, used: answer.PromptTokens + answer.OutputTokens, said: answer.OutputTokens, took: answer.EndedAt.Sub(answer.StartedAt), asked: asked, trial: trial,
+			cut: !asked && !answer.StartedAt.IsZero() && x.Lost(), err: err})
 		if err == nil {
 			err = w.check(x, &answer)
 		}
-		if !x.Over() && (err == nil || w.ctx.Err() == nil) {
-			w.deliver(x, answer, err)
-		}
+		w.end(x, answer, err)
 		x.Release() // recorded, or nothing more can be done here: its owner asks
 		root.Send(self, acked{w})
 	}()
+}
+
+// end brings the outcome of a run to its task, where it is the attempt's.
+func (w *Worker) end(x *task.Work, a task.Answer, err error) {
+	if err == nil && x.IsSecond() {
+		a.Second = &task.Place{Node: w.Router.Self(), Engine: w.Engine.Name()}
+	}
+	if Ends(x, w.Meter, err, w.ctx.Err() != nil) {
+		w.deliver(x, a, err)
+	}
 }
 
 // ask does what needs the slot. asked tells whether the engine is what err is about.
@@ -427,7 +460,14 @@ func (w *Worker) ask(x *task.Work, serves []string) (a task.Answer, asked bool, 
 	ctx, cancel = context.WithTimeout(ctx, x.Timeout)
 	defer cancel()
 	x.OnAbort(cancel)
+	if x.IsSecond() {
+		w.Meter.Hedges.WithLabelValues("started").Inc()
+	}
+	w.Board.Began(x, w.Engine.Name())
+	answered := false
+	defer func() { w.Board.Ended(x, answered) }()
 	err = w.Run.Ask(ctx, w.Engine, q, x, &a)
+	answered = err == nil
 	return a, !(err != nil && (x.Over() || q.Tool != nil)), err // what was stopped says nothing about the engine, and one tool's trouble nothing about the others
 }
 
@@ -453,30 +493,7 @@ func (w *Worker) deliver(x *task.Work, answer task.Answer, err error) {
 		w.Meter.Tokens.WithLabelValues(w.Engine.Name(), "output").Add(float64(answer.OutputTokens))
 	}
 	w.Meter.Attempts.WithLabelValues(w.Engine.Name(), outcome).Inc()
-	if err == nil {
-		if err = w.record(x, &task.Done{Attempt: x.Attempt, Epoch: x.Epoch, Answer: answer}); err == nil || fault.KindOf(err).Retryable() {
-			return
-		}
-		// The task refuses it for ever, as too large perhaps: say so, rather than let its lease end.
-		err = fmt.Errorf("the answer cannot be recorded: %w", err)
+	if !x.Tell(answer, err) {
+		Postman{w.Router, w.Meter, w.Log}.Bring(x, answer, err)
 	}
-	_ = w.record(x, &task.Lost{Attempt: x.Attempt, Epoch: x.Epoch, Err: err, RetryAfter: RetryAfterOf(err)}) // it is logged there
-}
-
-// record brings one message to its task, until the lease ends.
-func (w *Worker) record(x *task.Work, msg any) error {
-	// Not w.ctx: an answer that is there is worth recording while the node stops.
-	ctx, cancel := context.WithTimeout(context.Background(), x.Remaining())
-	defer cancel()
-	v, err := w.Router.Ask(ctx, task.Key(x.ID), msg)
-	for fault.KindOf(err).Retryable() && wait(ctx, deliverAgain) == nil { // a full disk, a full queue: the answer is worth the wait
-		v, err = w.Router.Ask(ctx, task.Key(x.ID), msg)
-	}
-	if _, late := v.(task.Dropped); late {
-		w.Meter.Late.Inc()
-	}
-	if err != nil {
-		w.Log.Warn("an attempt's outcome could not be recorded", "task", x.ID, "attempt", x.Attempt, "err", err)
-	}
-	return err
 }

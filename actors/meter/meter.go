@@ -37,6 +37,7 @@ type Meter struct {
 	Entity      *prometheus.CounterVec   // kind, event: activated, passivated, committed, refused, crashed
 	Failures    *prometheus.CounterVec   // kind, action: actors that panicked
 	Held        prometheus.Counter       // retries that wait longer because their model's are over the budget
+	Hedges      *prometheus.CounterVec   // outcome: started, then won or lost
 	Late        prometheus.Counter       // answers that came after their attempt was given up
 	BulkLines   *prometheus.CounterVec   // outcome: completed, failed, never_run
 	BulkEnded   *prometheus.CounterVec   // status: as OpenAI has it
@@ -74,6 +75,7 @@ func New(r prometheus.Registerer) *Meter {
 		Entity:      counter("entity_events_total", "What entities did, by kind and event.", "kind", "event"),
 		Failures:    counter("actor_failures_total", "Actors that panicked, by kind of failure and what the supervisor did.", "kind", "action"),
 		Held:        prometheus.NewCounter(prometheus.CounterOpts{Name: "autoglm_retries_held_total", Help: "Retries that wait longer than their backoff because their model's are over task.retry_percent."}),
+		Hedges:      counter("hedges_total", "Second runs of attempts that took far longer than others like them: begun, and then first with an answer or not.", "outcome"),
 		Late:        prometheus.NewCounter(prometheus.CounterOpts{Name: "autoglm_late_answers_total", Help: "Answers dropped because their attempt had been given up."}),
 		BulkLines:   counter("bulk_lines_total", "Lines of OpenAI batches that ended, as the nodes that drive the batches count them, by outcome.", "outcome"),
 		BulkEnded:   counter("bulk_ended_total", "OpenAI batches that ended, by status.", "status"),
@@ -81,7 +83,7 @@ func New(r prometheus.Registerer) *Meter {
 		Deleted:     counter("deleted_total", "What was deleted because it was kept for as long as the settings say, by what it was.", "what"),
 		Newer:       counter("newer_total", "Things that only a newer version knows, refused or skipped, by what they were.", "what"),
 	}
-	r.MustRegister(m.Attempts, m.Finished, m.Callbacks, m.Tokens, m.BatchSize, m.Batches, m.InFlight, m.Limit, m.Opened, m.Phase, m.Commit, m.CommitGroup, m.Actors, m.Entity, m.Failures, m.Held, m.Late, m.BulkLines, m.BulkEnded, m.SinkFailed, m.Deleted, m.Newer)
+	r.MustRegister(m.Attempts, m.Finished, m.Callbacks, m.Tokens, m.BatchSize, m.Batches, m.InFlight, m.Limit, m.Opened, m.Phase, m.Commit, m.CommitGroup, m.Actors, m.Entity, m.Failures, m.Held, m.Hedges, m.Late, m.BulkLines, m.BulkEnded, m.SinkFailed, m.Deleted, m.Newer)
 	return m
 }
 

@@ -23,11 +23,14 @@ type Held struct {
 	works map[Ref]*grip // as many as there was credit for
 }
 
-// grip is what is held of one work.
+// grip is what is held of one attempt: by one run, or by two of which the first answer counts.
 type grip struct {
-	until time.Duration // end of the lease by mono
-	over  bool          // nobody waits for it any more
-	stop  func()        // ends what an engine does for it; nil while none does
+	until  time.Duration // end of the lease by mono
+	over   bool          // nobody waits for it any more
+	won    *Work         // the run whose answer counts; nil: none has one yet
+	runs   []*Work       // those that have not failed, 2 at most
+	hands  int           // works not released: len(runs) <= hands <= 2, but for one that won
+	second bool          // there is a second run, or was: one for each attempt
 }
 
 // NewHeld returns an empty set. mono is a clock that nobody sets.
@@ -65,15 +68,25 @@ func (h *Held) Abort(refs []Ref) {
 	for _, r := range refs {
 		h.mu.Lock()
 		g := h.works[r]
-		var stop func()
+		var stops []func()
 		if g != nil {
-			g.over, stop = true, g.stop
+			g.over, stops = true, g.stops(nil)
 		}
 		h.mu.Unlock()
-		if stop != nil {
+		for _, stop := range stops {
 			stop()
 		}
 	}
+}
+
+// stops returns what ends all runs but one.
+func (g *grip) stops(but *Work) (all []func()) {
+	for _, w := range g.runs {
+		if w != but && w.stop != nil {
+			all = append(all, w.stop)
+		}
+	}
+	return all
 }
 
 // Len returns how many are held.
@@ -94,9 +107,14 @@ type Work struct {
 	Record  Record        `json:"record"` // as claimed
 	Cost    int           `json:"-"`      // tokens that its tenant is charged while it runs; the batcher's
 
-	router *cluster.Router // to give it back through; nil: it can only run into its lease
-	held   *Held           // nil until it arrived
-	ends   time.Duration   // the lease, by held.mono
+	router *cluster.Router     // to give it back through; nil: it can only run into its lease
+	held   *Held               // nil until it arrived
+	ends   time.Duration       // the lease, by held.mono
+	grip   *grip               // shared by both runs of an attempt; it and what follows belong to held.mu
+	stop   func()              // ends what an engine does for it; nil while none does
+	second bool                // see Second
+	free   bool                // released
+	visit  func(Answer, error) // see Visit; nil: the outcome is its task's. It belongs to nobody, as it never changes
 }
 
 // Ref names the attempt.
@@ -105,9 +123,10 @@ func (w *Work) Ref() Ref { return Ref{ID: w.ID, Attempt: w.Attempt} }
 // Arrive puts the work into the hands of this node: h has it until Release or GiveBack, which goes through r.
 func (w *Work) Arrive(r *cluster.Router, h *Held) {
 	w.router, w.held, w.ends = r, h, h.mono()+w.Left
+	w.grip, w.stop, w.free = &grip{until: w.ends, runs: []*Work{w}, hands: 1}, nil, false
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.works[w.Ref()] = &grip{until: w.ends}
+	h.works[w.Ref()] = w.grip
 }
 
 // Remaining returns what is left of the lease, by a clock that nobody sets. Nothing may be.
@@ -124,44 +143,56 @@ func (w *Work) Release() {
 	if w.held == nil {
 		return
 	}
-	w.held.mu.Lock()
-	defer w.held.mu.Unlock()
-	delete(w.held.works, w.Ref())
+	w.release()
+	w.Tell(Answer{}, errGone)
 }
 
-// Over tells that nobody waits for the attempt any more.
+func (w *Work) release() {
+	w.held.mu.Lock()
+	defer w.held.mu.Unlock()
+	if w.free {
+		return
+	}
+	w.free = true
+	w.grip.leave(w)
+	if w.grip.hands--; w.grip.hands == 0 && w.held.works[w.Ref()] == w.grip {
+		delete(w.held.works, w.Ref())
+	}
+}
+
+// Over tells that nobody waits for this run of the attempt any more.
 func (w *Work) Over() bool {
 	if w.held == nil {
 		return false
 	}
 	w.held.mu.Lock()
 	defer w.held.mu.Unlock()
-	g := w.held.works[w.Ref()]
-	return g != nil && g.over
+	return w.grip.overFor(w)
 }
 
-// OnAbort has stop called when nobody waits for the attempt any more; at once where that is so already.
+func (g *grip) overFor(w *Work) bool { return g.over || g.won != nil && g.won != w }
+
+// OnAbort has stop called when nobody waits for this run any more; at once where that is so already.
 func (w *Work) OnAbort(stop func()) {
 	if w.held == nil {
 		return
 	}
 	w.held.mu.Lock()
-	g := w.held.works[w.Ref()]
-	over := g != nil && g.over
-	if g != nil {
-		g.stop = stop
-	}
+	w.stop = stop
+	over := w.grip.overFor(w)
 	w.held.mu.Unlock()
 	if over {
 		stop()
 	}
 }
 
-// GiveBack hands the attempt back unsent: the task waits again, at no cost of a try. The message may be lost
+// GiveBack hands the attempt back unsent: the task waits again, at no cost of a try, unless it runs elsewhere too. The message may be lost
 // on its way to another node; its owner then learns it when it asks what is held.
 func (w *Work) GiveBack(reason string) {
+	last := w.returned()
+	w.Tell(Answer{}, ErrNotRun)
 	w.Release()
-	if w.router != nil {
+	if last && w.router != nil {
 		w.router.Tell(Key(w.ID), &Return{Attempt: w.Attempt, Epoch: w.Epoch, Reason: reason})
 	}
 }

@@ -55,7 +55,14 @@ type Answer struct {
 	EndedAt      time.Time `json:"ended_at,omitzero"`
 	DataSHA256   string    `json:"data_sha256,omitempty"` // of what data_url gave, in hex
 	DataBytes    int64     `json:"data_bytes,omitempty"`
-	Part         *Part     `json:"part,omitempty"` // of a step with a map
+	Part         *Part     `json:"part,omitempty"`   // of a step with a map
+	Second       *Place    `json:"second,omitempty"` // where a second run of the attempt made it; nil: it is of the engine that claimed it
+}
+
+// Place is an engine of a node.
+type Place struct {
+	Node   string `json:"node"`
+	Engine string `json:"engine"`
 }
 
 // Failure is an error as kept in the journal and shown to clients.

@@ -56,9 +56,12 @@ func (r *Record) size() int {
 	n := sizeBase + len(r.Attempts)*sizeAttempt + textSize(r.Model) + textSize(r.Trace)
 	for _, a := range r.Attempts {
 		n += failureSize(a.Error) + textSize(a.Node) + textSize(a.Engine)
+		if a.Answer != nil {
+			n += placeSize(a.Answer.Second)
+		}
 	}
 	for _, a := range r.Answers {
-		n += textSize(a.Text) + len(a.Body) + textSize(a.Model) + 9*sizePart
+		n += textSize(a.Text) + len(a.Body) + textSize(a.Model) + placeSize(a.Second) + 9*sizePart
 	}
 	if p := r.Repair; p != nil {
 		n += textSize(p.Text) + textSize(p.Error)
@@ -93,6 +96,13 @@ func failureSize(f *Failure) int {
 		return 0
 	}
 	return textSize(f.Message) + textSize(f.Remedy) + len(f.Body) + 2*sizePart
+}
+
+func placeSize(p *Place) int {
+	if p == nil {
+		return 0
+	}
+	return textSize(p.Node) + textSize(p.Engine) + sizePart
 }
 
 // textSize bounds a JSON string, written without HTML escapes.
