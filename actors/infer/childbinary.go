@@ -37,8 +37,8 @@ func workerNames(v3 bool) []string {
 	return []string{"glm-worker-v1", "glm-worker"}
 }
 
-// hasV3 tells whether the processor runs x86-64-v3. F16C, LZCNT and MOVBE, which the level also
-// needs, came no later than AVX2 in every processor; the worker checks them itself.
+// hasV3 tells whether the processor runs a worker of x86-64-v3, which is built without LZCNT. F16C and MOVBE, which the level also
+// needs, came no later than AVX2 in every processor; the worker checks F16C itself.
 func hasV3() bool {
 	x := &cpu.X86
 	return x.HasAVX && x.HasAVX2 && x.HasFMA && x.HasBMI1 && x.HasBMI2 && x.HasPOPCNT
