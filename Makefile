@@ -1,7 +1,7 @@
 # Open-AutoGLM. The two commands: make run, make test. Everything they need beyond Go,
 # gcc, g++ and make (and for the tests node, npm and postgresql) they get themselves.
 .DEFAULT_GOAL := help
-.PHONY: help build run test check npm bench replay chaos mutation fuzz clean
+.PHONY: help build run test check npm bench replay recover chaos mutation fuzz clean
 
 GO_SOURCES := $(shell find cmd actors cluster persistence node -name '*.go' -not -path 'cmd/glm-worker/*') go.mod go.sum
 JOBS ?= 2
@@ -43,6 +43,9 @@ bench: build ## what it does a second, on this machine; BENCH="--only drain" for
 
 replay: ## run whole traces (../shared/data) through the batcher and print what its rules gain; an excerpt is in make test
 	@AUTOGLM_REPLAY_ROWS=10000 go test -count=1 -v -timeout 20m -run 'TestReplay' ./actors
+
+recover: ## how long an engine that crashed, was slow or lied takes until it is as busy as before; three of them are in make test
+	@AUTOGLM_RECOVER=all go test -count=1 -v -timeout 20m -run 'TestTimeToRecover' ./actors
 
 FUZZ_TIME ?= 60s
 fuzz: ## each fuzz test for FUZZ_TIME (60s); their seeds run in make test
