@@ -134,7 +134,7 @@ func (e *mockBatches) Do(_ context.Context, q *infer.Request) (*infer.Response, 
 }
 
 func (e *mockBatches) run(b *formed) {
-	t := time.NewTimer(2 * time.Millisecond)
+	t := time.NewTimer(50 * time.Millisecond) // a machine that is busy takes a while to bring all of a batch
 	select {
 	case <-b.full:
 		t.Stop()
