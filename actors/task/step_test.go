@@ -167,6 +167,21 @@ func TestStepsAreChecked(t *testing.T) {
 	}
 }
 
+// TestAllThatIsLongOfAToolCounts for quotas and for the size of a task.
+func TestAllThatIsLongOfAToolCounts(t *testing.T) {
+	step := TaskStep{HTTP: &HTTPTool{URL: "http://h/", Headers: map[string]string{"X-Y": "four", "Z": "12"}, Body: json.RawMessage(`"b"`)}}
+	require.Equal(t, len("http://h/")+len("X-Y")+len("four")+len("Z")+len("12")+len(`"b"`), step.size())
+	step = TaskStep{Wasm: &WasmTool{Module: "mod", Function: "fun", Input: json.RawMessage(`"in"`)}}
+	require.Equal(t, len("mod")+len("fun")+len(`"in"`), step.size())
+
+	h := map[string]string{}
+	for i := range ToolHeadersMax {
+		h[fmt.Sprint("X-", i)] = strings.Repeat("v", HeaderValueMax)
+	}
+	s := &Spec{Steps: slices.Repeat(Steps{{HTTP: &HTTPTool{URL: "http://h/", Headers: h}}}, StepsMax)}
+	require.Equal(t, fault.TooLarge, fault.KindOf(s.Validate()), "2 MiB of headers")
+}
+
 // TestTemplatesHaveAnEnd: none of these may take long, or much memory.
 func TestTemplatesHaveAnEnd(t *testing.T) {
 	big := strings.Repeat("<\\\"", RenderMax/3)
