@@ -192,6 +192,32 @@ func TestAModuleChanges(t *testing.T) {
 	require.Equal(t, fault.Unavailable, fault.KindOf(err))
 }
 
+// TestMemoryIsNoReasonToCompileAgain: code is compiled once for all sizes of memory, and many sizes of one module drive out no other's.
+func TestMemoryIsNoReasonToCompileAgain(t *testing.T) {
+	s := newMachines()
+	defer s.close()
+	empty := func() ([]byte, error) { return hex.DecodeString("0061736d01000000") }
+	other, err := s.get(t.Context(), machineOf{"0123456789abcdef", 1}, empty)
+	require.NoError(t, err)
+	s.put(other)
+	all, err := modules()
+	require.NoError(t, err)
+	code := func() ([]byte, error) { return all["main"], nil }
+	took := func(memory int) time.Duration {
+		began := time.Now()
+		m, err := s.get(t.Context(), machineOf{"fedcba9876543210", memory}, code)
+		require.NoError(t, err)
+		s.put(m)
+		return time.Since(began)
+	}
+	first, best := took(64), time.Hour
+	for i := range machinesMax + 4 {
+		best = min(best, took(65+i))
+	}
+	require.Less(t, best, first/3)
+	require.Contains(t, s.by, other.of)
+}
+
 // TestMachinesAreFew: as many as the limit are kept compiled, those that were used last; none goes while it runs.
 func TestMachinesAreFew(t *testing.T) {
 	s := newMachines()
