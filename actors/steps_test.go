@@ -82,6 +82,17 @@ func hop(t *testing.T, i int, question string) *task.Spec {
 	return s
 }
 
+// TestWhatIsRepairedIsCounted for the tenant, too: it is journaled like an answer.
+func TestWhatIsRepairedIsCounted(t *testing.T) {
+	sys := startWith(t, persisttest.NewStore(2), func(*actors.Options) {}, actors.Engine{Engine: newScholar(1 << 30), Concurrency: 1})
+	s := &task.Spec{ID: "r", Steps: task.Steps{{Name: "plan", Prompt: "PLAN Ed Wood", Format: json.RawMessage(planSchema)}}}
+	submit(t, sys, s)
+	r := await(t, sys, "r")
+	require.Equal(t, task.Completed, r.State, "%+v", r.Error)
+	require.Len(t, r.Attempts, 2)
+	require.Equal(t, s.Bytes()+len("I would look for Ed Wood")+len(r.Answers[0].Text), r.Kept)
+}
+
 // TestHopsSurviveTheirNode: twenty questions of several hops, and one task that reads all of them as its data, when the node that owns and
 // runs them dies in the middle. What was finished is not asked again, and every task ends as if nothing had happened.
 func TestHopsSurviveTheirNode(t *testing.T) {

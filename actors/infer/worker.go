@@ -247,6 +247,9 @@ func (w *Worker) learned(c actor.Context, m models) {
 		w.down(c, fault.Shown(m.err))
 		return
 	}
+	if !slices.Equal(w.models, m.names) {
+		w.granted = 0 // so that the batcher hears of it also where there is no more room than it knows of
+	}
 	w.models = m.names
 	w.Status.set(func(s *EngineState) {
 		if s.Models = m.names; w.breaker.state == Closed { // else a task must tell: probes say no more than that it is there

@@ -213,23 +213,28 @@ func (e *scene) question(at place) (string, error) {
 
 // text renders one template of a question. more is what it sees beside what all do.
 func (e *scene) text(q int, text string, more map[string]any) (string, error) {
-	f, err := parseForm(text, append(rootOf(e.spec), slices.Sorted(maps.Keys(more))...)...)
-	if err != nil {
-		return "", e.failed(q, err)
-	}
 	root, err := e.root(q)
 	if err != nil {
 		return "", e.failed(q, err)
 	}
+	return e.textOf(q, text, root, more, &expense{})
+}
+
+// textOf renders a template with the root of its question, at the cost of used.
+func (e *scene) textOf(q int, text string, root, more map[string]any, used *expense) (string, error) {
+	f, err := parseForm(text, append(rootOf(e.spec), slices.Sorted(maps.Keys(more))...)...)
+	if err != nil {
+		return "", e.failed(q, err)
+	}
+	root = maps.Clone(root)
 	if f.data {
 		if e.data == nil {
 			return "", ErrNeedsData
 		}
 		root["data"] = *e.data
 	}
-	for name, v := range more {
-		root[name] = v
-	}
+	maps.Copy(root, more)
+	f.used = used
 	said, err := f.render(root)
 	if err != nil {
 		return "", e.failed(q, err)

@@ -27,7 +27,11 @@ func (s *Spec) checkTemplates() error {
 	}
 	for q := range s.questions() {
 		if step := s.step(q); step != nil && !step.plain() {
+			field := ""
 			for _, t := range step.templates() {
+				if t.field != field { // a text of its own; the strings of a body are one
+					field, c.used.bytes = t.field, 0
+				}
 				if err := c.try(q, s.fieldOf(q)+t.field, t.text, t.more); err != nil {
 					return err
 				}
@@ -44,6 +48,7 @@ type rehearsal struct {
 	steps map[string]any
 	vague map[string]bool // the step's answer is JSON of which the schema says too little to make one up
 	order map[string]int  // question by name
+	used  expense         // work of all templates together: a client waits for them
 }
 
 // answered makes up an answer to question q.
@@ -118,6 +123,7 @@ func (c *rehearsal) try(q int, field, text string, more map[string]any) error {
 	for k, v := range more {
 		root[k] = v
 	}
+	f.used = &c.used
 	if _, err := f.render(root); err != nil && !errors.Is(err, errRange) {
 		return bad(err)
 	}

@@ -36,7 +36,7 @@ type Fact struct {
 	Repair  *Repair   `json:"repair,omitempty"`  // AttemptFailed: the answer broke its form, and is shown to the engine; Error says how
 	Reason  string    `json:"reason,omitempty"`  // CancelAsked, OwnerMoved, Returned; AttemptFailed, LeaseLost: why it waits longer than its backoff, or is repaired
 	As      string    `json:"as,omitempty"`      // Retried: id of the other task, as its tenant calls it
-	Kept    int       `json:"kept,omitempty"`    // Submitted, Answered, StepDone: bytes that are counted for the tenant until the task is deleted
+	Kept    int       `json:"kept,omitempty"`    // Submitted, Answered, StepDone, AttemptFailed: bytes that are counted for the tenant until the task is deleted
 	Skip    bool      `json:"skip,omitempty"`    // a program that does not know Event may go on as if only a version had passed
 }
 

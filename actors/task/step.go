@@ -132,14 +132,17 @@ func (s *Spec) NewForm() bool {
 	return false
 }
 
-// size is the bytes that count against PromptMax.
+// size is the bytes that count against PromptMax: all that a client may make long.
 func (s *TaskStep) size() int {
 	n := len(s.Text) + len(s.Prompt) + len(s.System) + len(s.Format)
 	if h := s.HTTP; h != nil {
 		n += len(h.URL) + len(h.Body)
+		for k, v := range h.Headers {
+			n += len(k) + len(v)
+		}
 	}
 	if s.Wasm != nil {
-		n += len(s.Wasm.Input)
+		n += len(s.Wasm.Module) + len(s.Wasm.Function) + len(s.Wasm.Input)
 	}
 	if s.Map != nil {
 		n += len(s.Map.Prompt) + len(s.Map.Format)

@@ -3,6 +3,7 @@ package task
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -166,6 +167,21 @@ func TestStepsAreChecked(t *testing.T) {
 	}
 }
 
+// TestAllThatIsLongOfAToolCounts for quotas and for the size of a task.
+func TestAllThatIsLongOfAToolCounts(t *testing.T) {
+	step := TaskStep{HTTP: &HTTPTool{URL: "http://h/", Headers: map[string]string{"X-Y": "four", "Z": "12"}, Body: json.RawMessage(`"b"`)}}
+	require.Equal(t, len("http://h/")+len("X-Y")+len("four")+len("Z")+len("12")+len(`"b"`), step.size())
+	step = TaskStep{Wasm: &WasmTool{Module: "mod", Function: "fun", Input: json.RawMessage(`"in"`)}}
+	require.Equal(t, len("mod")+len("fun")+len(`"in"`), step.size())
+
+	h := map[string]string{}
+	for i := range ToolHeadersMax {
+		h[fmt.Sprint("X-", i)] = strings.Repeat("v", HeaderValueMax)
+	}
+	s := &Spec{Steps: slices.Repeat(Steps{{HTTP: &HTTPTool{URL: "http://h/", Headers: h}}}, StepsMax)}
+	require.Equal(t, fault.TooLarge, fault.KindOf(s.Validate()), "2 MiB of headers")
+}
+
 // TestTemplatesHaveAnEnd: none of these may take long, or much memory.
 func TestTemplatesHaveAnEnd(t *testing.T) {
 	big := strings.Repeat("<\\\"", RenderMax/3)
@@ -195,6 +211,60 @@ func TestTemplatesHaveAnEnd(t *testing.T) {
 		require.NoError(t, err, tc.text)
 		require.LessOrEqual(t, len(out), RenderMax)
 	}
+}
+
+// TestManySmallTemplatesAreALargeOne: what one template may use, all strings of a tool's body may use together, and all templates of a task while it is checked.
+func TestManySmallTemplatesAreALargeOne(t *testing.T) {
+	array := func(n int, text string) json.RawMessage {
+		b, err := json.Marshal(slices.Repeat([]string{text}, n))
+		require.NoError(t, err)
+		return b
+	}
+	spin, big := "{{ range 260000 }}{{ end }}", strings.Repeat("x", RenderMax*9/10)
+	post := func(body json.RawMessage) TaskStep { return TaskStep{HTTP: &HTTPTool{URL: "http://h/", Body: body}} }
+	for name, tc := range map[string]struct {
+		spec *Spec
+		want string
+	}{
+		"work of one body":          {&Spec{Prompt: "p", Steps: Steps{post(array(80, spin))}}, errWork.Error()},
+		"work of one input":         {&Spec{Prompt: "p", Steps: Steps{{Wasm: &WasmTool{Module: "m", Input: array(80, spin)}}}}, errWork.Error()},
+		"work of many steps":        {&Spec{Prompt: "p", Steps: slices.Repeat(Steps{{Prompt: spin + "x"}}, 60)}, errWork.Error()},
+		"bytes of one body":         {&Spec{Prompt: big, Steps: Steps{post(array(200, "{{ .prompt }}"))}}, errLong.Error()},
+		"strings of one body":       {&Spec{Prompt: "p", Steps: Steps{post(array(ToolTextsMax+1, "{{ .prompt }}"))}}, "steps[0].http.body: has 257 strings with a template, the limit is 256"},
+		"strings of one input":      {&Spec{Prompt: "p", Steps: Steps{{Wasm: &WasmTool{Module: "m", Input: array(300, "{{ .prompt }}")}}}}, "steps[0].wasm.input: has 300 strings"},
+		"as many as there may be":   {&Spec{Prompt: "p", Steps: Steps{post(array(ToolTextsMax, "{{ .prompt }}"))}}, ""},
+		"many that are as they are": {&Spec{Prompt: "p", Steps: Steps{post(array(100_000, "a"))}}, ""},
+		"bytes of each step":        {&Spec{Prompt: big, Steps: slices.Repeat(Steps{{Prompt: "{{ .prompt }}"}, post(array(1, "{{ .prompt }}"))}, 5)}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := tc.spec.Validate()
+			if tc.want == "" {
+				require.NoError(t, err)
+				return
+			}
+			require.ErrorContains(t, err, tc.want)
+		})
+	}
+
+	call := func(body json.RawMessage, said string) ([]byte, error) {
+		s := &Spec{Steps: Steps{{Name: "a", HTTP: &HTTPTool{URL: "http://h/"}}, post(body)}}
+		r := Record{Spec: s, Answers: []Answer{{Text: said}}}
+		a, err := r.Ask(nil)
+		if err != nil {
+			return nil, err
+		}
+		return a.Tool.Input, nil
+	}
+	_, err := call(array(80, "{{ .steps.a.output }}"), big)
+	require.ErrorIs(t, err, errLong)
+	_, err = call(array(80, spin), "")
+	require.ErrorIs(t, err, errWork)
+	out, err := call(array(80, "{{ .steps.a.output }}{{ len .steps.a.json }}"), "[1,2]")
+	require.NoError(t, err)
+	require.JSONEq(t, string(array(80, "[1,2]2")), string(out))
+	out, err = call(json.RawMessage(`"{{ .steps.a.output }}"`), strings.Repeat("x", RenderMax))
+	require.NoError(t, err)
+	require.Len(t, out, RenderMax)
 }
 
 func TestTemplatesRender(t *testing.T) {

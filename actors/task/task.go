@@ -305,7 +305,7 @@ func (t *Task) lost(c *context, m *Lost) {
 		return
 	}
 	if p, reason := r.repair(m.Err); p != nil {
-		c.Commit(Fact{Event: AttemptFailed, At: now, Attempt: r.Attempt, Error: FailureOf(c.ID(), m.Err), Until: now, Repair: p, Reason: reason})
+		c.Commit(Fact{Event: AttemptFailed, At: now, Attempt: r.Attempt, Error: FailureOf(c.ID(), m.Err), Until: now, Repair: p, Reason: reason, Kept: len(p.Text)})
 		return
 	}
 	kind := fault.KindOf(m.Err)

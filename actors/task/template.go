@@ -20,7 +20,7 @@ const (
 )
 
 var (
-	errWork  = fmt.Errorf("the template does too much: %d bytes of work are the limit", RenderWork)
+	errWork  = fmt.Errorf("the template does too much, alone or with the others before it: %d bytes of work are the limit", RenderWork)
 	errLong  = fmt.Errorf("the rendered text is longer than %d bytes", RenderMax)
 	errRange = errors.New("there is no such item") // at the index that a template asks for: answers decide
 )
@@ -28,10 +28,13 @@ var (
 // builtin are text/template's own functions that stay: the others can format without end, or are for HTML.
 var builtin = map[string]bool{"and": true, "or": true, "not": true, "eq": true, "ne": true, "lt": true, "le": true, "gt": true, "ge": true, "len": true}
 
+// expense is what renderings have used so far, of RenderWork and RenderMax: those of one tool's call share it, or many small ones would be a large one.
+type expense struct{ work, bytes int }
+
 // A form is a parsed template, good for one rendering.
 type form struct {
 	t    *template.Template
-	work int // left
+	used *expense
 	refs []ref
 	data bool // it wants .data
 	any  bool // it looks at .steps as a whole: what of it, only a rendering tells
@@ -45,7 +48,7 @@ func parseForm(text string, root ...string) (*form, error) {
 	if len(text) > StepPromptMax {
 		return nil, fmt.Errorf("it has %d bytes, the limit is %d", len(text), StepPromptMax)
 	}
-	f := &form{work: RenderWork}
+	f := &form{used: &expense{}}
 	funcs := f.functions()
 	t, err := template.New("prompt").Option("missingkey=error").Funcs(funcs).Funcs(template.FuncMap{"tick": f.tick}).Parse(text)
 	if err != nil {
@@ -175,18 +178,22 @@ func (c *checker) field(path []string) {
 
 // render runs the template. Equal values give equal texts: maps are walked in the order of their keys.
 func (f *form) render(root map[string]any) (string, error) {
-	var b limited
+	b := limited{before: f.used.bytes}
 	if err := f.t.Execute(&b, root); err != nil {
 		return "", plainError(err)
 	}
+	f.used.bytes += b.Len()
 	return b.String(), nil
 }
 
 // limited is a buffer with an end.
-type limited struct{ bytes.Buffer }
+type limited struct {
+	bytes.Buffer
+	before int // bytes of others, that count too
+}
 
 func (l *limited) Write(p []byte) (int, error) {
-	if l.Len()+len(p) > RenderMax {
+	if l.before+l.Len()+len(p) > RenderMax {
 		return 0, errLong
 	}
 	return l.Buffer.Write(p)
@@ -207,7 +214,7 @@ func (e *formError) Unwrap() error { return e.cause }
 
 // spend takes from what is left.
 func (f *form) spend(n int) error {
-	if f.work -= n; f.work < 0 {
+	if f.used.work += n; f.used.work > RenderWork {
 		return errWork
 	}
 	return nil

@@ -24,6 +24,7 @@ const (
 	HeaderNameMax  = 64   // bytes
 	HeaderValueMax = 1024 // bytes
 	RetryOnMax     = 16   // statuses
+	ToolTextsMax   = 256  // strings with a template in a body or an input
 	ModuleMax      = 72   // bytes of a module's name; sha256: and 64 digits have 71
 	WasmMemory     = 64   // MiB, where a step does not say
 	WasmMemoryMax  = 1024 // MiB
@@ -172,6 +173,10 @@ func checkJSON(raw json.RawMessage, field string) error {
 	if len(raw) > 0 && !json.Valid(raw) {
 		return fault.New(fault.Invalid, "task.validate", field, "is no JSON")
 	}
+	if n := len(leaves(field, raw)); n > ToolTextsMax {
+		return fault.New(fault.Invalid, "task.validate", field, "has %d strings with a template, the limit is %d", n, ToolTextsMax).
+			WithRemedy("make it one string, a template of the whole text")
+	}
 	return nil
 }
 
@@ -277,6 +282,9 @@ func renderIn(v any, render func(string) (string, error)) (any, error) {
 	var err error
 	switch x := v.(type) {
 	case string:
+		if len(x) <= StepPromptMax && !strings.Contains(x, "{{") {
+			return x, nil // nothing to render, and there may be very many
+		}
 		return render(x)
 	case []any:
 		for i := range x {
@@ -303,7 +311,12 @@ func renderIn(v any, render func(string) (string, error)) (any, error) {
 func (e *scene) call(q int) (*Call, error) {
 	step := e.spec.step(q)
 	c := &Call{Question: q}
-	render := func(text string) (string, error) { return e.text(q, text, nil) }
+	root, err := e.root(q)
+	if err != nil {
+		return nil, e.failed(q, err)
+	}
+	used := &expense{}
+	render := func(text string) (string, error) { return e.textOf(q, text, root, nil, used) }
 	raw := json.RawMessage(nil)
 	if h := step.HTTP; h != nil {
 		c.Method, c.Headers, c.RetryOn, raw = h.method(), h.Headers, h.RetryOn, h.Body
@@ -311,7 +324,7 @@ func (e *scene) call(q int) (*Call, error) {
 		if err != nil {
 			return nil, err
 		}
-		c.URL = said
+		c.URL, used.bytes = said, 0 // it is not of the body
 	} else {
 		c.Module, c.Function, c.MemoryMB, raw = step.Wasm.Module, step.Wasm.Function, step.Wasm.MemoryMB, step.Wasm.Input
 		if c.MemoryMB == 0 {
@@ -321,7 +334,6 @@ func (e *scene) call(q int) (*Call, error) {
 			raw = json.RawMessage(`"{\"prompt\":{{json .prompt}},\"metadata\":{{json .metadata}},\"steps\":{{json .steps}}}"`)
 		}
 	}
-	var err error
 	if c.Input, c.InputJSON, err = renderJSON(raw, render); err != nil {
 		if fault.KindOf(err) == fault.Unknown && !errors.Is(err, ErrNeedsData) {
 			err = e.failed(q, err)

@@ -123,6 +123,10 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 		return refused(fault.Refused, first.URL.Host, "the tool redirects from https to http")
 	}
 	if req.URL.Host != first.URL.Host {
+		if req.Body != nil && req.Body != http.NoBody { // 307 and 308 send it again
+			return refused(fault.Refused, first.URL.Host, "the tool redirects to another host, %s, which would get the body", req.URL.Host).WithRemedy("name that host in the step's url, if it is meant to get it")
+		}
+		req.Header.Del("Referer") // it has the whole URL, which an answer may have made
 		for k := range first.Header {
 			if !slices.Contains([]string{"User-Agent", "Content-Type", KeyHeader}, k) {
 				req.Header.Del(k)

@@ -106,7 +106,7 @@ func TestAToolThatMisbehaves(t *testing.T) {
 	h := allowed(t)
 	done := make(chan struct{})
 	far := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprint(w, r.Method, " ", r.Header.Get("X-Own"), r.Header.Get(KeyHeader))
+		fmt.Fprint(w, r.Method, " ", r.Header.Get("X-Own"), r.Header.Get(KeyHeader), r.Header.Get("Referer"))
 	}))
 	defer far.Close()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -139,6 +139,8 @@ func TestAToolThatMisbehaves(t *testing.T) {
 			http.Redirect(w, r, "file:///etc/passwd", 302)
 		case "/far":
 			http.Redirect(w, r, strings.Replace(far.URL, "127.0.0.1", "localhost", 1)+"/", 307)
+		case "/seen":
+			http.Redirect(w, r, strings.Replace(far.URL, "127.0.0.1", "localhost", 1)+"/", 303)
 		case "/near":
 			http.Redirect(w, r, "/own", 307)
 		case "/own":
@@ -155,11 +157,18 @@ func TestAToolThatMisbehaves(t *testing.T) {
 	out, err := do(t, h, &task.Call{URL: s.URL + "/full"})
 	require.NoError(t, err)
 	require.Len(t, out.Text, task.ToolOutputMax)
-	for path, want := range map[string]string{"/near": "POST minek", "/far": "POST k"} { // what it says in headers is for its host
+	for path, want := range map[string]string{"/near": "POST minek", "/seen": "GET k"} { // what it says in headers is for its host
 		out, err := do(t, h, &task.Call{Method: "POST", URL: s.URL + path, Headers: map[string]string{"X-Own": "mine"}, Key: "k", Input: []byte("x")})
 		require.NoError(t, err)
 		require.Equal(t, want, out.Text)
 	}
+
+	out, err = do(t, h, &task.Call{Method: "DELETE", URL: s.URL + "/far?secret=1", Key: "k"})
+	require.NoError(t, err)
+	require.Equal(t, "DELETE k", out.Text)
+	_, err = do(t, h, &task.Call{Method: "POST", URL: s.URL + "/far", Key: "k", Input: []byte("x")})
+	require.Equal(t, fault.Refused, fault.KindOf(err))
+	require.ErrorContains(t, err, "redirects to another host, localhost:")
 
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()

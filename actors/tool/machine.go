@@ -31,14 +31,17 @@ type machine struct {
 	used  uint64
 }
 
-// machines compiles each module once.
+// machines compiles each module once: machines of one module differ in their memory alone, and share its code for as long as there is one of them.
 type machines struct {
+	cache wazero.CompilationCache
 	mu    sync.Mutex
 	by    map[machineOf]*machine
 	clock uint64 // counts uses
 }
 
-func newMachines() *machines { return &machines{by: map[machineOf]*machine{}} }
+func newMachines() *machines {
+	return &machines{cache: wazero.NewCompilationCache(), by: map[machineOf]*machine{}}
+}
 
 // get returns a machine, to be put back. code reads the module where it is not compiled yet.
 func (s *machines) get(ctx context.Context, of machineOf, code func() ([]byte, error)) (*machine, error) {
@@ -50,7 +53,7 @@ func (s *machines) get(ctx context.Context, of machineOf, code func() ([]byte, e
 	}
 	m.users++
 	s.mu.Unlock()
-	m.once.Do(func() { m.compile(context.WithoutCancel(ctx), code) })
+	m.once.Do(func() { m.compile(context.WithoutCancel(ctx), s.cache, code) })
 	if m.err == nil {
 		return m, nil
 	}
@@ -62,13 +65,13 @@ func (s *machines) get(ctx context.Context, of machineOf, code func() ([]byte, e
 	return nil, m.err
 }
 
-func (m *machine) compile(ctx context.Context, code func() ([]byte, error)) {
+func (m *machine) compile(ctx context.Context, cache wazero.CompilationCache, code func() ([]byte, error)) {
 	b, err := code()
 	if err != nil {
 		m.err = err
 		return
 	}
-	config := wazero.NewRuntimeConfig().WithCloseOnContextDone(true).WithMemoryLimitPages(uint32(m.of.memoryMB << 20 / wasmPage))
+	config := wazero.NewRuntimeConfig().WithCompilationCache(cache).WithCloseOnContextDone(true).WithMemoryLimitPages(uint32(m.of.memoryMB << 20 / wasmPage))
 	m.runtime = wazero.NewRuntimeWithConfig(ctx, config)
 	if _, err = wasi_snapshot_preview1.Instantiate(ctx, m.runtime); err == nil {
 		m.code, err = m.runtime.CompileModule(ctx, b)
@@ -77,6 +80,18 @@ func (m *machine) compile(ctx context.Context, code func() ([]byte, error)) {
 		_ = m.runtime.Close(ctx) // nothing runs on it
 		m.err = refused(fault.Invalid, sumPrefix+m.of.sum[:16], "the module cannot be run with %d MiB of memory: %w", m.of.memoryMB, err)
 	}
+}
+
+// free lets a machine go on which nothing runs, and the code where it is the last one's.
+func (m *machine) free() {
+	if m.runtime == nil {
+		return
+	}
+	ctx := context.Background() // memory only
+	if m.code != nil {
+		_ = m.code.Close(ctx)
+	}
+	_ = m.runtime.Close(ctx)
 }
 
 // put gives a machine back, and lets others go where there are too many.
@@ -88,7 +103,10 @@ func (s *machines) put(m *machine) {
 	for len(s.by) > machinesMax {
 		var oldest *machine
 		for _, x := range s.by {
-			if x.users == 0 && (oldest == nil || x.used < oldest.used) {
+			if x.users > 0 {
+				continue
+			}
+			if oldest == nil || s.shared(x) && !s.shared(oldest) || s.shared(x) == s.shared(oldest) && x.used < oldest.used {
 				oldest = x
 			}
 		}
@@ -96,8 +114,18 @@ func (s *machines) put(m *machine) {
 			return
 		}
 		delete(s.by, oldest.of)
-		_ = oldest.runtime.Close(context.Background()) // memory only
+		oldest.free()
 	}
+}
+
+// shared tells whether another machine has the same code: one such is made again at once, so it goes first, and nobody's many sizes of memory drive out others' modules.
+func (s *machines) shared(m *machine) bool {
+	for of := range s.by {
+		if of.sum == m.of.sum && of != m.of {
+			return true
+		}
+	}
+	return false
 }
 
 // close lets all of them go.
@@ -106,8 +134,8 @@ func (s *machines) close() {
 	defer s.mu.Unlock()
 	for of, m := range s.by {
 		delete(s.by, of)
-		if m.users == 0 && m.runtime != nil {
-			_ = m.runtime.Close(context.Background()) // memory only
+		if m.users == 0 {
+			m.free()
 		}
 	}
 }

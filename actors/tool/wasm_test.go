@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -190,6 +191,33 @@ func TestAModuleChanges(t *testing.T) {
 	require.NoError(t, os.RemoveAll(dir))
 	_, err = w.Models(t.Context())
 	require.Equal(t, fault.Unavailable, fault.KindOf(err))
+}
+
+// TestMemoryIsNoReasonToCompileAgain: code is compiled once for all sizes of memory, and many sizes of one module drive out no other's.
+func TestMemoryIsNoReasonToCompileAgain(t *testing.T) {
+	s := newMachines()
+	defer s.close()
+	empty := func() ([]byte, error) { return hex.DecodeString("0061736d01000000") }
+	other, err := s.get(t.Context(), machineOf{"0123456789abcdef", 1}, empty)
+	require.NoError(t, err)
+	s.put(other)
+	all, err := modules()
+	require.NoError(t, err)
+	code := func() ([]byte, error) { return all["main"], nil }
+	took := func(memory int) uint64 { // bytes allocated: compiling takes fifty times what all else does
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		m, err := s.get(t.Context(), machineOf{"fedcba9876543210", memory}, code)
+		require.NoError(t, err)
+		s.put(m)
+		runtime.ReadMemStats(&after)
+		return after.TotalAlloc - before.TotalAlloc
+	}
+	first := took(64)
+	for i := range machinesMax + 4 {
+		require.Less(t, took(65+i), first/3)
+	}
+	require.Contains(t, s.by, other.of)
 }
 
 // TestMachinesAreFew: as many as the limit are kept compiled, those that were used last; none goes while it runs.
