@@ -20,7 +20,7 @@ type running struct {
 
 // AddEngine lets an engine take work. Its name must be one that no other has.
 func (s *System) AddEngine(e Engine) error {
-	st := infer.NewStatus(e.Name(), e.Endpoints)
+	st := infer.NewStatus(e.Name(), e.Endpoints, infer.Known(e.Engine))
 	idle := make(chan struct{})
 	w, err := infer.NewWorker(infer.WorkerOptions{
 		Engine: e.Engine, Concurrency: e.Concurrency, Prefetch: e.Prefetch, Knee: e.Knee, Idle: idle,

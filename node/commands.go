@@ -2,8 +2,10 @@ package node
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -33,6 +35,8 @@ func (e *EngineConfig) checkCommand(w *wrong, prefix string) {
 	if e.Preset == "" || known && len(e.Command) == 0 {
 		cmd, err := e.command()
 		switch {
+		case len(e.Command) == 1 && strings.ContainsAny(e.Command[0], " \t"):
+			w.add(invalidConfig(prefix+"command", fmt.Sprintf("%q, one text", e.Command[0]), "write it as a list: [program, argument, …]; no shell reads it"))
 		case err != nil:
 			w.add(fault.New(fault.Invalid, "config", prefix+"command", "%w", errors.Unwrap(err)).WithRemedy("%s", fault.RemedyOf(err)))
 		case e.Path == "" && cmd.NamesPath():
@@ -73,9 +77,14 @@ func commandAllowed(allowed []string, configured []EngineConfig, c *EngineConfig
 	same := func(x EngineConfig) bool { // with another path, or other numbers
 		return x.URL == EngineCommand && x.Preset == c.Preset && slices.Equal(x.Command, c.Command) && maps.Equal(x.Env, c.Env)
 	}
+	itself := func(x EngineConfig) bool { // what is put back
+		return same(x) && x.Path == c.Path && x.GPU == c.GPU && slices.Equal(x.Models, c.Models)
+	}
 	switch {
-	case c.URL != EngineCommand, slices.Contains(allowed, anyCommand), slices.ContainsFunc(configured, same):
+	case c.URL != EngineCommand, slices.Contains(allowed, anyCommand), slices.ContainsFunc(configured, itself):
 		return nil
+	case slices.ContainsFunc(configured, same):
+		return c.plain()
 	case c.Preset != "" && len(c.Env) == 0 && slices.Contains(allowed, c.Preset):
 		return nil
 	}
@@ -87,12 +96,31 @@ func commandAllowed(allowed []string, configured []EngineConfig, c *EngineConfig
 		WithRemedy("put the engine into its configuration, or %s into model.allowed_commands there, and start it again", need)
 }
 
+// plainForm is what nothing reads as more than a name: no shell, and no other program that a command may hand it to.
+var plainForm = regexp.MustCompile(`^[A-Za-z0-9._:/@+,-]*$`)
+
+// plain refuses fields that a template may put where a shell reads them.
+func (e *EngineConfig) plain() error {
+	for _, x := range append([]string{e.Path, e.GPU}, e.Models...) {
+		if !plainForm.MatchString(x) {
+			return fault.New(fault.Refused, "node.engines", e.Name, "%q is put into a command of the configuration, which may have a shell read it", x).
+				WithRemedy("use letters, digits and . _ : / @ + , - only; or put the engine into the node's configuration, or any into model.allowed_commands there, and start it again")
+		}
+	}
+	return nil
+}
+
 // specShown is a spec for those who only look: a variable may hold a secret.
 func specShown(c *EngineConfig) wire.EngineSpec {
 	s := specOf(c)
-	s.Env = maps.Clone(s.Env)
-	for name := range s.Env {
-		s.Env[name] = "(set)"
-	}
+	s.Env = masked(s.Env)
 	return s
+}
+
+func masked(env map[string]string) map[string]string {
+	env = maps.Clone(env)
+	for name := range env {
+		env[name] = "(set)"
+	}
+	return env
 }

@@ -126,6 +126,7 @@ func TestACommandThatCrashes(t *testing.T) {
 	var got taskView
 	call(t, n, "GET", "/v1/tasks/poison?wait=60s", nil, &got)
 	require.Equal(t, "failed", got.State)
+	require.Contains(t, string(got.Attempts[0]), "engine own-0: its process ended during the request: exit status 7")
 	require.Equal(t, "completed", ask(t, n, "beside", "other").State)
 	after := ask(t, n, "after", "m")
 	require.Equal(t, "one", after.Answer)
@@ -190,6 +191,10 @@ func TestCommandsAreAllowed(t *testing.T) {
 	}{
 		"a file":                        {nil, &EngineConfig{URL: EngineEmbedded}, ""},
 		"as configured":                 {nil, with(func(c *EngineConfig) { c.Path, c.GPU, c.Name = "/other", "1", "x" }), ""},
+		"a shell's words":               {nil, with(func(c *EngineConfig) { c.Models = []string{"$(id)"} }), "any"},
+		"a path with a shell's words":   {nil, with(func(c *EngineConfig) { c.Path = "/models/x;id" }), "any"},
+		"a GPU with a line's end":       {nil, with(func(c *EngineConfig) { c.GPU = "0\n" }), "any"},
+		"a shell's words, any":          {[]string{"any"}, with(func(c *EngineConfig) { c.Models = []string{"$(id)"} }), ""},
 		"another argument":              {nil, with(func(c *EngineConfig) { c.Command = []string{"serve", "--evil", "{{.Port}}"} }), "any"},
 		"another variable":              {nil, with(func(c *EngineConfig) { c.Env = map[string]string{"A": "c"} }), "any"},
 		"another one, any":              {[]string{"vllm", "any"}, with(func(c *EngineConfig) { c.Command = []string{"x", "{{.Port}}"} }), ""},

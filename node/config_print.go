@@ -113,6 +113,9 @@ func yamlOf(v reflect.Value, indent string) (text string, hidden bool) {
 				if v.IsZero() {
 					return
 				}
+				if env, ok := v.Interface().(map[string]string); ok { // a variable may hold a secret
+					v = reflect.ValueOf(masked(env))
+				}
 				t, _ := yamlOf(v, "")
 				b.WriteString(lead + key + ": " + t)
 				lead = "\n" + indent + "    "

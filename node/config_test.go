@@ -78,6 +78,8 @@ func TestPrintedConfigLoads(t *testing.T) {
 	if got.HTTP.AllowedHosts == nil || len(got.HTTP.AllowedHosts) == 0 { // [] and nothing are the same
 		got.HTTP.AllowedHosts, got.Source.AllowedNets, got.Callback.AllowedNets, got.Webhook.URLs, got.Model.Allowed, got.Tools.AllowedNets = nil, nil, nil, nil, nil, nil
 	}
+	require.NotContains(t, b.String(), "b c", "a variable may hold a secret")
+	c.Engines[len(c.Engines)-1].Env = map[string]string{"A": "(set)", "PORT": "(set)"}
 	require.Equal(t, c, got)
 
 	c.Callback.Secret = "whsec_c2VjcmV0"

@@ -46,6 +46,7 @@ type entry struct {
 	former     *former
 	canary     *canary // tried beside live
 	change     *wire.EngineChange
+	lost       []string // by the change that is under way
 }
 
 // former is what an entry was before.
@@ -70,6 +71,7 @@ const (
 	enginesMax  = 256              // entries of a table
 	formerKept  = 10 * time.Minute // a former engine's processes are
 	offerWithin = 5 * time.Second
+	probeWithin = time.Minute // of an engine that is up already, and may be busy
 	tableFile   = "engines.json"
 	changeDone  = "done"
 	changeFails = "failed"
@@ -153,13 +155,13 @@ func (t *table) begin(e *entry, what string, do func(context.Context) error) err
 		return fault.New(fault.Conflict, "node.engines", e.name, "a %s is under way", e.change.What).WithRemedy("wait for it: autoglm model list shows how far it is")
 	}
 	change := &wire.EngineChange{ID: fmt.Sprintf("%s-%d", what, t.n.now().UnixNano()), What: what, State: changeRuns, At: t.n.now()}
-	e.change = change
+	e.change, e.lost = change, nil
 	t.wg.Go(func() {
 		err := do(t.ctx)
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		done := *change // readers have the one before
-		done.State, done.Ended = changeDone, t.n.now()
+		done.State, done.Ended, done.Lost = changeDone, t.n.now(), e.lost
 		if err != nil {
 			done.State, done.Error = changeFails, fault.Shown(err)
 			t.n.log.Error("an engine could not be changed", "engine", e.name, "what", what, "err", err)
@@ -186,16 +188,31 @@ func (t *table) comeUp(ctx context.Context, e *entry, cfg *EngineConfig, version
 		m.pool.Start()
 		err = m.pool.ComeUp(ctx)
 	}
-	for i := 0; err == nil && i < len(m.engines); i++ {
-		if err = infer.Try(ctx, m.engines[i].Engine, m.engines[i].Endpoints); err != nil {
-			err = fmt.Errorf("it did not answer a probe: %w", err)
-		}
+	if err == nil {
+		err = m.probe(ctx)
 	}
 	if err == nil {
 		return m, nil
 	}
 	m.stop()
 	return nil, err
+}
+
+// probe asks each of its engines one thing, as a task would.
+func (m *made) probe(ctx context.Context) error {
+	for _, e := range m.engines {
+		if err := infer.Try(ctx, e.Engine, e.Endpoints); err != nil {
+			return fmt.Errorf("it did not answer a probe: %w", err)
+		}
+	}
+	return nil
+}
+
+// works tells whether an engine that came up before still does, before more of the work depends on it.
+func (t *table) works(ctx context.Context, m *made) error {
+	ctx, cancel := context.WithTimeout(ctx, min(probeWithin, t.n.cfg.Model.LoadTimeout))
+	defer cancel()
+	return m.probe(ctx)
 }
 
 // engineName is what an engine is called in attempts and metrics: a second version beside the first needs another name.

@@ -2,6 +2,8 @@ package node
 
 import (
 	"context"
+	"slices"
+	"strings"
 
 	"github.com/open-autoglm/autoglm/actors/batch"
 	"github.com/open-autoglm/autoglm/node/api/wire"
@@ -25,6 +27,11 @@ func (t *table) try(e *entry, cfg EngineConfig, percent int) (*entry, error) {
 	return e, t.begin(e, "canary", func(ctx context.Context) error {
 		version := t.next(e)
 		m, err := t.comeUp(ctx, e, &cfg, version)
+		if err == nil {
+			if err = t.comparable(ctx, e, m); err != nil {
+				m.stop()
+			}
+		}
 		if err != nil {
 			return err
 		}
@@ -45,6 +52,64 @@ func (t *table) try(e *entry, cfg EngineConfig, percent int) (*entry, error) {
 	})
 }
 
+// comparable refuses a canary that serves nothing of what the one beside it does: no task would come to it.
+func (t *table) comparable(ctx context.Context, e *entry, m *made) error {
+	t.mu.Lock()
+	old := t.modelsOf(e.live)
+	t.mu.Unlock()
+	var mine []string
+	for _, x := range m.engines {
+		all, err := x.Models(ctx)
+		if err != nil {
+			return err
+		}
+		mine = append(mine, all...)
+	}
+	if len(lostModels(old, mine)) < len(old) || len(old) == 0 || slices.Contains(old, "*") {
+		return nil
+	}
+	slices.Sort(mine)
+	return fault.New(fault.Invalid, "node.engines", e.name, "it serves %s, and %s serves %s: no task would come to it", strings.Join(slices.Compact(mine), ", "), e.name, strings.Join(old, ", ")).
+		WithRemedy("name --model or --alias")
+}
+
+// modelsOf is what an engine that takes work serves, sorted.
+func (t *table) modelsOf(m *made) (all []string) {
+	names := m.names()
+	for _, s := range t.n.sys.Engines() {
+		if slices.Contains(names, s.Name) {
+			all = append(all, s.Models...)
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// nobodyServes is which of some models no engine of this node serves.
+func (t *table) nobodyServes(models []string) []string {
+	var now []string
+	for _, s := range t.n.sys.Engines() {
+		switch x := servingOf(s); {
+		case x.tool():
+		case len(x.models) == 0: // it may serve any
+			return nil
+		default:
+			now = append(now, x.models...)
+		}
+	}
+	return lostModels(models, now)
+}
+
+// lostModels is which of the old models are not among the new ones.
+func lostModels(old, now []string) (lost []string) {
+	for _, m := range old {
+		if m != "*" && !slices.Contains(now, m) && !slices.Contains(now, "*") {
+			lost = append(lost, m)
+		}
+	}
+	return lost
+}
+
 // promote begins to give a canary another part of the work, or with 0 the place of the one before.
 func (t *table) promote(name string, percent int) (*entry, error) {
 	t.mu.Lock()
@@ -57,7 +122,13 @@ func (t *table) promote(name string, percent int) (*entry, error) {
 	if c == nil {
 		return nil, fault.New(fault.Conflict, "node.engines", e.name, "no other model is being tried on node %s", t.n.id).WithRemedy("begin with autoglm model swap %s --canary PERCENT", e.name)
 	}
-	return e, t.begin(e, "promote", func(context.Context) error {
+	return e, t.begin(e, "promote", func(ctx context.Context) error {
+		if percent == 0 || percent > c.percent { // less is for one that does badly
+			if err := t.works(ctx, c.live); err != nil {
+				return fault.New(fault.Unavailable, "node.engines", e.name, "version %d: %w", c.version, err).
+					WithRemedy("mend it and promote it again, or take it away: autoglm model rollback %s", e.name)
+			}
+		}
 		if percent > 0 {
 			t.mu.Lock()
 			c.percent = percent

@@ -40,7 +40,9 @@ func configOf(name string, s wire.EngineSpec) (EngineConfig, error) {
 		if cmd, err := c.command(); err == nil && cmd.NamesModel() && len(c.Models) == 0 {
 			c.Models = []string{name}
 		}
-	case (s.Path == "") == (s.URL == ""):
+	case s.Path == "" && s.URL == "":
+		w.add(invalidConfig("path", "missing, and so are url, preset and command", "say what to load: --path FILE, --url URL, --preset or --command"))
+	case s.Path != "" && s.URL != "":
 		w.add(invalidConfig("path", "not the only one of path and url", "give one of them, or a preset or command"))
 	case s.Path != "":
 		c.URL = EngineEmbedded
@@ -201,7 +203,19 @@ func (t *table) rollback(name string, keep time.Duration) (*entry, error) {
 	}
 	return e, t.begin(e, "rollback", func(ctx context.Context) error {
 		t.mu.Lock()
-		m := f.live // it may end until now
+		m := f.live
+		t.mu.Unlock()
+		var err error
+		if m != nil {
+			err = t.works(ctx, m)
+		}
+		t.mu.Lock()
+		m = f.live // it may end until now, and is loaded again then
+		if m != nil && err != nil {
+			t.mu.Unlock()
+			return fault.New(fault.Unavailable, "node.engines", e.name, "version %d: %w", f.version, err).
+				WithRemedy("mend it and roll back again, or name another model: autoglm model swap %s", e.name)
+		}
 		if m != nil {
 			f.timer.Stop()
 			f.live = nil
@@ -248,7 +262,12 @@ func (t *table) follow(e *entry, cfg EngineConfig, m *made, version int, keep ti
 		t.drop(before)
 	}
 	if old.live != nil {
+		models := t.modelsOf(old.live)
 		t.remove(old.live) // what it runs ends
+		lost := t.nobodyServes(models)
+		t.mu.Lock()
+		e.lost = lost
+		t.mu.Unlock()
 	}
 	t.keep(e, old, keep)
 	return t.changed()

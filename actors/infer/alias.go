@@ -30,13 +30,26 @@ func (a *alias) Models(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	a.own.Store(&own)
+	return a.with(own), nil
+}
+
+// Known is what the engine's own is, with the aliases.
+func (a *alias) Known() []string {
+	own := Known(a.Engine)
+	if len(own) == 0 {
+		return nil
+	}
+	return a.with(own)
+}
+
+func (a *alias) with(own []string) []string {
 	all := slices.Clone(own)
 	for _, n := range a.names {
 		if !slices.Contains(all, n) {
 			all = append(all, n)
 		}
 	}
-	return all, nil
+	return all
 }
 
 // Do asks for the model's own name.

@@ -41,7 +41,7 @@ func limitProcess(pid int, p plan) (missed []string) {
 
 // endGroup waits until a child has ended and kills what it left in its group. The child is not reaped yet, so that its number, which is the
 // group's, is nobody else's.
-func endGroup(pid int) {
+func endGroup(pid int) (ended bool) {
 	for {
 		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
 		if errors.Is(err, unix.EINTR) {
@@ -50,6 +50,6 @@ func endGroup(pid int) {
 		if err == nil {
 			_ = syscall.Kill(-pid, syscall.SIGKILL) // fails where nobody is left
 		}
-		return
+		return err == nil
 	}
 }

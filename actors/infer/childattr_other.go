@@ -14,7 +14,7 @@ func processAttr(*childGroup) *syscall.SysProcAttr {
 }
 
 // endGroup does nothing: what a child leaves behind when it ends by itself stays.
-func endGroup(int) {}
+func endGroup(int) bool { return false }
 
 func setNice(int) error { return errors.ErrUnsupported }
 

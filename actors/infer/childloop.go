@@ -2,11 +2,15 @@ package infer
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/open-autoglm/autoglm/persistence/fault"
@@ -60,6 +64,7 @@ type Child struct {
 
 	mu       sync.Mutex
 	status   ChildStatus
+	ends     int // that nobody asked for
 	failures int // ends in a row; 0 again once a run was ready for longer than Backoff.Max
 }
 
@@ -89,12 +94,61 @@ func (c *Child) Slots() int { return c.pool.o.Slots }
 // Models returns the model's id, also while the worker loads: it is known before.
 func (c *Child) Models(ctx context.Context) ([]string, error) { return c.http.Models(ctx) }
 
+// Known is its model, where that has a name before it is asked.
+func (c *Child) Known() []string { return c.http.Known() }
+
 // Do asks the worker. While it is not ready the answer is Unavailable, at once.
 func (c *Child) Do(ctx context.Context, r *Request) (*Response, error) {
 	if err := c.unready(); err != nil {
 		return nil, err
 	}
-	return c.http.Do(ctx, r)
+	c.mu.Lock()
+	ends := c.ends
+	c.mu.Unlock()
+	res, err := c.http.Do(ctx, r)
+	if brokeOff(err) {
+		if exit := c.exitAfter(ctx, ends); exit != "" {
+			return nil, fault.New(fault.Unavailable, "infer.child", "", "its process ended during the request: %s", exit)
+		}
+	}
+	return res, err
+}
+
+// exitWithin bounds how long a request whose connection broke waits to hear that the process ended.
+const exitWithin = time.Second
+
+// brokeOff tells whether a connection ended before the answer did, as it does with its process.
+func brokeOff(err error) bool {
+	for _, e := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.ECONNREFUSED, syscall.EPIPE} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// exitAfter is how the process ended, where that is more than the ends before; empty: it did not, as far as is known in time.
+func (c *Child) exitAfter(ctx context.Context, ends int) string {
+	t := time.NewTimer(exitWithin)
+	defer t.Stop()
+	for {
+		c.pool.mu.Lock()
+		changed := c.pool.changed
+		c.pool.mu.Unlock()
+		c.mu.Lock()
+		now, exit := c.ends, c.status.LastExit
+		c.mu.Unlock()
+		if now > ends {
+			return exit
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ""
+		case <-t.C:
+			return ""
+		}
+	}
 }
 
 // Health returns nil when the worker is ready and answers a probe.
@@ -300,9 +354,10 @@ func (c *Child) ended(exit string, readyFor time.Duration) {
 	}
 	c.failures++
 	c.mu.Lock()
+	c.ends++
 	c.status.LastExit = exit
 	c.mu.Unlock()
-	c.pool.o.Log.Error("worker ended", "worker", c.Name(), "exit", exit, "ready_for", readyFor.Round(time.Millisecond), "stderr", c.tail.String())
+	c.pool.o.Log.Error("worker ended", "worker", c.Name(), "exit", exit, "ready_for", readyFor.Round(time.Millisecond), "stderr", strings.TrimSpace(c.tail.fresh()))
 }
 
 // enter changes the state, with what else changes at that moment, and tells of it.

@@ -29,6 +29,9 @@ type process struct {
 	plan plan
 	ours atomic.Bool // this process sent it SIGKILL
 	ooms int         // in its cgroup; only after done
+
+	signals sync.Mutex
+	gone    bool // it ended, and its number may become somebody else's; under signals
 }
 
 // start says which process is wanted.
@@ -82,12 +85,15 @@ func startProcess(s start) (p *process, err error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	p = &process{cmd: cmd, stdin: stdin, ctx: ctx, done: ctx.Done(), plan: s.plan}
 	go func() {
-		endGroup(cmd.Process.Pid)
+		if endGroup(cmd.Process.Pid) {
+			p.over() // Wait reaps it, and may go on for pipeWait
+		}
 		if group != nil {
 			p.ooms = group.ooms()
 			group.kill() // before Wait, which waits for whoever holds its stderr
 		}
 		_ = cmd.Wait() // what it would say is in ProcessState
+		p.over()
 		if group != nil {
 			_ = group.remove() // the next node's start does it, too
 		}
@@ -125,11 +131,20 @@ func (p *process) terminate(limit time.Duration) {
 // kill ends the whole group and returns when the process was reaped.
 func (p *process) kill() {
 	p.ours.Store(true)
-	if p.ctx.Err() == nil { // else the number may be somebody else's by now
+	p.signals.Lock()
+	if !p.gone { // else the number may be somebody else's by now
 		_ = syscall.Kill(-p.pid(), syscall.SIGKILL)
 		_ = p.cmd.Process.Kill()
 	}
+	p.signals.Unlock()
 	<-p.done
+}
+
+// over lets nobody signal its group any more.
+func (p *process) over() {
+	p.signals.Lock()
+	p.gone = true
+	p.signals.Unlock()
 }
 
 // exit tells how it ended: "exit status 1", "signal: killed". Only after done.
@@ -165,12 +180,12 @@ const (
 // lineTail is a Writer that hands on whole lines and keeps the newest bytes. One process after
 // another writes to it.
 type lineTail struct {
-	mu   sync.Mutex
-	line []byte // unfinished, at most lineMax
-	kept []byte // at most stderrKept
-	new  int    // bytes of kept since begin, or more
-	lack string // the line of the newest process that tells of memory which it could not have: much may follow it
-	say  func(line string)
+	mu    sync.Mutex
+	line  []byte // unfinished, at most lineMax
+	kept  []byte // at most stderrKept, of one process
+	stale bool   // kept is of the one before: the newest has said no line yet
+	lack  string // the line of the newest process that tells of memory which it could not have: much may follow it
+	say   func(line string)
 }
 
 func newLineTail(say func(string)) *lineTail { return &lineTail{say: say} }
@@ -198,8 +213,10 @@ func (l *lineTail) flush() {
 		if saysMemory(s) {
 			l.lack = s
 		}
+		if l.stale {
+			l.kept, l.stale = l.kept[:0], false
+		}
 		l.kept = append(append(l.kept, s...), '\n')
-		l.new += len(s) + 1
 		if over := len(l.kept) - stderrKept; over > 0 {
 			l.kept = append(l.kept[:0], l.kept[over:]...)
 		}
@@ -207,11 +224,14 @@ func (l *lineTail) flush() {
 	l.line = l.line[:0]
 }
 
-// String is the newest stderrKept bytes, an unfinished line included.
+// String is the newest stderrKept bytes of the newest process that said anything, an unfinished line included.
 func (l *lineTail) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s := string(l.kept) + string(l.line)
+	s := l.words()
+	if s == "" {
+		s = string(l.kept)
+	}
 	return strings.TrimSpace(strings.ToValidUTF8(s[max(0, len(s)-stderrKept):], ""))
 }
 
@@ -222,7 +242,7 @@ func (l *lineTail) begin() {
 	if len(l.line) > 0 {
 		l.flush()
 	}
-	l.new, l.lack = 0, ""
+	l.stale, l.lack = true, ""
 }
 
 // lacks is what the newest process said of memory that it could not have; empty: nothing.
@@ -239,7 +259,14 @@ func (l *lineTail) lacks() string {
 func (l *lineTail) fresh() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return string(l.kept[len(l.kept)-min(l.new, len(l.kept)):]) + string(l.line)
+	return l.words()
+}
+
+func (l *lineTail) words() string {
+	if l.stale {
+		return string(l.line)
+	}
+	return string(l.kept) + string(l.line)
 }
 
 // linesShown is how much of a worker's last words an error has.

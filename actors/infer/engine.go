@@ -26,6 +26,14 @@ type Engine interface {
 	Do(ctx context.Context, r *Request) (*Response, error)
 }
 
+// Known is what an engine serves as far as that is sure without asking it; nil: it must be asked.
+func Known(e Engine) []string {
+	if k, ok := e.(interface{ Known() []string }); ok {
+		return k.Known()
+	}
+	return nil
+}
+
 // Message is one turn, as in the OpenAI chat API: the task's own.
 type Message = task.Message
 

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -187,6 +188,9 @@ func (h *HTTP) Models(ctx context.Context) ([]string, error) {
 	}
 	return decodeModels(h.o.Name, body.Bytes())
 }
+
+// Known returns the configured models.
+func (h *HTTP) Known() []string { return slices.Clone(h.o.Models) }
 
 // TokenCounter is what an engine that can count exactly also implements. NotFound means that it
 // turned out not to: estimate instead.

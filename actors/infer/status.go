@@ -35,12 +35,13 @@ type Status struct {
 	s  EngineState
 }
 
-// NewStatus is of an engine that has not answered yet. Without endpoints it serves chat.
-func NewStatus(name string, endpoints []string) *Status {
+// NewStatus is of an engine that has not answered yet. Without endpoints it serves chat. models are those that are known already: while it comes
+// up, none stands for any.
+func NewStatus(name string, endpoints, models []string) *Status {
 	if len(endpoints) == 0 {
 		endpoints = []string{task.EndpointChat}
 	}
-	return &Status{s: EngineState{Name: name, Endpoints: endpoints, Reason: "not asked yet"}}
+	return &Status{s: EngineState{Name: name, Models: models, Endpoints: endpoints, Reason: "not asked yet"}}
 }
 
 // Get returns a copy.

@@ -75,6 +75,8 @@ func outcomeOf(e wire.AuditEntry) string {
 		return "cut off"
 	case e.Error != "":
 		return "refused: " + e.Error
+	case strings.HasPrefix(e.Act, "engine."): // its end is in the table of engines
+		return "begun"
 	}
 	return "done"
 }

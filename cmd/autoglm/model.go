@@ -64,7 +64,11 @@ func newModelList(app *cli.App) *cobra.Command {
 func writeEngines(w io.Writer, all *wire.Engines) error {
 	tab := cli.NewTable("NODE", "ENGINE", "STATE", "VERSION>", "BUSY>", "TOKENS/S>", "MODELS", "FROM", "")
 	for _, e := range all.Engines {
-		tab.Row(e.Node, e.Name, e.State, e.Version, e.Busy, fmt.Sprintf("%.0f", e.Pace), cli.Cut(strings.Join(e.Models, ", "), 40), cli.Cut(engineFrom(e.Spec), 40), cli.Cut(engineNote(e), 160))
+		note := engineNote(e)
+		if cli.IsTTY(w) { // elsewhere nothing wraps, and an error is wanted whole
+			note = cli.Cut(note, 160)
+		}
+		tab.Row(e.Node, e.Name, e.State, e.Version, e.Busy, fmt.Sprintf("%.0f", e.Pace), cli.Cut(strings.Join(e.Models, ", "), 40), cli.Cut(engineFrom(e.Spec), 40), note)
 	}
 	return tab.Write(w)
 }
@@ -215,6 +219,9 @@ func outcome(e wire.EngineEntry, what string) string {
 		return fmt.Sprintf("version %d is tried with %d %% of the work: autoglm model list shows how it does; then autoglm model promote %s, or rollback", e.Canary.Version, e.Canary.Percent, e.Name)
 	}
 	text := fmt.Sprintf("%s, version %d, serves %s", e.State, e.Version, strings.Join(e.Models, ", "))
+	if e.Change != nil && len(e.Change.Lost) > 0 {
+		text += "; no engine of this node serves " + strings.Join(e.Change.Lost, ", ") + " any more (name it with --model or --alias, or autoglm model rollback " + e.Name + ")"
+	}
 	if e.Source == "configuration" {
 		text += "; until the node starts again: its configuration says otherwise"
 	}

@@ -99,6 +99,7 @@ type EngineChange struct {
 	Error string    `json:"error,omitempty"`
 	At    time.Time `json:"at"`
 	Ended time.Time `json:"ended,omitzero"`
+	Lost  []string  `json:"lost,omitempty" doc:"Models that it took away: no engine of this node serves them any more."`
 }
 
 // Engines answers GET /v1/engines, and every change with the engines that it concerns.
