@@ -43,9 +43,9 @@ type Options struct {
 	All    func() []*task.Queue             // of all shards owned here
 	Ready  func(q batch.Queue, name task.QueueName, at time.Time)
 	Held   *task.Held
-	Board  *hedge.Board                         // hears what runs twice; nil: nothing does
-	Visit  func(*task.Work)                     // runs an attempt of another node, or gives it back
-	Ended  func(*task.Work, task.Answer, error) // a second run elsewhere has
+	Board  *hedge.Board                                              // hears what runs twice; nil: nothing does
+	Visit  func(*task.Work)                                          // runs an attempt of another node, or gives it back
+	Ended  func(w *task.Work, a task.Answer, err error, broken bool) // a second run elsewhere has; broken: as this node stops
 	Now    func() time.Time
 	Log    *slog.Logger
 }

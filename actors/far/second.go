@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/open-autoglm/autoglm/actors/backoff"
 	"github.com/open-autoglm/autoglm/actors/task"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
@@ -35,10 +36,11 @@ type secondAsk struct {
 }
 
 type secondAnswer struct {
-	NoRoom  bool         `json:"no_room,omitempty"`
-	Running bool         `json:"running,omitempty"`
-	Answer  *task.Answer `json:"answer,omitempty"`
-	Err     *task.Said   `json:"err,omitempty"`
+	NoRoom     bool          `json:"no_room,omitempty"`
+	Running    bool          `json:"running,omitempty"`
+	Answer     *task.Answer  `json:"answer,omitempty"`
+	Err        *task.Said    `json:"err,omitempty"`         // all that is said of the task: the error of an ask is about the nodes
+	RetryAfter time.Duration `json:"retry_after,omitempty"` // as its engine asked
 }
 
 // seconds is both sides of them.
@@ -144,7 +146,7 @@ func (f *Far) second(s *task.Work, node, boot string) {
 		}
 	}
 	f.Board.Ended(s, false) // what it took has the way to that node in it
-	f.Ended(s, a, err)
+	f.Ended(s, a, err, f.ctx.Err() != nil)
 	s.Release()
 }
 
@@ -156,8 +158,8 @@ func (f *Far) outcome(ctx context.Context, node string, ask *secondAsk) (task.An
 		switch {
 		case ctx.Err() != nil:
 			return task.Answer{}, fault.New(fault.Timeout, "far.second", node, "nobody waits for it any more")
-		case err != nil && (tries == secondTries || !sleep(ctx, secondPause)):
-			return task.Answer{}, err
+		case err != nil && (!fault.KindOf(err).Retryable() || tries == secondTries || !sleep(ctx, secondPause)):
+			return task.Answer{}, fault.New(fault.Unavailable, "far.second", node, "the second run is lost: %s", fault.Plain(err))
 		case err != nil:
 			continue
 		case a.NoRoom:
@@ -168,7 +170,7 @@ func (f *Far) outcome(ctx context.Context, node string, ask *secondAsk) (task.An
 		case a.Answer != nil:
 			return *a.Answer, nil
 		case !a.Running:
-			return task.Answer{}, cmp.Or(a.Err.Err(), error(errForgotten))
+			return task.Answer{}, cmp.Or(backoff.Asked(a.Err.Err(), a.RetryAfter), error(errForgotten))
 		}
 		tries, ask.Work = 0, nil
 	}
@@ -195,8 +197,11 @@ func (f *Far) serveSecond(ctx context.Context, _ string, body []byte) ([]byte, e
 	if err := decode(opSecond, body, &ask); err != nil {
 		return nil, err
 	}
-	if ask.Work != nil && (ask.Work.Ref() != ask.Ref || ask.Work.Record.Spec == nil) || ask.Boot != f.bootOf(f.Router.Self()) {
-		return nil, fault.New(fault.Invalid, "far.second", ask.Ref.ID, "it is for another process, or names another attempt")
+	if ask.Work != nil && (ask.Work.Ref() != ask.Ref || ask.Work.Record.Spec == nil) {
+		return nil, fault.New(fault.Invalid, "far.second", ask.Ref.ID, "it names another attempt")
+	}
+	if ask.Boot != f.bootOf(f.Router.Self()) {
+		return nil, fault.New(fault.Unavailable, "far.second", ask.Ref.ID, "it is for another process: node %s has restarted", f.Router.Self())
 	}
 	g, fresh := f.guest(&ask)
 	if g == nil {
@@ -223,7 +228,7 @@ func (f *Far) serveSecond(ctx context.Context, _ string, body []byte) ([]byte, e
 		f.seconds.forget(ask.Ref, g) // it may come again
 		return encode(secondAnswer{NoRoom: true})
 	case g.err != nil:
-		return encode(secondAnswer{Err: task.SaidOf(g.err)})
+		return encode(secondAnswer{Err: task.SaidOf(g.err), RetryAfter: backoff.AskedBy(g.err)})
 	}
 	return encode(secondAnswer{Answer: &g.answer})
 }
