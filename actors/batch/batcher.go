@@ -358,7 +358,7 @@ func (b *Batcher) hand(c actor.Context, s *slot, works []*task.Work, cause Cause
 	}
 	c.Send(s.Engine, &Batch{Works: slices.Clone(works), Cause: cause})
 	s.sent += uint64(len(works))
-	b.parts.gave(s.Name, len(works))
+	b.parts.gave(s.Name, len(works), b.offers)
 }
 
 // arm sets the one timer to the earliest moment at which time alone changes

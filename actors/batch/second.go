@@ -84,7 +84,7 @@ func (b *Batcher) spareFor(l hedge.Late) (best *slot) {
 	lane.Tenant = WhoseIs(l.Work).Tenant
 	queue := task.QueueOf(lane)
 	for _, s := range b.order {
-		if s.Name != l.Engine && s.spare() > 0 && s.serves(queue) && b.parts.room(s.Name, b.coming) > 0 && (best == nil || s.spare() > best.spare()) {
+		if s.Name != l.Engine && s.spare() > 0 && s.serves(queue) && b.parts.room(s.Name, b.coming, b.offers) > 0 && (best == nil || s.spare() > best.spare()) {
 			best = s
 		}
 	}
