@@ -183,7 +183,7 @@ func (s *System) batching() batch.Options {
 	if s.opt.Mesh != nil {
 		b.AskFar = func(models []string) { s.far.Ask(models) }
 		if s.board != nil {
-			b.LateFar = func(w *task.Work) { s.far.Second(w) }
+			b.LateFar = func(w *task.Work) bool { return s.far.Second(w) }
 		}
 	}
 	return b

@@ -76,7 +76,7 @@ func New(o Options) *Far {
 	}
 	f.answers.by = map[string]*answer{}
 	f.crowd.nodes = map[string]*listener{}
-	f.seconds = seconds{guests: map[task.Ref]*guest{}, full: map[string]time.Time{}}
+	f.seconds = seconds{guests: map[task.Ref]*guest{}, full: map[place]time.Time{}}
 	o.Router.HandleOwner(opClaim, f.serveClaim)
 	o.Router.HandleNode(opWaiting, f.serveWaiting)
 	o.Router.HandleNode(opReady, f.serveReady)

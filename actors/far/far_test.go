@@ -142,6 +142,24 @@ func TestRoll(t *testing.T) {
 	require.Len(t, r.seen, 1)
 }
 
+// TestANodeWithoutRoom is not asked for more of that queue for a moment, and is for another one.
+func TestANodeWithoutRoom(t *testing.T) {
+	s := seconds{full: map[place]time.Time{}}
+	require.Equal(t, "y", s.pick([]string{"y"}, "m", t0))
+	require.Empty(t, s.pick([]string{"y"}, "m", t0.Add(secondPause-1)))
+	require.Equal(t, "z", s.pick([]string{"y", "z"}, "m", t0))
+	require.Equal(t, "y", s.pick([]string{"y"}, "n", t0), "what is stuck in one model is not in the way of another")
+	s.again(place{"y", "m"})
+	require.Equal(t, "y", s.pick([]string{"y"}, "m", t0), "it had room")
+	for i := range fullMax {
+		s.pick([]string{"y"}, fmt.Sprint(i), t0)
+	}
+	require.Len(t, s.full, fullMax)
+	require.Empty(t, s.pick([]string{"y"}, "one more", t0))
+	require.Equal(t, "y", s.pick([]string{"y"}, "one more", t0.Add(secondPause)))
+	require.Len(t, s.full, 1)
+}
+
 func FuzzBodies(f *testing.F) {
 	f.Add([]byte(`{"id":"1","n":3}`))
 	f.Add([]byte(`[{"s":1,"m":"x","in":-5}]`))
