@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/cluster"
 )
 
 var t0 = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -140,6 +141,15 @@ func TestRoll(t *testing.T) {
 	require.Empty(t, r.Suspects(nil, at(3), 2*time.Second))
 	require.Empty(t, r.Suspects([]task.UnderWay{row("x", 1)}, at(9), 2*time.Second), "it was gone in between")
 	require.Len(t, r.seen, 1)
+}
+
+func TestWhoMayBeAskedForSecondRuns(t *testing.T) {
+	require.Equal(t, map[string]string{"y": "2"}, able([]cluster.Peer{
+		{Name: "x", Boot: "1", Engines: 1, Seconds: true}, // this one
+		{Name: "y", Boot: "2", Engines: 1, Seconds: true},
+		{Name: "old", Boot: "3", Engines: 1},
+		{Name: "none", Boot: "4", Seconds: true},
+	}, "x"))
 }
 
 // TestANodeWithoutRoom is not asked for more of that queue for a moment, and is for another one.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/open-autoglm/autoglm/actors/backoff"
 	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/cluster"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
@@ -107,16 +108,10 @@ func (s *seconds) again(p place) {
 func (f *Far) Second(w *task.Work) bool {
 	now := f.Now()
 	queue := task.QueueOf(w.Record.Lane()) // which engines serve is the same for all
-	boots := map[string]string{}           // of nodes that may be asked
-	var all []string
-	for _, p := range f.Router.Alive() {
-		if p.Name != f.Router.Self() && p.Engines > 0 && p.Seconds && p.Boot != "" {
-			boots[p.Name], all = p.Boot, append(all, p.Name)
-		}
-	}
+	boots := able(f.Router.Alive(), f.Router.Self())
 	nodes := slices.DeleteFunc(f.crowd.room(queue, now), func(n string) bool { return boots[n] == "" })
 	if len(nodes) == 0 { // they ask only nodes that own a shard; they refuse what they have no room for
-		nodes = all
+		nodes = slices.Collect(maps.Keys(boots))
 	}
 	node := f.seconds.pick(nodes, queue, now)
 	if node == "" {
@@ -134,6 +129,17 @@ func (f *Far) Second(w *task.Work) bool {
 		return false
 	}
 	return true
+}
+
+// able returns the nodes that may be asked for second runs, with their processes.
+func able(peers []cluster.Peer, self string) map[string]string {
+	boots := map[string]string{}
+	for _, p := range peers {
+		if p.Name != self && p.Engines > 0 && p.Seconds && p.Boot != "" {
+			boots[p.Name] = p.Boot
+		}
+	}
+	return boots
 }
 
 // bootOf is the process of a node; "" where none lives.
