@@ -326,6 +326,70 @@ func (n *node) record(t *testing.T, id string) task.Record {
 	return r
 }
 
+// TestTheNodeOfASecondRunRestarts: that says nothing about the task, whose first run failed in a way that is tried again.
+func TestTheNodeOfASecondRunRestarts(t *testing.T) {
+	a, b := newHolding("a"), newHolding("b")
+	w, x, _ := farHedging(t, a.engine(8), b.engine(8), &a.asked, &b.asked)
+	id := ""
+	var gateA, gateB chan struct{}
+	for i := 0; ; i++ {
+		require.Less(t, i, 50, "the first run is never on x")
+		id = fmt.Sprint("t", i)
+		gateA, gateB = make(chan struct{}), make(chan struct{})
+		a.hold(gateA)
+		b.hold(gateB)
+		submit(t, x.System, &task.Spec{ID: id, Prompt: "say"})
+		until(t, "both are at it", func() bool { return a.held.Load() == 1 && b.held.Load() == 1 })
+		a.hold(nil)
+		b.hold(nil)
+		if x.record(t, id).Attempts[0].Node == "x" {
+			break
+		}
+		close(gateA)
+		close(gateB)
+		await(t, x.System, id)
+		until(t, "both are done", func() bool { return a.held.Load()+b.held.Load() == 0 })
+	}
+	a.fail.Store(true)
+	close(gateA)
+	until(t, "the first run failed", func() bool { return a.held.Load() == 0 })
+	w.kill("y", "x")
+	w.start("y", hedging, b.engine(8))
+	r := await(t, x.System, id)
+	require.Equal(t, task.Completed, r.State)
+	require.EqualValues(t, 2, r.Attempt)
+	require.Contains(t, r.Attempts[0].Error.Message, "failed", "the first run's own error")
+}
+
+// TestAnErrorIsKeptWhereTheOtherRunFindsNoRoom: the first run fails for good while another node is asked for a second one, and that node has
+// no room. The task has failed, and is not run once more for free.
+func TestAnErrorIsKeptWhereTheOtherRunFindsNoRoom(t *testing.T) {
+	a := newHolding("a")
+	w := newWorld(t, 2, "x", "y")
+	x := w.start("x", hedging, a.engine(8))
+	w.start("y", hedging, actors.Engine{Engine: infer.NewEcho(infer.EchoOptions{Name: "b", Models: []string{"other"}}), Concurrency: 1})
+	w.spread("x")
+	usual(t, x.System)
+	w.net.setRule(func(_, _, op string, answer bool) (f fate) {
+		if op == "task.second" && answer {
+			f.late = time.Second
+		}
+		return f
+	})
+	gate := make(chan struct{})
+	a.hold(gate)
+	a.wrong.Store(true)
+	submit(t, x.System, &task.Spec{ID: "t", Prompt: "say"})
+	until(t, "y is asked", func() bool { return w.net.sent("task.second") > 0 })
+	a.hold(nil)
+	close(gate)
+	r := await(t, x.System, "t")
+	require.Equal(t, task.Failed, r.State)
+	require.EqualValues(t, 1, r.Attempt)
+	require.Contains(t, r.Attempts[0].Error.Message, "wrong")
+	until(t, "everything is let go", func() bool { return x.Busy() == 0 })
+}
+
 // TestACancelStopsBothRuns.
 func TestACancelStopsBothRuns(t *testing.T) {
 	a, b := newHolding("a"), newHolding("b")
@@ -351,7 +415,8 @@ type holding struct {
 	gate  chan struct{}
 	held  atomic.Int64
 	asked atomic.Int64
-	fail  atomic.Bool
+	fail  atomic.Bool // what was held fails, and another try may not
+	wrong atomic.Bool // as it always will
 }
 
 func newHolding(name string) *holding {
@@ -383,6 +448,9 @@ func (e *holding) Do(ctx context.Context, r *infer.Request) (*infer.Response, er
 	case <-gate:
 	case <-ctx.Done():
 		return nil, fault.New(fault.Timeout, "holding", "", "%w", ctx.Err())
+	}
+	if e.wrong.Load() {
+		return nil, fault.New(fault.Invalid, "holding", "", "wrong")
 	}
 	if e.fail.Load() {
 		return nil, fault.New(fault.Timeout, "holding", "", "failed")

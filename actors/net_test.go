@@ -242,7 +242,7 @@ func (w *world) start(name string, change func(*actors.Options), engines ...acto
 	store := w.disks.Store(name)
 	w.mu.Lock()
 	w.names[store.Node()] = name
-	w.alive = append(w.alive, cluster.Peer{Name: name, Node: store.Node(), Boot: uuid.NewString(), Engines: len(engines)})
+	w.alive = append(w.alive, cluster.Peer{Name: name, Node: store.Node(), Boot: uuid.NewString(), Engines: len(engines), Seconds: true})
 	w.mu.Unlock()
 	o := options(store, engines...)
 	o.Self, o.Mesh, o.Peers = name, n.link, w

@@ -183,7 +183,7 @@ func (s *System) batching() batch.Options {
 	if s.opt.Mesh != nil {
 		b.AskFar = func(models []string) { s.far.Ask(models) }
 		if s.board != nil {
-			b.LateFar = func(w *task.Work) { s.far.Second(w) }
+			b.LateFar = func(w *task.Work) bool { return s.far.Second(w) }
 		}
 	}
 	return b
@@ -223,9 +223,9 @@ func (s *System) reach(r *cluster.Router) *far.Far {
 	s.farOnce.Do(func() {
 		s.far = far.New(far.Options{Router: r, Owned: s.queue, All: s.openQueues, Held: s.held, Board: s.board, Now: s.opt.Now, Log: s.opt.Log,
 			Visit: func(w *task.Work) { s.sys.Root.Send(s.batcher, &batch.Visit{Work: w}) },
-			Ended: func(w *task.Work, a task.Answer, err error) {
-				if infer.Ends(w, s.opt.Meter, err, false) {
-					infer.Postman{Router: r, Meter: s.opt.Meter, Log: s.opt.Log}.Bring(w, a, err)
+			Ended: func(w *task.Work, a task.Answer, err error, broken bool) {
+				if of, ends := infer.Ends(w, s.opt.Meter, err, broken); ends {
+					infer.Postman{Router: r, Meter: s.opt.Meter, Log: s.opt.Log}.Bring(w, a, of)
 				}
 			},
 			Ready: func(q batch.Queue, name task.QueueName, at time.Time) {

@@ -14,7 +14,7 @@ const (
 	knowsWhen    = 3 // schedules, dead tasks that were tried again, quotas
 	knowsSteps   = 4 // steps that are objects
 	knowsBytes   = 5 // quotas of bytes
-	knowsLanes   = 6 // steps with a model of their own, and tools
+	knowsLanes   = 6 // steps with a model of their own, tools, and second runs for other nodes
 	knowsAll     = knowsLanes
 )
 

@@ -34,8 +34,8 @@ type Options struct {
 	Resync   func()                             // makes all queues send Ready and all engines send Credit; must not block
 	Parts    func() []Part                      // those that are in force; nil: none
 	Arrived  func(*task.Work)                   // a work is here, before anything else is done with it; from any goroutine
-	Late     func() []hedge.Late                // runs that should have a second one; nil: there are none
-	LateFar  func(*task.Work)                   // runs one on another node, if one has room; must not block. nil: there are none
+	Late     func() ([]hedge.Late, int)         // runs that should have a second one, and how many may; nil: there are none
+	LateFar  func(*task.Work) bool              // asks another node to run one, and tells whether it does: if one may have room. It must not block. nil: there are none
 	AskFar   func(models []string)              // asks the other nodes what waits of these, to answer by Ready; must not block. nil: there are none
 	Now      func() time.Time
 	Log      *slog.Logger
@@ -358,7 +358,7 @@ func (b *Batcher) hand(c actor.Context, s *slot, works []*task.Work, cause Cause
 	}
 	c.Send(s.Engine, &Batch{Works: slices.Clone(works), Cause: cause})
 	s.sent += uint64(len(works))
-	b.parts.gave(s.Name, len(works))
+	b.parts.gave(s.Name, len(works), b.offers)
 }
 
 // arm sets the one timer to the earliest moment at which time alone changes

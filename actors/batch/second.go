@@ -27,11 +27,19 @@ func (b *Batcher) hedge(c actor.Context, now time.Time, soon func(time.Time)) {
 	if b.LateFar == nil && !b.spare() {
 		return
 	}
-	for _, l := range b.Late() {
+	late, budget := b.Late()
+	for _, l := range late {
+		if budget == 0 {
+			return
+		}
+		placed := false
 		if s := b.spareFor(l); s != nil {
-			b.second(c, s, l.Work)
+			placed = b.second(c, s, l.Work)
 		} else if b.LateFar != nil {
-			b.LateFar(l.Work)
+			placed = b.LateFar(l.Work)
+		}
+		if placed { // else it stands in nobody's way
+			budget--
 		}
 	}
 }
@@ -84,25 +92,26 @@ func (b *Batcher) spareFor(l hedge.Late) (best *slot) {
 	lane.Tenant = WhoseIs(l.Work).Tenant
 	queue := task.QueueOf(lane)
 	for _, s := range b.order {
-		if s.Name != l.Engine && s.spare() > 0 && s.serves(queue) && b.parts.room(s.Name, b.coming) > 0 && (best == nil || s.spare() > best.spare()) {
+		if s.Name != l.Engine && s.spare() > 0 && s.serves(queue) && b.parts.room(s.Name, b.coming, b.offers) > 0 && (best == nil || s.spare() > best.spare()) {
 			best = s
 		}
 	}
 	return best
 }
 
-// second runs a work once more. Its tenant is charged for both runs, and each counts as one that it has running.
-func (b *Batcher) second(c actor.Context, s *slot, w *task.Work) {
+// second runs a work once more, and tells whether it does. Its tenant is charged for both runs, and each counts as one that it has running.
+func (b *Batcher) second(c actor.Context, s *slot, w *task.Work) bool {
 	who := WhoseIs(w)
 	if b.Quota.Reserve(who.Tenant, who.Priority, 1) == 0 {
-		return
+		return false
 	}
 	w = w.Second()
 	if w == nil { // it has ended meanwhile
 		b.Quota.Return(who.Tenant, who.Priority, 1)
-		return
+		return false
 	}
 	b.charged(c, s, w)
+	return true
 }
 
 // charged hands a second run over for which there is a place.

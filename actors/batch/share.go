@@ -68,7 +68,7 @@ func (s *slot) serves(queue string) bool {
 // claim asks the shards that have something for all of the slot's free credit: whose turn it is says package fair, and what a
 // lane gets is shared evenly among its shards, but so that each is asked for claimMin at least.
 func (b *Batcher) claim(c actor.Context, s *slot, now time.Time, soon func(time.Time)) {
-	free := min(s.free(), b.parts.room(s.Name, b.coming))
+	free := min(s.free(), b.parts.room(s.Name, b.coming, b.offers))
 	if free <= 0 {
 		return
 	}
@@ -107,6 +107,11 @@ func (b *Batcher) coming(engine string) (n int) {
 		}
 	}
 	return n
+}
+
+// offers tells whether an engine takes anything: one that is down, or keeps failing, took its credit back.
+func (b *Batcher) offers(engine string) bool {
+	return slices.ContainsFunc(b.order, func(s *slot) bool { return s.Name == engine && len(s.Models) > 0 })
 }
 
 // taste is what goes well with what the slot's engine was given last.

@@ -43,9 +43,9 @@ type Options struct {
 	All    func() []*task.Queue             // of all shards owned here
 	Ready  func(q batch.Queue, name task.QueueName, at time.Time)
 	Held   *task.Held
-	Board  *hedge.Board                         // hears what runs twice; nil: nothing does
-	Visit  func(*task.Work)                     // runs an attempt of another node, or gives it back
-	Ended  func(*task.Work, task.Answer, error) // a second run elsewhere has
+	Board  *hedge.Board                                              // hears what runs twice; nil: nothing does
+	Visit  func(*task.Work)                                          // runs an attempt of another node, or gives it back
+	Ended  func(w *task.Work, a task.Answer, err error, broken bool) // a second run elsewhere has; broken: as this node stops
 	Now    func() time.Time
 	Log    *slog.Logger
 }
@@ -76,7 +76,7 @@ func New(o Options) *Far {
 	}
 	f.answers.by = map[string]*answer{}
 	f.crowd.nodes = map[string]*listener{}
-	f.seconds = seconds{guests: map[task.Ref]*guest{}, full: map[string]time.Time{}}
+	f.seconds = seconds{guests: map[task.Ref]*guest{}, full: map[place]time.Time{}}
 	o.Router.HandleOwner(opClaim, f.serveClaim)
 	o.Router.HandleNode(opWaiting, f.serveWaiting)
 	o.Router.HandleNode(opReady, f.serveReady)

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/cluster"
 )
 
 var t0 = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -140,6 +141,33 @@ func TestRoll(t *testing.T) {
 	require.Empty(t, r.Suspects(nil, at(3), 2*time.Second))
 	require.Empty(t, r.Suspects([]task.UnderWay{row("x", 1)}, at(9), 2*time.Second), "it was gone in between")
 	require.Len(t, r.seen, 1)
+}
+
+func TestWhoMayBeAskedForSecondRuns(t *testing.T) {
+	require.Equal(t, map[string]string{"y": "2"}, able([]cluster.Peer{
+		{Name: "x", Boot: "1", Engines: 1, Seconds: true}, // this one
+		{Name: "y", Boot: "2", Engines: 1, Seconds: true},
+		{Name: "old", Boot: "3", Engines: 1},
+		{Name: "none", Boot: "4", Seconds: true},
+	}, "x"))
+}
+
+// TestANodeWithoutRoom is not asked for more of that queue for a moment, and is for another one.
+func TestANodeWithoutRoom(t *testing.T) {
+	s := seconds{full: map[place]time.Time{}}
+	require.Equal(t, "y", s.pick([]string{"y"}, "m", t0))
+	require.Empty(t, s.pick([]string{"y"}, "m", t0.Add(secondPause-1)))
+	require.Equal(t, "z", s.pick([]string{"y", "z"}, "m", t0))
+	require.Equal(t, "y", s.pick([]string{"y"}, "n", t0), "what is stuck in one model is not in the way of another")
+	s.again(place{"y", "m"})
+	require.Equal(t, "y", s.pick([]string{"y"}, "m", t0), "it had room")
+	for i := range fullMax {
+		s.pick([]string{"y"}, fmt.Sprint(i), t0)
+	}
+	require.Len(t, s.full, fullMax)
+	require.Empty(t, s.pick([]string{"y"}, "one more", t0))
+	require.Equal(t, "y", s.pick([]string{"y"}, "one more", t0.Add(secondPause)))
+	require.Len(t, s.full, 1)
 }
 
 func FuzzBodies(f *testing.F) {

@@ -4,11 +4,15 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/open-autoglm/autoglm/actors/backoff"
 	"github.com/open-autoglm/autoglm/actors/task"
+	"github.com/open-autoglm/autoglm/cluster"
 	"github.com/open-autoglm/autoglm/persistence/fault"
 )
 
@@ -26,6 +30,7 @@ const (
 	secondPause  = time.Second      // between them, and before a node that had no room is asked for another one
 	aloneMax     = 30 * time.Second // a run that nobody asked for is stopped, an outcome that nobody fetched forgotten; > secondTries * (secondPause + secondWithin)
 	guestsMax    = 1024             // runs for other nodes
+	fullMax      = 1024             // places that are not asked for a moment
 )
 
 type secondAsk struct {
@@ -35,19 +40,23 @@ type secondAsk struct {
 }
 
 type secondAnswer struct {
-	NoRoom  bool         `json:"no_room,omitempty"`
-	Running bool         `json:"running,omitempty"`
-	Answer  *task.Answer `json:"answer,omitempty"`
-	Err     *task.Said   `json:"err,omitempty"`
+	NoRoom     bool          `json:"no_room,omitempty"`
+	Running    bool          `json:"running,omitempty"`
+	Answer     *task.Answer  `json:"answer,omitempty"`
+	Err        *task.Said    `json:"err,omitempty"`         // all that is said of the task: the error of an ask is about the nodes
+	RetryAfter time.Duration `json:"retry_after,omitempty"` // as its engine asked
 }
 
 // seconds is both sides of them.
 type seconds struct {
 	mu     sync.Mutex
 	over   bool
-	guests map[task.Ref]*guest  // run here for others
-	full   map[string]time.Time // nodes that are not asked before then
+	guests map[task.Ref]*guest // run here for others
+	full   map[place]time.Time // nodes that are not asked before then; those of before are dropped beyond fullMax
 }
+
+// place is a node, for what is of one queue: it may have room for another one.
+type place struct{ node, queue string }
 
 // guest is one run for another node.
 type guest struct {
@@ -68,13 +77,19 @@ func (s *seconds) stop() {
 }
 
 // pick returns a node of these that may be asked now.
-func (s *seconds) pick(nodes []string, now time.Time) string {
+func (s *seconds) pick(nodes []string, queue string, now time.Time) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if len(s.full) >= fullMax {
+		maps.DeleteFunc(s.full, func(_ place, until time.Time) bool { return !until.After(now) })
+	}
+	if len(s.full) >= fullMax {
+		return ""
+	}
 	rand.Shuffle(len(nodes), func(i, j int) { nodes[i], nodes[j] = nodes[j], nodes[i] })
 	for _, n := range nodes {
-		if !s.full[n].After(now) {
-			s.full[n] = now.Add(secondPause) // one at a time until it says that it has room
+		if p := (place{n, queue}); !s.full[p].After(now) {
+			s.full[p] = now.Add(secondPause) // one at a time until it says that it has room
 			return n
 		}
 	}
@@ -82,38 +97,49 @@ func (s *seconds) pick(nodes []string, now time.Time) string {
 }
 
 // again lets a node be asked for more: it had room.
-func (s *seconds) again(node string) {
+func (s *seconds) again(p place) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.full, node)
+	delete(s.full, p)
 }
 
-// Second runs an attempt that is held here once more, on a node that has room for it, if there is one. It does not block.
-func (f *Far) Second(w *task.Work) {
+// Second runs an attempt that is held here once more, on a node that has room for it, and tells whether one is asked. It does not
+// block.
+func (f *Far) Second(w *task.Work) bool {
 	now := f.Now()
 	queue := task.QueueOf(w.Record.Lane()) // which engines serve is the same for all
-	nodes := f.crowd.room(queue, now)
+	boots := able(f.Router.Alive(), f.Router.Self())
+	nodes := slices.DeleteFunc(f.crowd.room(queue, now), func(n string) bool { return boots[n] == "" })
 	if len(nodes) == 0 { // they ask only nodes that own a shard; they refuse what they have no room for
-		for _, p := range f.Router.Alive() {
-			if p.Name != f.Router.Self() && p.Engines > 0 {
-				nodes = append(nodes, p.Name)
-			}
-		}
+		nodes = slices.Collect(maps.Keys(boots))
 	}
-	node := f.seconds.pick(nodes, now)
-	boot := f.bootOf(node)
-	if node == "" || boot == "" {
-		return
+	node := f.seconds.pick(nodes, queue, now)
+	if node == "" {
+		return false
 	}
+	boot := boots[node]
 	s := w.Second()
 	if s == nil { // it has ended meanwhile
-		return
+		return false
 	}
 	f.Board.Began(s, node)
-	if !f.spawn(func() { f.second(s, node, boot) }) {
+	if !f.spawn(func() { f.second(s, place{node, queue}, boot) }) {
 		f.Board.Refused(s)
 		s.GiveBack("this node is stopping")
+		return false
 	}
+	return true
+}
+
+// able returns the nodes that may be asked for second runs, with their processes.
+func able(peers []cluster.Peer, self string) map[string]string {
+	boots := map[string]string{}
+	for _, p := range peers {
+		if p.Name != self && p.Engines > 0 && p.Seconds && p.Boot != "" {
+			boots[p.Name] = p.Boot
+		}
+	}
+	return boots
 }
 
 // bootOf is the process of a node; "" where none lives.
@@ -127,12 +153,13 @@ func (f *Far) bootOf(node string) string {
 }
 
 // second asks a node until it has an outcome.
-func (f *Far) second(s *task.Work, node, boot string) {
+func (f *Far) second(s *task.Work, at place, boot string) {
+	node := at.node
 	ctx, cancel := context.WithTimeout(f.ctx, s.Remaining())
 	defer cancel()
 	s.OnAbort(cancel)
 	ask := secondAsk{Boot: boot, Ref: s.Ref(), Work: s.Sent()}
-	a, err := f.outcome(ctx, node, &ask)
+	a, err := f.outcome(ctx, at, &ask)
 	if errors.Is(err, task.ErrNotRun) {
 		f.Board.Refused(s)
 		s.GiveBack("node " + node + " had no slot to spare")
@@ -144,31 +171,32 @@ func (f *Far) second(s *task.Work, node, boot string) {
 		}
 	}
 	f.Board.Ended(s, false) // what it took has the way to that node in it
-	f.Ended(s, a, err)
+	f.Ended(s, a, err, f.ctx.Err() != nil)
 	s.Release()
 }
 
 // outcome asks until there is one.
-func (f *Far) outcome(ctx context.Context, node string, ask *secondAsk) (task.Answer, error) {
+func (f *Far) outcome(ctx context.Context, at place, ask *secondAsk) (task.Answer, error) {
+	node := at.node
 	for tries := 1; ; tries++ {
 		var a secondAnswer
 		err := f.callIn(ctx, secondWithin, node, opSecond, ask, &a)
 		switch {
 		case ctx.Err() != nil:
 			return task.Answer{}, fault.New(fault.Timeout, "far.second", node, "nobody waits for it any more")
-		case err != nil && (tries == secondTries || !sleep(ctx, secondPause)):
-			return task.Answer{}, err
+		case err != nil && (!fault.KindOf(err).Retryable() || tries == secondTries || !sleep(ctx, secondPause)):
+			return task.Answer{}, fault.New(fault.Unavailable, "far.second", node, "the second run is lost: %s", fault.Plain(err))
 		case err != nil:
 			continue
 		case a.NoRoom:
 			return task.Answer{}, task.ErrNotRun
 		}
-		f.seconds.again(node)
+		f.seconds.again(at)
 		switch {
 		case a.Answer != nil:
 			return *a.Answer, nil
 		case !a.Running:
-			return task.Answer{}, cmp.Or(a.Err.Err(), error(errForgotten))
+			return task.Answer{}, cmp.Or(backoff.Asked(a.Err.Err(), a.RetryAfter), error(errForgotten))
 		}
 		tries, ask.Work = 0, nil
 	}
@@ -195,8 +223,11 @@ func (f *Far) serveSecond(ctx context.Context, _ string, body []byte) ([]byte, e
 	if err := decode(opSecond, body, &ask); err != nil {
 		return nil, err
 	}
-	if ask.Work != nil && (ask.Work.Ref() != ask.Ref || ask.Work.Record.Spec == nil) || ask.Boot != f.bootOf(f.Router.Self()) {
-		return nil, fault.New(fault.Invalid, "far.second", ask.Ref.ID, "it is for another process, or names another attempt")
+	if ask.Work != nil && (ask.Work.Ref() != ask.Ref || ask.Work.Record.Spec == nil) {
+		return nil, fault.New(fault.Invalid, "far.second", ask.Ref.ID, "it names another attempt")
+	}
+	if ask.Boot != f.bootOf(f.Router.Self()) {
+		return nil, fault.New(fault.Unavailable, "far.second", ask.Ref.ID, "it is for another process: node %s has restarted", f.Router.Self())
 	}
 	g, fresh := f.guest(&ask)
 	if g == nil {
@@ -223,7 +254,7 @@ func (f *Far) serveSecond(ctx context.Context, _ string, body []byte) ([]byte, e
 		f.seconds.forget(ask.Ref, g) // it may come again
 		return encode(secondAnswer{NoRoom: true})
 	case g.err != nil:
-		return encode(secondAnswer{Err: task.SaidOf(g.err)})
+		return encode(secondAnswer{Err: task.SaidOf(g.err), RetryAfter: backoff.AskedBy(g.err)})
 	}
 	return encode(secondAnswer{Answer: &g.answer})
 }

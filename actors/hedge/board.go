@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/open-autoglm/autoglm/actors/backoff"
 	"github.com/open-autoglm/autoglm/actors/task"
 )
 
@@ -22,7 +23,16 @@ type began struct {
 	at     time.Time
 	engine string
 	alike  Alike
+
+	refused int       // times that nobody had a slot for a second run
+	again   time.Time // when it is tried again; zero: now
 }
+
+// A second run that nobody had a slot for is tried again after this, twice as long each time: others that are late have their turn.
+const (
+	refusedMin = time.Second
+	refusedMax = 30 * time.Second
+)
 
 // NewBoard returns an empty board; nil for the zero rule.
 func NewBoard(r Rule, now func() time.Time) (*Board, error) {
@@ -42,7 +52,7 @@ func (b *Board) Began(w *task.Work, engine string) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.runs[w] = began{b.now(), engine, AlikeOf(w)}
+	b.runs[w] = began{at: b.now(), engine: engine, alike: AlikeOf(w)}
 	switch {
 	case w.Visits(): // the node that holds it has spent it
 		return
@@ -74,6 +84,13 @@ func (b *Board) Refused(w *task.Work) {
 	defer b.mu.Unlock()
 	delete(b.runs, w)
 	b.budget++
+	for x, r := range b.runs {
+		if x.Ref() == w.Ref() && !x.IsSecond() {
+			r.again = b.now().Add(backoff.Exponential{Min: refusedMin, Max: refusedMax}.Delay(r.refused+1, 0))
+			r.refused++
+			b.runs[x] = r
+		}
+	}
 }
 
 // Late is a run that should have a second one elsewhere.
@@ -82,20 +99,24 @@ type Late struct {
 	Engine string // where it is
 }
 
-// Late returns those that are, the latest first.
-func (b *Board) Late() (late []Late) {
+// Late returns those that are, the latest first, and how many of them may have one now.
+func (b *Board) Late() (late []Late, budget int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.budget < 1 {
+		return nil, 0
+	}
+	now := b.now()
 	var works []*task.Work
 	var runs []Run
 	for w, r := range b.runs {
-		if w.MaySecond() {
+		if !r.again.After(now) && w.MaySecond() {
 			works = append(works, w)
 			runs = append(runs, Run{r.engine, r.at, b.times.usual(r.alike), w.Remaining()})
 		}
 	}
-	for _, i := range b.rule.Late(b.now(), runs, b.budget) {
+	for _, i := range b.rule.Late(now, runs) {
 		late = append(late, Late{works[i], runs[i].Engine})
 	}
-	return late
+	return late, int(b.budget)
 }

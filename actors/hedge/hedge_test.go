@@ -1,6 +1,7 @@
 package hedge
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -15,25 +16,23 @@ func TestLate(t *testing.T) {
 	run := func(age, usual, left time.Duration) Run { return Run{"e", now.Add(-age), usual, left} }
 	const s = time.Second
 	for _, tc := range []struct {
-		name   string
-		rule   Rule
-		runs   []Run
-		budget float64
-		want   []int
+		name string
+		rule Rule
+		runs []Run
+		want []int
 	}{
-		{"nothing runs", rule, nil, 5, nil},
-		{"as old as that", rule, []Run{run(8*s, 2*s, 60*s)}, 5, []int{0}},
-		{"not yet", rule, []Run{run(8*s-1, 2*s, 60*s)}, 5, nil},
-		{"short ones wait for the least age", rule, []Run{run(5*s-1, s/10, 60*s), run(5*s, s/10, 60*s)}, 5, []int{1}},
-		{"nobody knows how long it takes", rule, []Run{run(1000*s, 0, 60*s)}, 5, nil},
-		{"no time is left for another", rule, []Run{run(50*s, 10*s, 10*s), run(50*s, 10*s, 11*s)}, 5, []int{1}},
-		{"the latest first", rule, []Run{run(9*s, 2*s, 60*s), run(30*s, 2*s, 60*s), run(41*s, 10*s, 60*s)}, 5, []int{1, 0, 2}},
-		{"as many as were earned", rule, []Run{run(9*s, 2*s, 60*s), run(30*s, 2*s, 60*s), run(41*s, 10*s, 60*s)}, 2.9, []int{1, 0}},
-		{"none was", rule, []Run{run(9*s, 2*s, 60*s)}, 0.9, nil},
-		{"off", Rule{}, []Run{run(9*s, 2*s, 60*s)}, 5, nil},
+		{"nothing runs", rule, nil, nil},
+		{"as old as that", rule, []Run{run(8*s, 2*s, 60*s)}, []int{0}},
+		{"not yet", rule, []Run{run(8*s-1, 2*s, 60*s)}, nil},
+		{"short ones wait for the least age", rule, []Run{run(5*s-1, s/10, 60*s), run(5*s, s/10, 60*s)}, []int{1}},
+		{"nobody knows how long it takes", rule, []Run{run(1000*s, 0, 60*s)}, nil},
+		{"no time is left for another", rule, []Run{run(50*s, 10*s, 10*s), run(50*s, 10*s, 11*s)}, []int{1}},
+		{"the latest first", rule, []Run{run(9*s, 2*s, 60*s), run(30*s, 2*s, 60*s), run(41*s, 10*s, 60*s)}, []int{1, 0, 2}},
+		{"off", Rule{}, []Run{run(9*s, 2*s, 60*s)}, nil},
 	} {
-		require.Equal(t, tc.want, tc.rule.Late(now, tc.runs, tc.budget), tc.name)
+		require.Equal(t, tc.want, tc.rule.Late(now, tc.runs), tc.name)
 	}
+	require.Len(t, rule.Late(now, slices.Repeat([]Run{run(8*s, 2*s, 60*s)}, 2*lateMax)), lateMax)
 }
 
 func TestUsual(t *testing.T) {
@@ -80,6 +79,11 @@ func TestUsualOfASizeThatIsNotKnown(t *testing.T) {
 	require.Len(t, x, alikeMax)
 }
 
+func lateOf(b *Board) []Late {
+	late, _ := b.Late()
+	return late
+}
+
 func TestBoard(t *testing.T) {
 	none, err := NewBoard(Rule{}, time.Now)
 	require.NoError(t, err)
@@ -117,31 +121,52 @@ func TestBoard(t *testing.T) {
 	b.Began(slow, "slow")
 	b.Began(long, "slow")
 	now = now.Add(4*time.Second - 1)
-	require.Empty(t, b.Late())
+	require.Empty(t, lateOf(b))
 	now = now.Add(1)
-	require.Equal(t, []Late{{slow, "slow"}}, b.Late(), "the long one may take longer")
+	require.Equal(t, []Late{{slow, "slow"}}, lateOf(b), "the long one may take longer")
 	b.Ended(long, false)
 	second := slow.Second()
-	require.Empty(t, b.Late(), "it has a second run")
+	require.Empty(t, lateOf(b), "it has a second run")
 	b.Began(second, "fast")
 	now = now.Add(time.Hour)
-	require.Empty(t, b.Late(), "which has none itself")
+	require.Empty(t, lateOf(b), "which has none itself")
 	b.Ended(second, true)
 	b.Ended(slow, false)
 
-	var late []*task.Work
 	for range 2 * budgetMax {
 		w := work(100)
 		b.Began(w, "slow")
-		late = append(late, w)
 	}
 	now = now.Add(time.Hour)
-	require.Len(t, b.Late(), budgetMax, "as many as were earned")
-	for _, l := range b.Late() {
-		b.Began(l.Work.Second(), "fast")
+	all, budget := b.Late()
+	require.Len(t, all, 2*budgetMax, "which of them find a place is not known")
+	require.Equal(t, budgetMax, budget, "as many as were earned")
+	var seconds []*task.Work
+	for _, l := range all[:budget] {
+		seconds = append(seconds, l.Work.Second())
+		b.Began(seconds[len(seconds)-1], "fast")
 	}
-	require.Empty(t, b.Late(), "that was all")
-	require.Len(t, late, 2*budgetMax)
+	require.Empty(t, lateOf(b), "that was all")
+
+	refuse := func(s *task.Work) {
+		b.Refused(s)
+		s.GiveBack("no room")
+	}
+	refuse(seconds[0])
+	again, budget := b.Late()
+	require.Equal(t, 1, budget)
+	require.Len(t, again, budgetMax, "those without a second run, but for the one that nobody had room for: others have their turn")
+	one := all[0].Work
+	at := func() bool { return slices.ContainsFunc(lateOf(b), func(l Late) bool { return l.Work == one }) }
+	for _, wait := range []time.Duration{refusedMin, 2 * refusedMin, 4 * refusedMin, 8 * refusedMin, 16 * refusedMin, refusedMax, refusedMax} {
+		now = now.Add(wait - 1)
+		require.False(t, at(), "%v", wait)
+		now = now.Add(1)
+		require.True(t, at(), "%v", wait)
+		s := one.Second()
+		b.Began(s, "fast")
+		refuse(s)
+	}
 }
 
 // A tool is called once: a second call might do what the first one did again.

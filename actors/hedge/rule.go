@@ -12,7 +12,8 @@ const (
 	FactorMin  = 1.5
 	FactorMax  = 1000
 	PercentMax = 100
-	budgetMax  = 16 // second runs at most that follow each other at once, though more were earned
+	budgetMax  = 16  // second runs at most that follow each other at once, though more were earned
+	lateMax    = 256 // runs at most that a place is looked for at once
 )
 
 // Rule says what is late. The zero rule: nothing is.
@@ -43,9 +44,10 @@ func (r Rule) limit(usual time.Duration) time.Duration {
 	return max(r.After, time.Duration(r.Factor*float64(usual)))
 }
 
-// Late returns by index the runs that are late, the latest first, when it is known that a second run can still end in time: as many as budget has.
-func (r Rule) Late(now time.Time, runs []Run, budget float64) (late []int) {
-	if r.Factor == 0 || budget < 1 {
+// Late returns by index the runs that are late, the latest first, when it is known that a second run can still end in time: lateMax at most: which of them find
+// a place is not known here.
+func (r Rule) Late(now time.Time, runs []Run) (late []int) {
+	if r.Factor == 0 {
 		return nil
 	}
 	for i, x := range runs {
@@ -55,5 +57,5 @@ func (r Rule) Late(now time.Time, runs []Run, budget float64) (late []int) {
 	}
 	over := func(i int) time.Duration { return now.Sub(runs[i].Since) - r.limit(runs[i].Usual) }
 	slices.SortStableFunc(late, func(a, b int) int { return cmp.Compare(over(b), over(a)) })
-	return late[:min(len(late), int(budget))]
+	return late[:min(len(late), lateMax)]
 }

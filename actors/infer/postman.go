@@ -19,9 +19,14 @@ type Postman struct {
 }
 
 // Ends tells whether the outcome of a run is its attempt's: of two runs that is the first answer, or the last error. broken is of a run that was
-// broken off for its engine's sake: its owner finds that out.
-func Ends(x *task.Work, m *meter.Meter, err error, broken bool) bool {
-	ends := err == nil && x.Win() || err != nil && !broken && x.Fail()
+// broken off for its engine's sake: its owner finds that out. of is the error that the attempt ends with.
+func Ends(x *task.Work, m *meter.Meter, err error, broken bool) (of error, ends bool) {
+	switch {
+	case err == nil:
+		ends = x.Win()
+	case !broken:
+		of, ends = x.Fail(err)
+	}
 	if x.IsSecond() && !x.Visits() {
 		outcome := "lost"
 		if err == nil && ends {
@@ -29,7 +34,7 @@ func Ends(x *task.Work, m *meter.Meter, err error, broken bool) bool {
 		}
 		m.Hedges.WithLabelValues(outcome).Inc()
 	}
-	return ends
+	return of, ends
 }
 
 // Bring records an outcome. It is tried until the lease ends.

@@ -441,8 +441,8 @@ func (w *Worker) end(x *task.Work, a task.Answer, err error) {
 	if err == nil && x.IsSecond() {
 		a.Second = &task.Place{Node: w.Router.Self(), Engine: w.Engine.Name()}
 	}
-	if Ends(x, w.Meter, err, w.ctx.Err() != nil) {
-		w.deliver(x, a, err)
+	if of, ends := Ends(x, w.Meter, err, w.ctx.Err() != nil); ends {
+		w.deliver(x, a, of)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/open-autoglm/autoglm/actors/backoff"
 	"github.com/open-autoglm/autoglm/cluster"
 )
 
@@ -31,6 +32,7 @@ type grip struct {
 	runs   []*Work       // those that have not failed, 2 at most
 	hands  int           // works not released: len(runs) <= hands <= 2, but for one that won
 	second bool          // there is a second run, or was: one for each attempt
+	err    error         // of a run that failed, of both the first one's: where the other one is has nothing to do with the task
 }
 
 // NewHeld returns an empty set. mono is a clock that nobody sets.
@@ -186,13 +188,17 @@ func (w *Work) OnAbort(stop func()) {
 	}
 }
 
-// GiveBack hands the attempt back unsent: the task waits again, at no cost of a try, unless it runs elsewhere too. The message may be lost
-// on its way to another node; its owner then learns it when it asks what is held.
+// GiveBack hands the attempt back unsent: the task waits again, at no cost of a try, unless it runs elsewhere too, or did and failed. The
+// message may be lost on its way to another node; its owner then learns it when it asks what is held.
 func (w *Work) GiveBack(reason string) {
-	last := w.returned()
+	failed, last := w.returned()
 	w.Tell(Answer{}, ErrNotRun)
 	w.Release()
-	if last && w.router != nil {
+	switch {
+	case !last || w.router == nil:
+	case failed != nil:
+		w.router.Tell(Key(w.ID), &Lost{Attempt: w.Attempt, Epoch: w.Epoch, Err: failed, RetryAfter: backoff.AskedBy(failed)})
+	default:
 		w.router.Tell(Key(w.ID), &Return{Attempt: w.Attempt, Epoch: w.Epoch, Reason: reason})
 	}
 }

@@ -65,15 +65,19 @@ func (w *Work) Win() bool {
 	return true
 }
 
-// Fail says that this run has none, and tells whether that is the attempt's end: while the other run goes on it is not.
-func (w *Work) Fail() bool {
+// Fail says that this run has none, and tells whether that is the attempt's end: while the other run goes on it is not. of is then the
+// error that the attempt ends with.
+func (w *Work) Fail(err error) (of error, last bool) {
 	if w.held == nil {
-		return true
+		return err, true
 	}
 	w.held.mu.Lock()
 	defer w.held.mu.Unlock()
 	w.grip.leave(w)
-	return !w.grip.overFor(w) && len(w.grip.runs) == 0
+	if w.grip.err == nil || !w.second {
+		w.grip.err = err
+	}
+	return w.grip.err, !w.grip.overFor(w) && len(w.grip.runs) == 0
 }
 
 // Lost tells whether the other run won.
@@ -86,17 +90,18 @@ func (w *Work) Lost() bool {
 	return w.grip.won != nil && w.grip.won != w
 }
 
-// returned is Fail of a run that no engine was asked for: a second one may be tried again elsewhere.
-func (w *Work) returned() (last bool) {
+// returned is Fail of a run that no engine was asked for: a second one may be tried again elsewhere. of is nil where the other run did not
+// fail.
+func (w *Work) returned() (of error, last bool) {
 	if w.held == nil {
-		return true
+		return nil, true
 	}
 	w.held.mu.Lock()
 	defer w.held.mu.Unlock()
 	g := w.grip
 	g.leave(w)
 	g.second = g.second && !w.second
-	return g.won == nil && len(g.runs) == 0
+	return g.err, g.won == nil && len(g.runs) == 0
 }
 
 // leave takes a run off.

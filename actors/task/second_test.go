@@ -1,6 +1,8 @@
 package task
 
 import (
+	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -20,7 +22,9 @@ func arrived(t *testing.T) (*Held, *Work) {
 // TestTwoRunsOfAnAttempt: what each says, in each order, and what comes of it.
 func TestTwoRunsOfAnAttempt(t *testing.T) {
 	type step func(w *Work) bool
-	win, fail, back := (*Work).Win, (*Work).Fail, (*Work).returned
+	win := (*Work).Win
+	fail := func(w *Work) bool { _, last := w.Fail(errGone); return last }
+	back := func(w *Work) bool { _, last := w.returned(); return last }
 	for _, tc := range []struct {
 		name          string
 		first, second step
@@ -55,6 +59,38 @@ func TestTwoRunsOfAnAttempt(t *testing.T) {
 	}
 }
 
+// TestWhatAnAttemptEndsWith where no run answers: the first run's own error, whoever is last, and the one there is where the other never ran.
+func TestWhatAnAttemptEndsWith(t *testing.T) {
+	one, two := errors.New("the first run's"), errors.New("the second run's")
+	fail := func(err error) func(*Work) (error, bool) {
+		return func(w *Work) (error, bool) { return w.Fail(err) }
+	}
+	for _, tc := range []struct {
+		name          string
+		first, second func(*Work) (error, bool)
+		want          error
+	}{
+		{"both fail", fail(one), fail(two), one},
+		{"the second had no room", fail(one), (*Work).returned, one},
+		{"the first never ran", (*Work).returned, fail(two), two},
+		{"neither ran", (*Work).returned, (*Work).returned, nil},
+	} {
+		for _, swap := range []bool{false, true} {
+			_, a := arrived(t)
+			b := a.Second()
+			does := []func() (error, bool){func() (error, bool) { return tc.first(a) }, func() (error, bool) { return tc.second(b) }}
+			if swap {
+				slices.Reverse(does)
+			}
+			_, last := does[0]()
+			require.False(t, last, "%s, %v", tc.name, swap)
+			err, last := does[1]()
+			require.True(t, last, "%s, %v", tc.name, swap)
+			require.Equal(t, tc.want, err, "%s, %v", tc.name, swap)
+		}
+	}
+}
+
 // TestTheOtherRunIsStopped, by an answer and by an abort, whenever it can be.
 func TestTheOtherRunIsStopped(t *testing.T) {
 	h, a := arrived(t)
@@ -84,7 +120,8 @@ func TestTheOtherRunIsStopped(t *testing.T) {
 	require.Equal(t, 1, stopped["c"])
 	require.Equal(t, 1, stopped["d"])
 	require.False(t, a.Win())
-	require.False(t, b.Fail(), "nobody waits")
+	_, last := b.Fail(errGone)
+	require.False(t, last, "nobody waits")
 	require.Nil(t, a.Second())
 }
 
@@ -97,10 +134,12 @@ func TestASecondRunThatNobodyHadRoomFor(t *testing.T) {
 	b.GiveBack("no room")
 	require.True(t, a.MaySecond())
 	c := a.Second()
-	require.False(t, c.Fail())
+	_, last := c.Fail(errGone)
+	require.False(t, last)
 	c.Release()
 	require.False(t, a.MaySecond(), "that one ran")
-	require.True(t, a.Fail(), "and is out of it")
+	_, last = a.Fail(errGone)
+	require.True(t, last, "and is out of it")
 	a.Release()
 	require.Zero(t, h.Len())
 	require.Nil(t, (&Work{}).Second(), "it has not arrived")
@@ -117,7 +156,7 @@ func TestOneRunWins(t *testing.T) {
 				w.OnAbort(func() {})
 				if w.Win() {
 					won.Add(1)
-				} else if w.Fail() {
+				} else if _, end := w.Fail(errGone); end {
 					last.Add(1)
 				}
 				w.Release()
