@@ -56,7 +56,7 @@ func NewDesk(o Options) *Desk {
 // Start begins to lend, and to ask. Call it once.
 func (d *Desk) Start(r *cluster.Router) {
 	d.router = r
-	d.lender = &lender{router: r, alone: d.o.Alone, mono: d.o.Mono}
+	d.lender = newLender(r, d.o.Alone, d.o.Mono)
 	r.HandleOwner(opLease, d.lender.serve)
 	r.HandleOwner(opSpent, d.lender.spent)
 	d.wg.Go(d.run)
