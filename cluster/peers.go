@@ -24,6 +24,7 @@ type Peer struct {
 	Boot    string // new at each start of the process
 	Engines int    // inference engines there
 	Erases  bool   // its program knows persistence.Write.Erase
+	Bytes   bool   // its program counts the bytes that tenants keep
 }
 
 // Peers tells who is there, this node included. It is asked for every request: it must be quick and not block.
