@@ -462,6 +462,9 @@ func TestAdmitBytes(t *testing.T) {
 	require.Equal(t, leaseFor, again)
 	require.Equal(t, "acme: the tenant's quota of bytes is used up: it may keep 1000 in tasks, results and files, and there is no room for 101 more", fault.Plain(err))
 	require.Contains(t, fault.RemedyOf(err), "retention")
+	again, err = w.nodes[0].admit("acme", 5, 0, 1001)
+	require.Equal(t, fault.TooLarge, fault.KindOf(err), "it helps not to come again")
+	require.Zero(t, again)
 }
 
 // TestNothingIsLentYet is no reason to say that there is no room: who lends has not begun, nobody counted, or another node has it.

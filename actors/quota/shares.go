@@ -242,6 +242,10 @@ func (s *Shares) admit(tenant string, priority, n, bytes int) (again time.Durati
 	h.wanted = max(h.wanted, n)
 	if most := t.Hard.Bytes; most > 0 {
 		h.bytes.wanted = max(h.bytes.wanted, bytes)
+		if bytes > most {
+			return 0, fault.New(fault.TooLarge, "quota.admit", tenant, "it has %d bytes, and the tenant's quota is %d in all", bytes, most).
+				WithRemedy("send less at once, or ask the operator for a larger quota: there will never be room for it")
+		}
 		if s := h.share; !left || h.bytes.left < bytes && (!h.lent || s.Later.Bytes || bytes <= s.Bytes) {
 			return over(time.Second, "%w: it may keep %d bytes", errLater, most)
 		}
