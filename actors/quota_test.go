@@ -114,3 +114,21 @@ func TestOldTasksOfATenant(t *testing.T) {
 	}
 	until(t, "nothing is in hand", func() bool { return sys.Quota.Room("default", 5, 1<<20) == 4 })
 }
+
+// TestANewQuotaLetsAllNodesIn: who comes to a node that has not been lent any of it is not told that it is used up, nor to come again.
+func TestANewQuotaLetsAllNodesIn(t *testing.T) {
+	w := newWorld(t, 4, "a", "b", "c")
+	var nodes []*node
+	for _, name := range []string{"a", "b", "c"} {
+		nodes = append(nodes, w.start(name, nil, echo(1)))
+	}
+	w.spread("a", "b", "c")
+	require.NoError(t, quota.New(nodes[0].Router).Set(t.Context(), quota.Terms{Tenant: "acme", Hard: quota.Limits{Bytes: 2000, Queued: 50}}))
+	for _, n := range nodes {
+		until(t, "it knows of the quota", func() bool { _, ok := n.Quota.Terms("acme"); return ok })
+	}
+	until(t, "it is lent", func() bool { return nodes[0].Quota.Admit(t.Context(), "acme", 5, 1, 2) == nil })
+	for i, n := range nodes {
+		require.NoError(t, n.Quota.Admit(t.Context(), "acme", 5, 1, 2), "%d", i)
+	}
+}

@@ -25,6 +25,7 @@ type Peer struct {
 	Engines int    // inference engines there
 	Erases  bool   // its program knows persistence.Write.Erase
 	Seconds bool   // its program runs attempts of other nodes once more
+	Bytes   bool   // its program counts the bytes that tenants keep
 }
 
 // Peers tells who is there, this node included. It is asked for every request: it must be quick and not block.

@@ -101,7 +101,7 @@ func unmarshal(k *koanf.Koanf, c *Config) error {
 	}})
 	if err != nil {
 		msg := strings.TrimPrefix(strings.ReplaceAll(err.Error(), "\n", " "), "decoding failed due to the following error(s):  ")
-		return fault.New(fault.Invalid, "config", "", "%s", msg)
+		return fault.New(fault.Invalid, "config", "", "%s", plainly(msg))
 	}
 	return nil
 }

@@ -105,6 +105,8 @@ func TestLoadRefuses(t *testing.T) {
 		{"scheduling: {weights: [acme]}", "\"acme\" is no share: write NAME=NUMBER"},
 		{"scheduling: {weights: ['acme=0']}", "\"acme=0\" is no share"},
 		{"scheduling: {weights: ['Acme!=2']}", "names no tenant"},
+		{"scheduling: {hedge: abc}", "scheduling.hedge: use a number"},
+		{"engines: [{url: embedded, limits: {mem: 1GiB}}]", "engines[0].limits.mem: is no setting (did you mean memory)"},
 		{"batch: [", "cannot be read: yaml"},
 		{"batch: {size_max: many}", "size_max"},
 		{"drain: soon", "soon"},

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -209,6 +210,7 @@ func (n *Node) Start(ctx context.Context) (err error) {
 		return err
 	}
 	n.janitor = file.NewJanitor(n.cfg.Files.StaleAfter, n.log)
+	n.janitor.Counts(n.allCount)
 	n.batches = bulk.New(n.now, n.log)
 	n.sinks = sink.New(n.now, n.log)
 	n.schedules = schedule.New(n.now, n.log)
@@ -351,20 +353,21 @@ func (n *Node) policy() task.Policy {
 	t := n.cfg.Task
 	return task.Policy{Timeout: t.Timeout, TimeoutMax: t.TimeoutMax, LeaseMargin: t.LeaseMargin, Attempts: t.Attempts, BackoffMin: t.BackoffMin,
 		BackoffMax: t.BackoffMax, SlowFactor: t.SlowFactor, MovesMax: t.MovesMax, Jitter: rand.Float64,
-		Fair: n.allFair, Budget: task.NewBudget(task.Limits{Percent: t.RetryShare, Floor: t.RetryFloor, Window: t.RetryWindow}, n.meter.Held.Inc)}
+		Fair: n.allFair, Bytes: n.allCount, Budget: task.NewBudget(task.Limits{Percent: t.RetryShare, Floor: t.RetryFloor, Window: t.RetryWindow}, n.meter.Held.Inc)}
 }
 
 // allFair tells whether every living node knows the queues of tenants; they came with what erases.
 func (n *Node) allFair() bool {
-	if n.joint == nil {
-		return true
-	}
-	for _, p := range n.joint.who().Alive() {
-		if !p.Erases {
-			return false
-		}
-	}
-	return true
+	return n.allAlive(func(p cluster.Peer) bool { return p.Erases })
+}
+
+// allCount tells whether every living node counts what tenants keep, and takes off what it erases.
+func (n *Node) allCount() bool {
+	return n.allAlive(func(p cluster.Peer) bool { return p.Bytes })
+}
+
+func (n *Node) allAlive(can func(cluster.Peer) bool) bool {
+	return n.joint == nil || !slices.ContainsFunc(n.joint.who().Alive(), func(p cluster.Peer) bool { return !can(p) })
 }
 
 // fatal ends the node from inside: Done closes, and whoever runs it stops it.

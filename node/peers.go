@@ -62,7 +62,7 @@ func (p *peers) refresh() (gone []string) {
 	s := &snapshot{byName: map[string]members.Member{}, byNode: map[string]members.Member{}, former: map[string]string{}}
 	here := map[string]bool{}
 	for _, m := range p.list.Members() {
-		s.alive = append(s.alive, cluster.Peer{Name: m.Name, Node: m.Node, Boot: m.Boot, Engines: m.Engines, Erases: m.Knows >= knowsErase, Seconds: m.Knows >= knowsLanes})
+		s.alive = append(s.alive, cluster.Peer{Name: m.Name, Node: m.Node, Boot: m.Boot, Engines: m.Engines, Erases: m.Knows >= knowsErase, Seconds: m.Knows >= knowsLanes, Bytes: m.Knows >= knowsBytes})
 		s.byName[m.Name] = m
 		here[m.Name] = true
 	}

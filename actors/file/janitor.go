@@ -25,6 +25,7 @@ const DefaultStaleAfter = time.Hour
 type Janitor struct {
 	staleAfter time.Duration
 	log        *slog.Logger
+	counts     func() bool
 	ctx        context.Context
 	cancel     context.CancelFunc
 	wg         sync.WaitGroup
@@ -43,6 +44,18 @@ func NewJanitor(staleAfter time.Duration, log *slog.Logger) *Janitor {
 	j := &Janitor{staleAfter: staleAfter, log: log, room: make(chan struct{}, sweepsMax), busy: map[persistence.Key]struct{}{}}
 	j.ctx, j.cancel = context.WithCancel(context.Background())
 	return j
+}
+
+// Counts says when what files keep is counted: where all nodes do, so that whoever deletes one takes its bytes off. Without it they do. It is to be
+// called before the janitor is used.
+func (j *Janitor) Counts(when func() bool) { j.counts = when }
+
+// kept is what is counted of so many bytes.
+func (j *Janitor) kept(bytes int64) int64 {
+	if j.counts != nil && !j.counts() {
+		return 0
+	}
+	return bytes
 }
 
 // Kinds returns the kinds of files and uploads, for the node's actors.

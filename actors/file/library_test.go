@@ -35,6 +35,7 @@ type desk struct {
 	router *cluster.Router
 	ahead  atomic.Int64
 	n      atomic.Int64 // appends so far, of all shards
+	older  atomic.Bool  // a node lives that does not count what files keep
 	*file.Library
 }
 
@@ -43,6 +44,7 @@ func newDesk(t *testing.T) *desk {
 	quiet := slog.New(slog.DiscardHandler)
 	sys := actor.NewActorSystem(actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return quiet }))
 	j := file.NewJanitor(0, quiet)
+	j.Counts(func() bool { return !d.older.Load() })
 	s, err := cluster.NewShards(cluster.Options{Store: d.mem, System: sys, Kinds: j.Kinds(), Log: quiet, Tick: 5 * time.Millisecond, Now: d.now})
 	require.NoError(t, err)
 	t.Cleanup(func() { j.Stop(); s.Stop(); require.NoError(t, d.mem.Close()); s.Wait(); sys.Shutdown() })
@@ -355,4 +357,28 @@ func TestOutputs(t *testing.T) {
 	_, err = d.Get(t.Context(), in.ID)
 	require.Equal(t, fault.NotFound, fault.KindOf(err))
 	require.Equal(t, fault.Invalid, fault.KindOf(d.Register(t.Context(), file.Info{ID: "x"})))
+}
+
+// TestBytesAreCountedWhereAllNodesDo, and taken off again.
+func TestBytesAreCountedWhereAllNodesDo(t *testing.T) {
+	d := newDesk(t)
+	counted := func() (n int64) {
+		for shard := range shards {
+			c, err := d.router.Counters(t.Context(), shard)
+			require.NoError(t, err)
+			n += c["bytes/default"]
+		}
+		return n
+	}
+	d.older.Store(true)
+	old, err := d.Put(t.Context(), batch, strings.NewReader("1234"))
+	require.NoError(t, err)
+	require.Zero(t, counted())
+	d.older.Store(false)
+	in, err := d.Put(t.Context(), batch, strings.NewReader("123"))
+	require.NoError(t, err)
+	require.EqualValues(t, 3, counted())
+	require.NoError(t, d.Delete(t.Context(), old.ID))
+	require.NoError(t, d.Delete(t.Context(), in.ID))
+	require.Zero(t, counted())
 }

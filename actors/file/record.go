@@ -150,7 +150,7 @@ func (j *Janitor) file(c *entity.Context[Record, Fact]) {
 	case Finish:
 		switch r.Status {
 		case Uploading:
-			c.Commit(Fact{What: "finished", Info: &m.Info, Kept: m.Info.Bytes})
+			c.Commit(Fact{What: "finished", Info: &m.Info, Kept: j.kept(m.Info.Bytes)})
 			c.ReplyWith(is)
 		case Processed:
 			c.Reply(is(r))
@@ -158,7 +158,7 @@ func (j *Janitor) file(c *entity.Context[Record, Fact]) {
 			c.Refuse(ended(r))
 		}
 	case Adopt:
-		adopt(c, m.Info)
+		adopt(c, m.Info, j.kept(m.Info.Bytes))
 	case Delete:
 		j.delete(c, m)
 	case Swept:
@@ -187,14 +187,14 @@ func forget(c *entity.Context[Record, Fact]) {
 }
 
 // adopt makes the file, or finds that it is the same one.
-func adopt(c *entity.Context[Record, Fact], in Info) {
+func adopt(c *entity.Context[Record, Fact], in Info, kept int64) {
 	r := c.State()
 	same := slices.Equal(r.Content, in.Content) && (r.Of == nil) == (in.Of == nil) && (r.Of == nil || *r.Of == *in.Of)
 	switch {
 	case r.Status == None:
 		f := Fact{What: "adopted", Info: &in}
 		if in.Of == nil {
-			f.Kept = in.Bytes
+			f.Kept = kept
 		}
 		c.Commit(f)
 		c.ReplyWith(is)

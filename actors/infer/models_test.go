@@ -49,7 +49,7 @@ func TestAnIdleEngineTellsOfItsNewModels(t *testing.T) {
 		}
 	}))
 	e := &growing{names: []string{"small"}}
-	props, err := NewWorker(WorkerOptions{Engine: e, Concurrency: 2, Prefetch: 2, Batcher: batcher, Status: NewStatus("g", nil), Meter: meter.New(prometheus.NewRegistry()), Log: slog.New(slog.DiscardHandler), Now: clock})
+	props, err := NewWorker(WorkerOptions{Engine: e, Concurrency: 2, Prefetch: 2, Batcher: batcher, Status: NewStatus("g", nil, nil), Meter: meter.New(prometheus.NewRegistry()), Log: slog.New(slog.DiscardHandler), Now: clock})
 	require.NoError(t, err)
 	w := system.Root.Spawn(props)
 	hear := func() []string {

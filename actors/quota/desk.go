@@ -3,6 +3,7 @@ package quota
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -18,8 +19,8 @@ const (
 	idleEvery   = 5 * time.Second // between questions while no tenant has a quota: so late does the first one show
 	admitAsks   = 2               // questions for one admission: the first may find that the share is lent elsewhere
 	betweenAsk  = 50 * time.Millisecond
-	admitWithin = time.Second
-	warnEvery   = 10 // questions without an answer
+	admitWithin = time.Second // and so long goes it on where the quota is not used up, but lent elsewhere, or not lent yet
+	warnEvery   = 10          // questions without an answer
 )
 
 // Options of a Desk. All are needed.
@@ -55,7 +56,7 @@ func NewDesk(o Options) *Desk {
 // Start begins to lend, and to ask. Call it once.
 func (d *Desk) Start(r *cluster.Router) {
 	d.router = r
-	d.lender = &lender{router: r, alone: d.o.Alone, mono: d.o.Mono}
+	d.lender = newLender(r, d.o.Alone, d.o.Mono)
 	r.HandleOwner(opLease, d.lender.serve)
 	r.HandleOwner(opSpent, d.lender.spent)
 	d.wg.Go(d.run)
@@ -159,7 +160,25 @@ func (d *Desk) Admit(ctx context.Context, tenant string, priority, n, bytes int)
 			again, err = d.admit(tenant, priority, n, bytes)
 		}
 	}
+	for errors.Is(err, errLater) && d.askNext(ctx) == nil { // at most each betweenAsk
+		again, err = d.admit(tenant, priority, n, bytes)
+	}
 	return backoff.Asked(err, again)
+}
+
+// askNext asks as soon as another question may be, or leaves it to who does meanwhile.
+func (d *Desk) askNext(ctx context.Context) error {
+	t := time.NewTimer(betweenAsk)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if !d.soon() {
+		return nil
+	}
+	return d.ask(ctx)
 }
 
 // Spent is what tenants have used up of what they may have in a minute.

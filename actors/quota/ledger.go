@@ -43,6 +43,13 @@ type Share struct {
 	Requests float64 `json:"requests,omitempty"` // that it may have admitted since
 	Queue    int     `json:"queue,omitempty"`    // tasks that it may admit, in place of what it had left
 	Bytes    int     `json:"bytes,omitempty"`    // that it may admit, as Queue
+	Later    Later   `json:"later,omitzero"`
+}
+
+// Later is of what less is lent than was wanted although it is not used up: it is lent to others, nobody counted, or nobody asked.
+type Later struct {
+	Queue bool `json:"queue,omitempty"`
+	Bytes bool `json:"bytes,omitempty"`
 }
 
 // Count is what a tenant has in the cluster.
@@ -216,7 +223,7 @@ func (l *Ledger) Grant(now time.Duration, seq uint64, ask Ask, terms map[string]
 				}
 			}
 			if now >= l.from && len(me.grants) < grantsMax {
-				shares[name] = l.share(now, ask.Node, name, w, limits, p, count[a.Tenant], count != nil)
+				shares[name] = l.share(now, ask.Node, name, w, limits, p, count[a.Tenant], count != nil, shared(alive, ask.Node))
 			}
 		}
 	}
@@ -229,7 +236,7 @@ func (l *Ledger) Grant(now time.Duration, seq uint64, ask Ask, terms map[string]
 	return shares
 }
 
-func (l *Ledger) share(now time.Duration, node, name string, w Want, limits Limits, p *pools, has Count, counted bool) (s Share) {
+func (l *Ledger) share(now time.Duration, node, name string, w Want, limits Limits, p *pools, has Count, counted, shared bool) (s Share) {
 	var others Share
 	hungry := struct{ running, tokens, requests, queue, bytes int }{1, 1, 1, 1, 1}
 	for other, h := range l.nodes {
@@ -265,13 +272,34 @@ func (l *Ledger) share(now time.Duration, node, name string, w Want, limits Limi
 	}
 	if limits.Queued > 0 && w.Queue > 0 && counted {
 		room := limits.Queued - has.Tasks - w.Admitted - others.Queue
-		s.Queue = max(min(room, (limits.Queued+hungry.queue-1)/hungry.queue), 0)
+		s.Queue = max(min(room, (limits.Queued+hungry.queue-1)/hungry.queue, most(room, w.Queue, shared)), 0)
 	}
+	s.Later.Queue = s.Queue < max(w.Queue, 1) && !(counted && limits.Queued-has.Tasks-w.Admitted < max(w.Queue, 1))
 	if limits.Bytes > 0 && w.Bytes > 0 && counted && l.told {
 		room := limits.Bytes - has.Bytes - w.AdmittedBytes - others.Bytes
-		s.Bytes = max(min(room, max((limits.Bytes+hungry.bytes-1)/hungry.bytes, w.Bytes)), 0) // one file is let in whole, or not
+		s.Bytes = max(min(room, max((limits.Bytes+hungry.bytes-1)/hungry.bytes, w.Bytes), most(room, w.Bytes, shared)), 0) // one file is let in whole, or not
 	}
+	s.Later.Bytes = s.Bytes < max(w.Bytes, 1) && !(counted && limits.Bytes-has.Bytes-w.AdmittedBytes < max(w.Bytes, 1))
 	return s
+}
+
+// shared tells whether another node may come and ask.
+func shared(alive map[string]string, node string) bool {
+	for name := range alive {
+		if name != node {
+			return true
+		}
+	}
+	return false
+}
+
+// most is what of the room one node gets at once: where others may come, no more than half, or what it wants. All of it would have the
+// next one refused until the first has asked twice.
+func most(room, wants int, shared bool) int {
+	if !shared {
+		return room
+	}
+	return max((room+1)/2, wants)
 }
 
 func one(b bool) int {

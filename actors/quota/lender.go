@@ -3,6 +3,7 @@ package quota
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"sync"
 	"time"
 
@@ -25,15 +26,24 @@ const (
 
 // lender lends out on the node that owns the quotas. It is safe for many goroutines.
 type lender struct {
-	router *cluster.Router
-	alone  bool
-	mono   func() time.Duration
+	router   *cluster.Router
+	alone    bool
+	mono     func() time.Duration
+	shards   int
+	counters func(ctx context.Context, shard int) (map[string]int64, error)
+	rounds   *rounds
+	failed   time.Duration // a count could not be made, last; of the round
 
-	mu     sync.Mutex     // from the count to what is granted by it
+	mu     sync.Mutex
 	owner  *cluster.Owner // whose ledger it is
 	ledger *Ledger
 	seq    uint64
-	failed time.Duration // a count could not be made, last
+}
+
+func newLender(r *cluster.Router, alone bool, mono func() time.Duration) *lender {
+	l := &lender{router: r, alone: alone, mono: mono, shards: r.Shards(), counters: r.Counters}
+	l.rounds = newRounds(l.count)
+	return l
 }
 
 // failedFor is how long nobody counts after that: all that ask would wait for it.
@@ -61,9 +71,13 @@ func (l *lender) lend(ctx context.Context, o *cluster.Owner, q Ask) (a Answer, e
 	if err != nil {
 		return a, err
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	count := l.count(ctx, book, q)
+	ctx, cancel := context.WithTimeout(ctx, askWithin) // others wait for it
+	defer cancel()
+	tally, leave, err := l.rounds.join(ctx, q.counts())
+	if err != nil {
+		return a, err
+	}
+	defer leave()
 	c := make(chan error, 1)
 	o.Confirm(func(err error) { c <- err })
 	select {
@@ -74,6 +88,8 @@ func (l *lender) lend(ctx context.Context, o *cluster.Owner, q Ask) (a Answer, e
 	if err != nil {
 		return a, err
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	now := l.mono()
 	if l.owner != o {
 		after := lendAfter
@@ -84,7 +100,7 @@ func (l *lender) lend(ctx context.Context, o *cluster.Owner, q Ask) (a Answer, e
 	}
 	l.seq++
 	a = Answer{Seq: o.Epoch()<<32 | l.seq, For: leaseFor}
-	a.Shares = l.ledger.Grant(now, a.Seq, q, book.Terms, count, l.alive())
+	a.Shares = l.ledger.Grant(now, a.Seq, q, book.Terms, counted(book, tally), l.alive())
 	if book.Version != q.Knows || q.Has == 0 {
 		a.Book = &book
 	}
@@ -124,25 +140,48 @@ func (l *lender) alive() map[string]string {
 	return all
 }
 
-// count is what tenants have, where the node wants to know; nil when it does not, or a shard does not say.
-func (l *lender) count(ctx context.Context, book Book, q Ask) map[string]Count {
-	wanted := false
+// counts tells whether the node would like what must be counted for it.
+func (q *Ask) counts() bool {
 	for _, w := range q.Wants {
-		wanted = wanted || w.Queue > 0 || w.Bytes > 0
+		if w.Queue > 0 || w.Bytes > 0 {
+			return true
+		}
 	}
-	if !wanted || l.failed > 0 && l.mono()-l.failed < failedFor {
+	return false
+}
+
+// count asks all shards at once what is there; nil when one does not say.
+func (l *lender) count() *task.Tally {
+	if l.failed > 0 && l.mono()-l.failed < failedFor {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, countWithin)
+	ctx, cancel := context.WithTimeout(context.Background(), countWithin)
 	defer cancel()
-	var t task.Tally
-	for shard := range l.router.Shards() {
-		c, err := l.router.Counters(ctx, shard)
-		if err != nil {
-			l.failed = l.mono()
-			return nil
-		}
+	all, errs := make([]map[string]int64, l.shards), make([]error, l.shards)
+	var wg sync.WaitGroup
+	for shard := range l.shards {
+		wg.Go(func() {
+			if all[shard], errs[shard] = l.counters(ctx, shard); errs[shard] != nil {
+				cancel()
+			}
+		})
+	}
+	wg.Wait()
+	if errors.Join(errs...) != nil {
+		l.failed = l.mono()
+		return nil
+	}
+	t := &task.Tally{}
+	for _, c := range all {
 		t.Add(c)
+	}
+	return t
+}
+
+// counted is what those with quotas have; nil where nobody counted.
+func counted(book Book, t *task.Tally) map[string]Count {
+	if t == nil {
+		return nil
 	}
 	n := map[string]Count{}
 	for whose := range book.Terms {

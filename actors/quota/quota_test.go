@@ -453,10 +453,63 @@ func TestAdmitBytes(t *testing.T) {
 	w.ask(0, 0, false)
 	_, err = w.nodes[0].admit("acme", 5, 0, 900)
 	require.NoError(t, err)
+	_, err = w.nodes[0].admit("acme", 5, 1, 101)
+	require.ErrorIs(t, err, errLater, "what it was lent is used up; nobody has said that the quota is")
+	w.ask(0, 0, false)
 	again, err := w.nodes[0].admit("acme", 5, 1, 101)
 	require.ErrorIs(t, err, OverBytes)
 	require.Equal(t, fault.Overloaded, fault.KindOf(err))
 	require.Equal(t, leaseFor, again)
 	require.Equal(t, "acme: the tenant's quota of bytes is used up: it may keep 1000 in tasks, results and files, and there is no room for 101 more", fault.Plain(err))
 	require.Contains(t, fault.RemedyOf(err), "retention")
+	again, err = w.nodes[0].admit("acme", 5, 0, 1001)
+	require.Equal(t, fault.TooLarge, fault.KindOf(err), "it helps not to come again")
+	require.Zero(t, again)
+}
+
+// TestNothingIsLentYet is no reason to say that there is no room: who lends has not begun, nobody counted, or another node has it.
+func TestNothingIsLentYet(t *testing.T) {
+	for name, hard := range map[string]Limits{"bytes": {Bytes: 2000}, "tasks": {Queued: 20}} {
+		t.Run(name, func(t *testing.T) {
+			w := newTown(2, Terms{Tenant: "acme", Hard: hard})
+			w.count = map[string]Count{"acme": {Tasks: 2, Bytes: 98}}
+			admit := func(i int) error {
+				_, err := w.nodes[i].admit("acme", 5, 1, 2)
+				return err
+			}
+			later := func(i int, why string) {
+				t.Helper()
+				again, err := w.nodes[i].admit("acme", 5, 1, 2)
+				require.ErrorIs(t, err, errLater, why)
+				require.Equal(t, time.Second, again)
+			}
+			w.moveOwner()
+			w.ask(0, 0, false)
+			w.ask(1, 0, false)
+			later(0, "the owner before may have lent it")
+			w.ask(0, 0, false)
+			later(0, "as before")
+			w.now += lendAfter
+			later(0, "the lease is over")
+			counted := w.count
+			w.count = nil
+			w.ask(0, 0, false)
+			later(0, "nobody counted")
+			w.count = counted
+			w.ask(0, 0, false)
+			require.NoError(t, admit(0))
+			later(1, "it has not asked since")
+			w.ask(1, 0, false)
+			require.NoError(t, admit(1), "the first node did not get all")
+			w.nodes[1].Settled("acme", 1, 0, 2, 0)
+			w.nodes[0].Settled("acme", 1, 0, 2, 0)
+
+			w.count = map[string]Count{"acme": {Tasks: 20, Bytes: 1999}}
+			_, _ = w.nodes[1].admit("acme", 5, 15, 1800)
+			w.ask(1, 0, false)
+			_, err := w.nodes[1].admit("acme", 5, 1, 2)
+			require.ErrorContains(t, err, "no room for")
+			require.NotErrorIs(t, err, errLater)
+		})
+	}
 }

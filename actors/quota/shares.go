@@ -40,6 +40,7 @@ type hand struct {
 // have is one account on this node.
 type have struct {
 	share    Share
+	lent     bool    // the share is of the newest answer: else nothing was lent yet
 	more     bool    // something waited since the last ask
 	requests float64 // admitted
 	queue    int     // that may still be admitted under the share
@@ -52,6 +53,9 @@ type have struct {
 
 // room is what of a limit a node has in hand.
 type room struct{ left, admitted, wanted int }
+
+// errLater is in the chain of what is refused because the node's share is too small as yet, and not the quota.
+var errLater = errors.New("this node has not been lent enough of its quota yet")
 
 // take notes what was let in; without a limit nothing is left to take from.
 func (r *room) take(limit, n int) {
@@ -238,7 +242,14 @@ func (s *Shares) admit(tenant string, priority, n, bytes int) (again time.Durati
 	h.wanted = max(h.wanted, n)
 	if most := t.Hard.Bytes; most > 0 {
 		h.bytes.wanted = max(h.bytes.wanted, bytes)
-		if !left || h.bytes.left < bytes {
+		if bytes > most {
+			return 0, fault.New(fault.TooLarge, "quota.admit", tenant, "it has %d bytes, and the tenant's quota is %d in all", bytes, most).
+				WithRemedy("send less at once, or ask the operator for a larger quota: there will never be room for it")
+		}
+		if s := h.share; !left || h.bytes.left < bytes && (!h.lent || s.Later.Bytes || bytes <= s.Bytes) {
+			return over(time.Second, "%w: it may keep %d bytes", errLater, most)
+		}
+		if h.bytes.left < bytes {
 			return max(leaseFor, time.Second), fault.New(fault.Overloaded, "quota.admit", tenant, "%w: it may keep %d in tasks, results and files, and there is no room for %d more", OverBytes, most, bytes).
 				WithRemedy("delete what is not needed any more (DELETE /v1/tasks/{id}, /v1/files/{id}), have retention do it, or ask the operator for a larger quota")
 		}
@@ -255,7 +266,10 @@ func (s *Shares) admit(tenant string, priority, n, bytes int) (again time.Durati
 		missing := h.requests + float64(n) - h.share.Requests
 		return over(time.Duration(math.Ceil(missing*60/float64(requests)))*time.Second, "its quota is %d submitted tasks a minute", requests)
 	}
-	if queued > 0 && (!left || h.queue < n) {
+	if s := h.share; queued > 0 && (!left || h.queue < n && (!h.lent || s.Later.Queue || n <= s.Queue)) {
+		return over(time.Second, "%w: it may have %d tasks that wait or run", errLater, queued)
+	}
+	if queued > 0 && h.queue < n {
 		return over(leaseFor, "its quota is %d tasks that wait or run: there is no room for %d more", queued, n)
 	}
 	h.requests += float64(n)
@@ -323,13 +337,13 @@ func (s *Shares) heard(asked time.Duration, r Answer) {
 	}
 	s.known, s.seq, s.until = true, r.Seq, asked+r.For
 	for a, h := range s.have {
-		if h.share, h.queue, h.bytes.left = (Share{}), 0, 0; s.limits(a) == (Limits{}) && h.admitted == 0 && h.bytes.admitted == 0 { // a share that is not named is none
+		if h.share, h.lent, h.queue, h.bytes.left = (Share{}), false, 0, 0; s.limits(a) == (Limits{}) && h.admitted == 0 && h.bytes.admitted == 0 { // a share that is not named is none
 			delete(s.have, a)
 		}
 	}
 	for name, share := range r.Shares {
 		h := s.account(parseAccount(name))
-		h.share, h.queue, h.bytes.left = share, share.Queue, share.Bytes
+		h.share, h.lent, h.queue, h.bytes.left = share, true, share.Queue, share.Bytes
 	}
 	for whose, t := range s.book.Terms { // each is asked for, with what is in hand, from the first time on
 		for a := range t.accounts() {

@@ -19,6 +19,7 @@ type Policy struct {
 	SlowFactor  int            // an Overloaded engine is asked again this many times later
 	MovesMax    int            // attempts lost to a new owner before they count as failures
 	Fair        func() bool    // all nodes know queues of tenants, so that whoever owns the shard finds the row of a new task; nil: they do
+	Bytes       func() bool    // all nodes count what is kept, so that whoever erases a task takes its bytes off; nil: they do
 	Abort       func(UnderWay) // tells the node of an attempt that its task has ended; it may not arrive. nil: nobody is told
 	Jitter      func() float64 // in [0,1)
 	Budget      *Budget        // of retries; nil: no end
@@ -43,6 +44,14 @@ func (p Policy) AttemptTimeout(r *Record) time.Duration {
 		return min(time.Duration(s.Timeout), p.TimeoutMax)
 	}
 	return p.Timeout
+}
+
+// kept is what is counted of so many bytes.
+func (p Policy) kept(bytes int) int {
+	if p.Bytes != nil && !p.Bytes() {
+		return 0
+	}
+	return bytes
 }
 
 func (p Policy) attempts(s *Spec) int {

@@ -145,7 +145,7 @@ func (t *Task) behavior(r Record) entity.Behavior[Record, Fact] {
 func (t *Task) none(c *context) {
 	switch m := c.Message().(type) {
 	case *Submit:
-		c.Commit(Fact{Event: Submitted, At: clock(c), Spec: m.Spec, Model: m.Model, Trace: m.Trace, Line: m.Line, Fair: t.policy.Fair == nil || t.policy.Fair(), Kept: m.Spec.Bytes()})
+		c.Commit(Fact{Event: Submitted, At: clock(c), Spec: m.Spec, Model: m.Model, Trace: m.Trace, Line: m.Line, Fair: t.policy.Fair == nil || t.policy.Fair(), Kept: t.policy.kept(m.Spec.Bytes())})
 		c.Reply(Accepted{Version: 1, State: Pending})
 	case entity.Wake:
 	default:
@@ -208,7 +208,7 @@ func (t *Task) running(c *context) {
 		if r.Ends(&m.Answer) {
 			e = Answered
 		}
-		c.Commit(Fact{Event: e, At: clock(c), Attempt: m.Attempt, Answer: &m.Answer, Kept: len(m.Answer.Text) + len(m.Answer.Body)})
+		c.Commit(Fact{Event: e, At: clock(c), Attempt: m.Attempt, Answer: &m.Answer, Kept: t.policy.kept(len(m.Answer.Text) + len(m.Answer.Body))})
 	case *Lost:
 		if m.Attempt != r.Attempt || m.Epoch != r.Epoch {
 			t.late(c)

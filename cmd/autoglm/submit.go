@@ -244,7 +244,7 @@ func (o *submitOptions) many(ctx context.Context, app *cli.App, c *client.Client
 	bar.Done()
 	refused.tell(app.Err)
 	if err != nil {
-		fmt.Fprintf(app.Err, "%d tasks were accepted before that; submitting the same file again adds the others if its lines carry a task_id\n", sum.Accepted)
+		fmt.Fprintf(app.Err, "%d tasks were answered as accepted before that; others may have been accepted without an answer: submitting the same file again does no harm, and adds those that are missing, if its lines carry a task_id\n", sum.Accepted)
 		return err
 	}
 	if !o.wait && app.JSON() {

@@ -242,6 +242,7 @@ func TestSubmitLinesEndsInTheTimeItWasGiven(t *testing.T) {
 	_, err = c.SubmitLines(t.Context(), strings.NewReader("{\"prompt\":\"p\"}\n"), nil, func(wire.Submitted) error { return nil })
 	require.Equal(t, fault.Timeout, fault.KindOf(err), "the server would have refused the line after 5 s: %v", err)
 	require.ErrorContains(t, err, "no answer to a line within 200ms")
+	require.ErrorContains(t, err, "quota", "it may be that, and not the node")
 }
 
 func TestSubmitEndsWithItsContext(t *testing.T) {

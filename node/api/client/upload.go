@@ -151,7 +151,7 @@ func (c *Client) patience(ctx context.Context, w *window) (context.Context, func
 				left = limit - time.Since(since)
 			}
 			if left <= 0 {
-				cancel(fault.New(fault.Timeout, "client.submit", "", "no answer to a line within %v: the node is busy, or away", c.retry))
+				cancel(fault.New(fault.Timeout, "client.submit", "", "no answer to a line within %v: the node is busy, or away, or the tenant's quota is used up (autoglm quota list)", c.retry))
 				return
 			}
 			t.Reset(left)
