@@ -29,7 +29,7 @@ func TestQuotasAreSetTogether(t *testing.T) {
 	n := boot(t, testConfig(t))
 	do := func(path string, body any, out any) int { return call(t, n, "PUT", path, body, out).StatusCode }
 	quota := func(tenant string, requests int) map[string]any {
-		return map[string]any{"tenant": tenant, "hard": map[string]int{"requests_per_minute": requests, "tokens_per_minute": 1000000}}
+		return map[string]any{"tenant": tenant, "hard": map[string]int{"requests_per_minute": requests, "tokens_per_minute": 60}} // it comes back more slowly than it is spent
 	}
 	set := func(all ...map[string]any) map[string]any { return map[string]any{"quotas": all} }
 	type entry struct {
@@ -48,7 +48,7 @@ func TestQuotasAreSetTogether(t *testing.T) {
 		require.Equal(t, detail, p.Detail)
 		require.Empty(t, list())
 	}
-	require.Equal(t, 200, do("/v1/quotas", set(quota("default", 600)), nil))
+	require.Equal(t, 200, do("/v1/quotas", set(quota("default", 60)), nil))
 	require.Equal(t, 201, call(t, n, "POST", "/v1/tasks", map[string]string{"task_id": "a", "prompt": "x"}, nil).StatusCode)
 	require.Equal(t, 200, call(t, n, "GET", "/v1/tasks/a?wait=20s", nil, nil).StatusCode)
 	number := 0
@@ -75,7 +75,7 @@ func TestAQuotaOfBytes(t *testing.T) {
 	kept := 100 + len(got.Answer)
 	require.Equal(t, kept, used(t, do), "the prompt and the answer")
 
-	big := map[string]string{"task_id": "big", "prompt": strings.Repeat("x", 1001)}
+	big := map[string]string{"task_id": "big", "prompt": strings.Repeat("x", 900)}
 	var p struct{ Detail, Remedy string }
 	require.Eventually(t, func() bool {
 		if do("POST", "/v1/tasks", big, &p) == 429 {
@@ -83,11 +83,14 @@ func TestAQuotaOfBytes(t *testing.T) {
 		}
 		return do("GET", "/v1/tasks/big?wait=20s", nil, nil) != 200 || do("DELETE", "/v1/tasks/big", nil, nil) != 204
 	}, 20*time.Second, 10*time.Millisecond, "the node hears of the quota")
-	require.Contains(t, p.Detail, "it may keep 1000 in tasks, results and files, and there is no room for 1001 more")
+	require.Contains(t, p.Detail, "it may keep 1000 in tasks, results and files, and there is no room for 900 more")
 	require.Contains(t, p.Remedy, "DELETE /v1/tasks/{id}")
 	res := call(t, n, "POST", "/v1/tasks", big, nil)
 	require.Equal(t, 429, res.StatusCode)
 	require.NotEmpty(t, res.Header.Get("Retry-After"))
+	res = call(t, n, "POST", "/v1/tasks", map[string]string{"prompt": strings.Repeat("x", 1001)}, nil)
+	require.Equal(t, 413, res.StatusCode, "more than all it may have")
+	require.Empty(t, res.Header.Get("Retry-After"), "it never fits")
 	require.Equal(t, 200, do("POST", "/v1/tasks", before, nil), "a repeat costs nothing")
 
 	room := 1000 - used(t, do)
