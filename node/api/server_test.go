@@ -117,7 +117,7 @@ func TestRefusals(t *testing.T) {
 		key, detail              string
 	}{
 		{"unknown field", "POST", "/v1/tasks", `{"promt":"p"}`, []string{asJSON}, 422, "promt", "no field"},
-		{"bad value", "POST", "/v1/tasks", `{"prompt":"p","priority":12}`, []string{asJSON}, 422, "priority", "priority is 12: use 0"},
+		{"bad value", "POST", "/v1/tasks", `{"prompt":"p","priority":12}`, []string{asJSON}, 422, "priority", "priority is 12: use high, normal or low, or a number from 0 (first) to 9 (last)"},
 		{"malformed", "POST", "/v1/tasks", `{"prompt":`, []string{asJSON}, 400, "", "too early"},
 		{"no content type", "POST", "/v1/tasks", `{}`, nil, 415, "Content-Type", "not understood"},
 		{"a browser's form", "POST", "/v1/tasks", `{}`, []string{"Content-Type: text/plain"}, 415, "Content-Type", "not understood"},
