@@ -116,17 +116,10 @@ func (y *yard) again(f func(ctx context.Context) (schedule.State, error)) schedu
 	y.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 40*time.Second)
 	defer cancel()
-	moved := time.Now()
 	for {
 		s, err := f(ctx)
 		if err == nil {
 			return s
-		}
-		// Of two moves that follow each other at once, the node of the first may take its epoch last, and does not lead: here nothing but another
-		// move mends that, where Raft lets nobody append who does not lead.
-		if time.Since(moved) > 2*time.Second {
-			y.nodes.Move(0)
-			moved = time.Now()
 		}
 		require.True(y.t, fault.KindOf(err).Retryable(), "%v", err)
 		require.NoError(y.t, ctx.Err(), "%v", err)

@@ -26,7 +26,10 @@ type Nodes struct {
 
 	nodes []*node
 	peers []cluster.Peer
-	term  atomic.Uint64
+
+	mu   sync.Mutex
+	term uint64
+	lead int // the node that leads all shards
 }
 
 // node is one of them. It is a cluster.Mesh and a persistence.Store.
@@ -84,16 +87,43 @@ func (c *Nodes) Router(i int) *cluster.Router { return c.nodes[i].shards.Router(
 
 // Move makes node to lead all shards. It does not wait.
 func (c *Nodes) Move(to int) {
-	term := c.term.Add(1)
+	c.mu.Lock()
+	defer c.mu.Unlock() // every node hears of the moves in their order
+	c.term++
+	c.lead = to
 	for i, n := range c.nodes {
 		for shard := range c.Store.Shards() {
-			n.leads <- persistence.Lead{Shard: shard, Leading: i == to, Node: c.peers[to].Node, Term: term}
+			n.leads <- persistence.Lead{Shard: shard, Leading: i == to, Node: c.peers[to].Node, Term: c.term}
 		}
 	}
 }
 
 // Cut takes a node off the mesh, or puts it back. Its leads stay; Move them.
 func (c *Nodes) Cut(i int, off bool) { c.nodes[i].down.Store(off) }
+
+// seat is a shard's journal as one node has it.
+type seat struct {
+	*persisttest.Memory
+	n     *node
+	shard int
+}
+
+// Acquire raises the epoch where this node leads. One that is late with an earlier move must not fence who leads now: nothing would open the shard
+// again before the next move.
+func (j seat) Acquire(ctx context.Context) (uint64, error) {
+	c := j.n.all
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.nodes[c.lead] != j.n {
+		return 0, fault.New(fault.Unavailable, "journal.acquire", "", "%s does not lead shard %d", j.n.peer.Name, j.shard)
+	}
+	return j.Memory.Acquire(ctx)
+}
+
+// Journal is persistence.Store's.
+func (n *node) Journal(shard int) persistence.Journal {
+	return seat{Memory: n.Store.Memory(shard), n: n, shard: shard}
+}
 
 // Leads is persistence.Store's.
 func (n *node) Leads() <-chan persistence.Lead { return n.leads }
