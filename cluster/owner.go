@@ -384,7 +384,7 @@ func acquire(ctx context.Context, j persistence.Journal) (uint64, error) {
 		if !fault.KindOf(err).Retryable() {
 			return 0, err
 		}
-		if !sleep(ctx, appendRetryWait) {
+		if !Sleep(ctx, appendRetryWait) {
 			return 0, err
 		}
 	}

@@ -318,8 +318,8 @@ func (r *Router) Tell(key persistence.Key, msg any) {
 	}
 }
 
-// sleep waits d or until ctx ends, and tells whether ctx still lives.
-func sleep(ctx context.Context, d time.Duration) bool {
+// Sleep waits d or until ctx ends, and tells whether ctx still lives.
+func Sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {

@@ -71,7 +71,7 @@ func keepPrint(ctx context.Context, j persistence.Journal, epoch uint64, keys *s
 		}
 		if may != nil {
 			if err := may(); err != nil {
-				if !sleep(ctx, appendRetryWait) {
+				if !Sleep(ctx, appendRetryWait) {
 					return err
 				}
 				continue
@@ -91,7 +91,7 @@ func keepPrint(ctx context.Context, j persistence.Journal, epoch uint64, keys *s
 		if err = <-done; err == nil {
 			return nil
 		}
-		if k := fault.KindOf(err); !k.Retryable() && k != fault.Conflict || k == fault.Fenced || !sleep(ctx, appendRetryWait) {
+		if k := fault.KindOf(err); !k.Retryable() && k != fault.Conflict || k == fault.Fenced || !Sleep(ctx, appendRetryWait) {
 			return err
 		}
 	}

@@ -184,7 +184,7 @@ func (f *Far) outcome(ctx context.Context, at place, ask *secondAsk) (task.Answe
 		switch {
 		case ctx.Err() != nil:
 			return task.Answer{}, fault.New(fault.Timeout, "far.second", node, "nobody waits for it any more")
-		case err != nil && (!fault.KindOf(err).Retryable() || tries == secondTries || !sleep(ctx, secondPause)):
+		case err != nil && (!fault.KindOf(err).Retryable() || tries == secondTries || !cluster.Sleep(ctx, secondPause)):
 			return task.Answer{}, fault.New(fault.Unavailable, "far.second", node, "the second run is lost: %s", fault.Plain(err))
 		case err != nil:
 			continue
@@ -204,18 +204,6 @@ func (f *Far) outcome(ctx context.Context, at place, ask *secondAsk) (task.Answe
 
 // errForgotten is of a node that answers neither.
 var errForgotten = fault.New(fault.Unavailable, "far.second", "", "the node does not know of the run any more")
-
-// sleep waits, and tells whether ctx lets it.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
 
 // serveSecond runs an attempt of another node, once however often it is asked, and waits a while for the outcome.
 func (f *Far) serveSecond(ctx context.Context, _ string, body []byte) ([]byte, error) {

@@ -168,11 +168,7 @@ func (d *Desk) Admit(ctx context.Context, tenant string, priority, n, bytes int)
 
 // askNext asks as soon as another question may be, or leaves it to who does meanwhile.
 func (d *Desk) askNext(ctx context.Context) error {
-	t := time.NewTimer(betweenAsk)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
+	if !cluster.Sleep(ctx, betweenAsk) {
 		return context.Cause(ctx)
 	}
 	if !d.soon() {

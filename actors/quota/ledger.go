@@ -274,13 +274,19 @@ func (l *Ledger) share(now time.Duration, node, name string, w Want, limits Limi
 		room := limits.Queued - has.Tasks - w.Admitted - others.Queue
 		s.Queue = max(min(room, (limits.Queued+hungry.queue-1)/hungry.queue, most(room, w.Queue, shared)), 0)
 	}
-	s.Later.Queue = s.Queue < max(w.Queue, 1) && !(counted && limits.Queued-has.Tasks-w.Admitted < max(w.Queue, 1))
+	s.Later.Queue = later(s.Queue, w.Queue, limits.Queued-has.Tasks-w.Admitted, counted)
 	if limits.Bytes > 0 && w.Bytes > 0 && counted && l.told {
 		room := limits.Bytes - has.Bytes - w.AdmittedBytes - others.Bytes
 		s.Bytes = max(min(room, max((limits.Bytes+hungry.bytes-1)/hungry.bytes, w.Bytes), most(room, w.Bytes, shared)), 0) // one file is let in whole, or not
 	}
-	s.Later.Bytes = s.Bytes < max(w.Bytes, 1) && !(counted && limits.Bytes-has.Bytes-w.AdmittedBytes < max(w.Bytes, 1))
+	s.Later.Bytes = later(s.Bytes, w.Bytes, limits.Bytes-has.Bytes-w.AdmittedBytes, counted)
 	return s
+}
+
+// later tells whether less was lent than is wanted, or than one, although what is not used up, left, would do as far as is known.
+func later(lent, wants, left int, counted bool) bool {
+	wants = max(wants, 1)
+	return lent < wants && !(counted && left < wants)
 }
 
 // shared tells whether another node may come and ask.
