@@ -139,12 +139,11 @@ func metrics(t *testing.T, n *Node) string {
 	return string(b)
 }
 
-func withoutQueues(c map[string]int64) map[string]int64 {
-	for name := range c {
-		if strings.HasPrefix(name, "ready/") {
-			delete(c, name)
-		}
-	}
+func withoutQueues(c map[string]int64) map[string]int64 { return without(c, "ready/") }
+
+// without leaves out the counters of a kind.
+func without(c map[string]int64, prefix string) map[string]int64 {
+	maps.DeleteFunc(c, func(name string, _ int64) bool { return strings.HasPrefix(name, prefix) })
 	return c
 }
 
@@ -338,10 +337,7 @@ func TestRetentionOfBatchesWaitsForSinks(t *testing.T) {
 }
 
 // withoutBytes leaves out what is kept: files stay where only batches go.
-func withoutBytes(all map[string]int64) map[string]int64 {
-	maps.DeleteFunc(all, func(name string, _ int64) bool { return strings.HasPrefix(name, "bytes/") })
-	return all
-}
+func withoutBytes(c map[string]int64) map[string]int64 { return without(c, "bytes/") }
 
 // TestRetentionOfFilesAndAudit: old files go, but for those that a batch reads, and so do old entries of the audit log.
 func TestRetentionOfFilesAndAudit(t *testing.T) {

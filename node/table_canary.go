@@ -37,7 +37,7 @@ func (t *table) try(e *entry, cfg EngineConfig, percent int) (*entry, error) {
 		}
 		t.mu.Lock()
 		c := &canary{cfg: cfg, version: version, live: m, percent: percent, since: t.n.now()}
-		p := batch.Part{Engines: m.names(), Of: e.live.names(), Percent: percent}
+		p := c.part(e.live)
 		t.mu.Unlock()
 		t.n.sys.SetPart(p) // before it can take anything
 		if err := t.add(m); err != nil {
@@ -132,7 +132,7 @@ func (t *table) promote(name string, percent int) (*entry, error) {
 		if percent > 0 {
 			t.mu.Lock()
 			c.percent = percent
-			p := batch.Part{Engines: c.live.names(), Of: e.live.names(), Percent: percent}
+			p := c.part(e.live)
 			t.mu.Unlock()
 			t.n.sys.SetPart(p)
 			return nil
@@ -157,6 +157,11 @@ func (t *table) withdraw(e *entry) error {
 	e.canary = nil
 	t.mu.Unlock()
 	return t.changed()
+}
+
+// part is what it may have of the work, beside the engine's own model.
+func (c *canary) part(of *made) batch.Part {
+	return batch.Part{Engines: c.live.names(), Of: of.names(), Percent: c.percent}
 }
 
 // lift lets an engine have whatever there is.

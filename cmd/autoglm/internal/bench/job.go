@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/open-autoglm/autoglm/actors/infer"
 	"github.com/open-autoglm/autoglm/node/api/client"
 	"github.com/open-autoglm/autoglm/node/api/wire"
 )
@@ -39,21 +38,13 @@ func (s sequence) perSecond() float64 { return rate(s.answers, s.took) }
 
 // oneByOne asks the first engine for d, after one answer that warms it up.
 func (d *driven) oneByOne(ctx context.Context, dur time.Duration) (s sequence, err error) {
-	ask := func(i int) error {
-		p := d.prompts[i%len(d.prompts)]
-		_, err := d.engines[0].Do(ctx, &infer.Request{Model: d.model, Messages: []infer.Message{{Role: "user", Content: p.Text}}, MaxTokens: p.MaxTokens, Temperature: new(float64), Key: "bench"})
-		if err != nil {
-			return fmt.Errorf("bench.single: %w", err)
-		}
-		return nil
-	}
-	if err := ask(0); err != nil {
-		return s, err
+	if err := d.ask(ctx, d.engines[0], 0); err != nil {
+		return s, fmt.Errorf("bench.single: %w", err)
 	}
 	var sum time.Duration
 	for began := time.Now(); s.took < dur && s.answers < jobMax; s.answers++ {
-		if err := ask(s.answers); err != nil {
-			return s, err
+		if err := d.ask(ctx, d.engines[0], s.answers); err != nil {
+			return s, fmt.Errorf("bench.single: %w", err)
 		}
 		s.took = time.Since(began)
 		sum += s.took

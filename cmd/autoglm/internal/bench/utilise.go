@@ -97,6 +97,13 @@ func (r *runner) fixed(context.Context, string) (*driven, error) {
 		flags: []string{"--engine", e.url}, shared: true, note: note, stop: stop}, nil
 }
 
+// ask has an engine answer prompt i, of which they are asked in turn, greedily as a node does.
+func (d *driven) ask(ctx context.Context, e infer.Engine, i int) error {
+	p := d.prompts[i%len(d.prompts)]
+	_, err := e.Do(ctx, &infer.Request{Model: d.model, Messages: []infer.Message{{Role: "user", Content: p.Text}}, MaxTokens: p.MaxTokens, Temperature: new(float64), Key: "bench"})
+	return err
+}
+
 // direct keeps so many slots of each engine busy for d after a warm-up and returns the answers per second.
 func (d *driven) direct(ctx context.Context, dur time.Duration, engines []infer.Engine, each int) (float64, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -107,12 +114,8 @@ func (d *driven) direct(ctx context.Context, dur time.Duration, engines []infer.
 	for _, e := range engines {
 		for range each {
 			wg.Go(func() {
-				greedy := new(float64)
 				for time.Now().Before(end) && ctx.Err() == nil {
-					p := d.prompts[int(next.Add(1)-1)%len(d.prompts)]
-					_, err := e.Do(ctx, &infer.Request{Model: d.model, Messages: []infer.Message{{Role: "user", Content: p.Text}},
-						MaxTokens: p.MaxTokens, Temperature: greedy, Key: "bench"})
-					if err != nil {
+					if err := d.ask(ctx, e, int(next.Add(1)-1)); err != nil {
 						cancel(fmt.Errorf("bench.direct: %w", err))
 						return
 					}
